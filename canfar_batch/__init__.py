@@ -1,0 +1,1 @@
+"""Batch jobs on the CANFAR Science Platform."""
