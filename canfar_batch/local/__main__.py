@@ -1,0 +1,65 @@
+"""``python -m canfar_batch.local``: a platform on this machine until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+
+from canfar_batch.local import LocalPlatform
+
+PARENT_LOOK = 0.2  #: seconds between two looks whether the parent process still lives
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m canfar_batch.local",
+        description="Run the science platform's API on this machine, with jobs as processes.",
+    )
+    made.add_argument("--port", type=int, default=0, help="listen here (default: any free port)")
+    made.add_argument("--token", help="the bearer token to ask for (default: a random one, which is printed)")
+    made.add_argument("--user", default="local", help="whom the token stands for (default: %(default)s)")
+    made.add_argument("--cores", type=float, help="cores that jobs share (default: the machine's)")
+    made.add_argument("--ram", type=float, help="GiB of RAM that jobs share (default: the machine's)")
+    made.add_argument(
+        "--forget-after", type=float, default=3600.0, help="seconds that finished jobs are kept (default: %(default)g)"
+    )
+    made.add_argument("--directory", help="keep home directory and logs here (default: a temporary directory)")
+    made.add_argument("--die-with-parent", action="store_true", help="stop also when the parent process ends")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a platform until SIGINT or SIGTERM."""
+    options = parser().parse_args(argv)
+    # the parent as it is now: one that dies while the platform starts must not be missed
+    parent = os.getppid()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    platform = LocalPlatform(
+        options.cores,
+        options.ram,
+        options.forget_after,
+        token=options.token,
+        port=options.port,
+        user=options.user,
+        directory=options.directory,
+    )
+    with platform:
+        announcement = [f"export CANFAR_URL={platform.url}"]
+        if options.token is None:
+            announcement.append(f"export CANFAR_TOKEN={platform.token}")
+        sys.stdout.write("\n".join(announcement) + "\n")
+        sys.stdout.flush()
+        while not stop.wait(PARENT_LOOK if options.die_with_parent else None):
+            if os.getppid() != parent:
+                break
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
