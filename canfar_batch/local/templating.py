@@ -143,7 +143,7 @@ def _group_reference(text: str, at: int) -> int:
         raise illegal("Illegal group reference")
     if text[at] != "0":
         raise unexpected(f"java.lang.IndexOutOfBoundsException: No group {text[at]}")
-    return at + 1
+    return len(text) - len(text[at:].lstrip("0"))  # Java takes as many digits as still name a group
 
 
 def fill(text: str, known: Mapping[str, str]) -> str:
@@ -156,7 +156,7 @@ def fill(text: str, known: Mapping[str, str]) -> str:
 # How YAML 1.1 reads
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_BREAK = re.compile("\r\n|[\r\n\x85]")
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _ESCAPES = {
     "0": "\0",
     "a": "\a",
@@ -176,7 +176,10 @@ _ESCAPES = {
     "P": "\u2029",
 }
 _HEX_ESCAPES = {"x": 2, "u": 4, "U": 8}
-_DOCUMENT_MARK = re.compile("(?:---|\\.\\.\\.)(?=[\0 \t\r\n\x85]|$)")
+_UNICODE_BREAKS = frozenset("\u2028\u2029")
+_PLAIN = re.compile('[^"\\\\ \t\r\n\x85\u2028\u2029]*')
+_WHITE = frozenset(" \t\n\r\x85\u2028\u2029")
+_DOCUMENT_MARK = re.compile("(?:---|\\.\\.\\.)(?=[\0 \t\r\n\x85\u2028\u2029]|$)")
 
 
 def flow_strings(text: str) -> list[str]:
@@ -230,7 +233,7 @@ def _printable(text: str) -> None:
 
 
 def _blank(text: str, at: int) -> int:
-    while text[at : at + 1] in {" ", "\t", "\n", "\r", "\x85"}:
+    while text[at : at + 1] in _WHITE:
         at += 1
     return at
 
@@ -251,7 +254,7 @@ def _double_quoted(text: str, start: int) -> tuple[str, int]:
     parts: list[str] = []
     at = start + 1
     while True:
-        plain = re.compile('[^"\\\\ \t\r\n\x85]*').match(text, at)
+        plain = _PLAIN.match(text, at)
         assert plain is not None
         parts.append(plain[0])
         at = plain.end()
@@ -290,18 +293,19 @@ def _escape(text: str, at: int) -> tuple[str, int]:
 
 
 def _fold(text: str, at: int) -> tuple[str, int]:
-    """Blanks and line breaks inside a scalar: one break is a space, each further one a newline."""
+    """Blanks and line breaks inside a scalar: one break is a space, each further one a newline; Unicode's own stay."""
     blanks = re.compile("[ \t]*").match(text, at)
     assert blanks is not None
     line_break = _BREAK.match(text, blanks.end())
     if line_break is None:
         return blanks[0], blanks.end()
     breaks, at = _breaks(text, line_break.end())
-    return breaks or " ", at
+    own = line_break[0] if line_break[0] in _UNICODE_BREAKS else ""
+    return own + breaks or " ", at
 
 
 def _breaks(text: str, at: int) -> tuple[str, int]:
-    breaks = 0
+    breaks = ""
     while True:
         if _DOCUMENT_MARK.match(text, at):
             raise unexpected(
@@ -311,8 +315,8 @@ def _breaks(text: str, at: int) -> tuple[str, int]:
             at += 1
         line_break = _BREAK.match(text, at)
         if line_break is None:
-            return "\n" * breaks, at
-        breaks += 1
+            return breaks, at
+        breaks += line_break[0] if line_break[0] in _UNICODE_BREAKS else "\n"
         at = line_break.end()
 
 
