@@ -47,6 +47,10 @@ class CredentialRefused(CredentialError):
 # -- talking to the platform --------------------------------------------------------------------------------------
 
 
+class AddressError(CanfarBatchError, ValueError):
+    """This is not the address of a platform, or one that credentials may not be sent to."""
+
+
 class PlatformError(CanfarBatchError):
     """A conversation with the platform did not give what was asked.
 
@@ -98,11 +102,22 @@ class LaunchInDoubt(PlatformError, TimeoutError):
 
     Attributes:
         launch_name: The unique name that was sent; look for it in the platform's list before launching again.
+        same_again: True where the answer says that the same request would fail the same way.
     """
 
-    def __init__(self, message: str, *, launch_name: str, status: int | None = None, words: str = "") -> None:
-        super().__init__(message, status=status, words=words)
+    def __init__(
+        self,
+        message: str,
+        *,
+        launch_name: str,
+        status: int | None = None,
+        words: str = "",
+        retry_after: float | None = None,
+        same_again: bool = False,
+    ) -> None:
+        super().__init__(message, status=status, words=words, retry_after=retry_after)
         self.launch_name = launch_name
+        self.same_again = same_again
 
 
 # -- waiting for and judging jobs ---------------------------------------------------------------------------------
