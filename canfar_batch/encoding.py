@@ -1,0 +1,537 @@
+"""From an argv and an environment to what survives the server, and from a log back to receipts.
+
+The service pastes ``cmd``, ``args`` and ``env`` into a YAML template without escaping anything: blanks split, quotes
+break, backslashes and whole variables vanish. Only text of a small alphabet comes through as it is; everything else
+travels in base64 and is decoded by the container's own shell. The receipts that the wrapper writes around the job's
+output are found and taken out here as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import math
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from canfar_batch.errors import SpecError
+from canfar_batch.wrapper import BODY, EXIT_DECODE, EXIT_WORKDIR, MARK
+
+__all__ = [
+    "EXIT_DECODE",
+    "EXIT_WORKDIR",
+    "Payload",
+    "encode_exec",
+    "encode_plain",
+    "encode_wrapped",
+    "is_plain",
+    "launch_name",
+    "parse_receipt",
+    "receipt_paths",
+    "single_launch_name",
+    "split_log",
+    "token_tag",
+]
+
+Pairs: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
+
+#: Bytes of one word of `args`, and of all of them: Linux takes 128 KiB in one argument, Kubernetes 1.5 MiB in one object
+#: (skaha-api §2.4).
+MOST_IN_CHUNK = 96 * 1024
+MOST_IN_ALL = 1024 * 1024
+MOST_IN_ARGUMENT = 128 * 1024 - 1  #: Linux, MAX_ARG_STRLEN, without the NUL at the end
+
+
+@attrs.frozen
+class Payload:
+    """The three parameters of a create that say what to run. None: not sent."""
+
+    cmd: str
+    args: str | None = None
+    env: tuple[tuple[str, str], ...] = ()
+
+
+# -- plain: what the server leaves alone ----------------------------------------------------------------------------
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
+#: What YAML readers take for a boolean or a number on the way.
+_RETYPED = re.compile(r"[yYnN]|[-+]?0[oO].*|[-+]?0[XB].*|[-+.]?[0-9].*_.*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RENAMED = re.compile(r"yes|no|on|off|true|false|null|y|n", re.IGNORECASE)  #: names that YAML gives another type
+_SERVERS_OWN = frozenset({"skaha_hostname", "skaha_username", "skaha_sessionid", "HOME", "PWD", "OMP_NUM_THREADS"})
+
+
+def is_plain(argv: Sequence[str], env: Pairs = ()) -> bool:
+    """Whether the server provably passes *argv* and *env* on as they are."""
+    return all(map(_is_plain_word, argv)) and all(
+        _NAME.fullmatch(name)
+        and not _RENAMED.fullmatch(name)
+        and name not in _SERVERS_OWN
+        and "=" not in value
+        and _is_plain_word(value)
+        for name, value in _pairs(env)
+    )
+
+
+def encode_plain(argv: Sequence[str], env: Pairs = ()) -> Payload:
+    """*argv* and *env* as they are, for those who look at the container's description.
+
+    Raises:
+        SpecError: They would not survive the server.
+    """
+    _check(argv, _pairs(env))
+    if not is_plain(argv, env):
+        raise SpecError("this command or environment is not plain enough to be sent as it is")
+    return Payload(argv[0], " ".join(argv[1:]) or None, _pairs(env))
+
+
+def _is_plain_word(word: str) -> bool:
+    return _PLAIN.fullmatch(word) is not None and _RETYPED.fullmatch(word) is None
+
+
+# -- base64: everything else ----------------------------------------------------------------------------------------
+
+# `eval "$(printf %s "$@" | base64 -d)"`, itself in base64. OUTER has no blank but tabs, no quote, dollar or backslash,
+# so the server leaves it alone; and it exits unless what it evaluates did, so nothing undecodable looks like success.
+_INNER = base64.b64encode(b'eval "$(printf %s "$@" | base64 -d)"').decode()
+OUTER = f"{{\teval\t`echo\t{_INNER}|base64\t-d`;exit\t{EXIT_DECODE};}}"
+
+#: Variables to which shells give a meaning of their own: they refuse, ignore or change some of their values.
+_SHELLS_OWN = re.compile(
+    r"cb_.*|_|BASH.*|COMP_.*|DIRSTACK|EPOCH.*|EUID|FUNCNAME|FUNCNEST|GLOBIGNORE|GROUPS|HIST.*|IFS|IGNOREEOF|LANG|LC_.*"
+    r"|LINENO|LINES|COLUMNS|MAIL.*|MAPFILE|OLDPWD|OPTARG|OPTERR|OPTIND|PIPESTATUS|POSIXLY_CORRECT|PPID|PS[0-9]|PWD"
+    r"|RANDOM|READLINE.*|REPLY|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TEXTDOMAIN.*|TIMEFORMAT|TMOUT|UID|KSH_VERSION|ENV|ERRNO"
+)
+
+
+def encode_exec(argv: Sequence[str], env: Pairs = (), *, workdir: str | None = None) -> Payload:
+    """*argv* in place of the container's first process, without wrapper and receipts.
+
+    Args:
+        argv: The program and its arguments: any bytes but NUL, as Python's file system encoding has them.
+        env: Environment variables; likewise.
+        workdir: Where to run; None for where the container starts. If it cannot be entered, the exit code is 96.
+
+    Raises:
+        SpecError: Too large, or no argv.
+    """
+    pairs = _pairs(env)
+    _check(argv, pairs)
+    if workdir is None and is_plain(argv, pairs):
+        return encode_plain(argv, pairs)
+    enter = [] if workdir is None else [f"{_cd(workdir)} || exit {EXIT_WORKDIR}"]
+    prefix = "env " if _through_env(pairs) else ""
+    return _carried("\n".join([*enter, *_exports(pairs), f"exec {prefix}{_words(argv, pairs)}"]))
+
+
+def encode_wrapped(
+    argv: Sequence[str],
+    env: Pairs = (),
+    *,
+    launch_name: str,
+    key: str,
+    attempt: int = 1,
+    batch: str | None = None,
+    workdir: str | None = None,
+    driver_dir: str | None = None,
+    shared: bool = False,
+    outputs: Sequence[str] = (),
+    timeout: float | None = None,
+    grace: float = 20.0,
+    home: str | None = None,
+    token: str | None = None,
+) -> Payload:
+    """*argv* under the wrapper, which reports how it began and ended.
+
+    Args:
+        argv: The program and its arguments: any bytes but NUL, as Python's file system encoding has them.
+        env: Environment variables; likewise.
+        launch_name: The name of this launch; it marks the receipt's lines in the log.
+        key: The job's key, and CANFAR_BATCH_KEY.
+        attempt: Which launch of the job this is, from 1; CANFAR_BATCH_ATTEMPT.
+        batch: The batch's name, CANFAR_BATCH_NAME; None outside one.
+        workdir: The job's own working directory. If it cannot be entered, the command is not run, the exit code is 96
+            and the receipt's trouble is `workdir`. A relative one is sought where the command would run without it.
+        driver_dir: The driver's working directory, used without *workdir* where the container sees the same storage:
+            where it finds *token* in *home*, or *shared* says so. Elsewhere it is the container's home.
+        shared: The container is known to see the driver's storage.
+        outputs: Patterns, relative to the working directory, of files to look for when the command is over.
+        timeout: Seconds after which the command is told to end (SIGTERM), and after *grace* more is killed.
+        grace: Seconds between SIGTERM and SIGKILL, also where the container is told to end.
+        home: The batch's directory; receipts are written below it where its file `token` holds *token*.
+        token: One line without blanks.
+
+    Raises:
+        SpecError: Too large, or no argv.
+    """
+    pairs = _pairs(env)
+    _check(argv, pairs)
+    ours = [("CANFAR_BATCH_KEY", key), ("CANFAR_BATCH_ATTEMPT", str(attempt))]
+    if batch is not None:
+        ours.append(("CANFAR_BATCH_NAME", batch))
+    # the platform's guide has scripts read this name, the platform sets another; the user's own value comes after it
+    session = '[ -z "${skaha_sessionid-}" ] || export SKAHA_SESSION_ID="$skaha_sessionid"'
+    through_env = _through_env(pairs)
+    settings = {
+        "cb_name": launch_name,
+        "cb_key": key,
+        "cb_attempt": str(attempt),
+        "cb_home": home or "",
+        "cb_token": token or "",
+        "cb_driver": driver_dir or "",
+        "cb_shared": "1" if shared else "",
+        "cb_timeout": "" if timeout is None else _sleepable(timeout),
+        "cb_grace": _sleepable(grace),
+        "cb_outs": "1" if outputs else "",
+        "cb_via": "env" if through_env else "",
+        # env would take a program with a = in its name for a variable
+        "cb_nice": " nice -n 0" if "=" in argv[0] and not through_env else "",
+        "cb_nl": "\n",
+    }
+    script = [
+        *(f"{name}={_quoted(value)}" for name, value in settings.items()),
+        *_function("cb_enter", [] if workdir is None else [_enter(workdir)]),
+        *_function("cb_declared", [f"cb_seek {_quoted(output)} {_shell_pattern(output)}" for output in outputs]),
+        *_function("cb_work", [session, *_exports([*pairs, *ours]), f"exec $cb_via {_words(argv, pairs)}"]),
+        BODY,
+    ]
+    return _carried("\n".join(script))
+
+
+def _pairs(env: Pairs) -> tuple[tuple[str, str], ...]:
+    return tuple(env.items() if isinstance(env, Mapping) else env)
+
+
+def _check(argv: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
+    """Refuse what no container could be started with."""
+    if not argv or not argv[0] or argv[0].startswith("-"):
+        raise SpecError(f"the command begins with {argv[0]!r}; a program comes first" if argv else "no command to run")
+    for name, _ in pairs:
+        if not _NAME.fullmatch(name):
+            raise SpecError(f"{name!r} cannot name an environment variable")
+    texts = [(f"argument {place}", word) for place, word in enumerate(argv)]
+    texts += [(f"the variable {name}", f"{name}={value}") for name, value in pairs]
+    for what, text in texts:
+        if "\0" in text:
+            raise SpecError(f"{what} contains a NUL, which no argument or variable can")
+        if len(_bytes(text, what)) > MOST_IN_ARGUMENT:
+            raise SpecError(
+                f"{what} is {len(_bytes(text, what)):,} bytes long; Linux takes less than 128 KiB in one: "
+                f"write it to a file that the job can read, and pass the file's name"
+            )
+
+
+def _bytes(text: str, what: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise SpecError(f"{what} has a character that is no text: {error}") from error
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", r"'\''") + "'"
+
+
+def _through_env(pairs: Iterable[tuple[str, str]]) -> bool:
+    return any(_SHELLS_OWN.fullmatch(name) for name, _ in pairs)
+
+
+def _exports(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"export {name}={_quoted(value)}" for name, value in pairs if not _SHELLS_OWN.fullmatch(name)]
+
+
+def _words(argv: Sequence[str], pairs: Iterable[tuple[str, str]]) -> str:
+    """The command, behind those variables that are better given by env than by the shell."""
+    words = [_quoted(f"{name}={value}") for name, value in pairs if _SHELLS_OWN.fullmatch(name)]
+    if words and "=" in argv[0]:
+        words.append("nice -n 0")  # env would take such a program for one more variable
+    return " ".join([*words, *map(_quoted, argv)])
+
+
+def _function(name: str, lines: Sequence[str]) -> list[str]:
+    return [f"{name}() {{", *(lines or [":"]), "}"]
+
+
+def _cd(workdir: str) -> str:
+    # as a path, lest `-` or $CDPATH mean something
+    return f"cd {_quoted(workdir if workdir.startswith('/') else f'./{workdir}')}"
+
+
+def _enter(workdir: str) -> str:
+    told = _quoted(f"canfar_batch: cannot enter the working directory {workdir}")
+    return f"if {_cd(workdir)} 2>/dev/null; then cb_where=own; else cb_trouble=workdir; printf '%s\\n' {told} >&2; fi"
+
+
+def _sleepable(seconds: float) -> str:
+    """*seconds* as every `sleep` takes them: those of busybox and POSIX may know whole numbers only."""
+    if seconds >= 10 or float(seconds).is_integer():
+        return str(math.ceil(seconds))
+    return f"{max(seconds, 0.001):.3f}"
+
+
+_GLOB = re.compile(r"(?P<any>[*?])|\[(?P<negated>!?)(?P<set>\]?[^\]]*)\]|(?P<plain>.)", re.DOTALL)
+
+
+def _shell_pattern(pattern: str) -> str:
+    """A pattern of Python's `glob` as a word that a shell expands to the same files: all but its wildcards quoted."""
+    pieces: list[str] = []
+    for found in _GLOB.finditer(pattern):
+        if found["any"]:
+            pieces.append(found["any"])
+        elif found["plain"] or not found["set"]:
+            pieces.append(_quoted(found[0]))
+        elif not found["negated"] and len(found["set"]) == 1:
+            pieces.append(_quoted(found["set"]))
+        else:
+            inside = "".join(char if char == "-" else _quoted(char) for char in found["set"])
+            pieces.append(f"[{found['negated']}{inside}]")
+    return "".join(pieces).replace("''", "") or "''"
+
+
+def _carried(script: str) -> Payload:
+    """*script* as words that the server leaves alone."""
+    # the braces: a script that arrives in part is no script, and runs nothing
+    raw = _bytes(f"{{ {script}\n}}", "the command")
+    text = base64.b64encode(raw + b" " * (-len(raw) % 3)).decode()
+    args = " ".join(["-c", OUTER, "job", *_chunks(text)])
+    if len(args) > MOST_IN_ALL:
+        raise SpecError(
+            f"the command and its environment are {len(raw):,} bytes, more than a container's description can hold "
+            f"({MOST_IN_ALL * 3 // 4:,}): write them to a file that the job can read, and pass the file's name"
+        )
+    return Payload("/bin/sh", args)
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """*text* in words, none of which looks like a number or a boolean to a YAML reader."""
+    at = 0
+    while at < len(text):
+        end = min(at + MOST_IN_CHUNK, len(text))
+        while end < len(text) and _RETYPED.fullmatch(text[end : end + MOST_IN_CHUNK]):
+            end -= 1
+        yield text[at:end]
+        at = end
+
+
+# -- names of launches ----------------------------------------------------------------------------------------------
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LONGEST = 63  # a DNS label
+
+
+def token_tag(token: str) -> str:
+    """Six letters and digits that stand for a batch's token in the names of its launches, and do not tell it."""
+    return _base36(int.from_bytes(hashlib.sha256(token.encode()).digest()[:8], "big"))[-6:].rjust(6, "0")
+
+
+def launch_name(batch: str, key: str, *, token: str, index: int, attempt: int) -> str:
+    """The name of one launch of a batch's job: a DNS label, no two alike in the batch, and readable in the portal.
+
+    It is ``<batch>-<key>-<tag of the token>-<index>-<attempt>``, the index in base 36. The same arguments give the same
+    name.
+
+    Args:
+        batch: The batch's name.
+        key: The job's key, or its name.
+        token: The batch's token.
+        index: The job's place in the plan, from 0.
+        attempt: Which launch of the job, from 1.
+    """
+    tail = f"{token_tag(token)}-{_base36(index)}-{attempt}"
+    batch_slug = _slug(batch, 18) or "batch"
+    key_slug = _slug(key, min(20, _LONGEST - len(tail) - len(_lettered(batch_slug)) - 2)) or "job"
+    return f"{_lettered(batch_slug)}-{key_slug}-{tail}"
+
+
+def single_launch_name(label: str, *, unique: str | None = None) -> str:
+    """The name of one launch outside a batch: a slug of *label* and 8 random letters and digits."""
+    tail = unique or "".join(secrets.choice(_DIGITS) for _ in range(8))
+    return f"{_lettered(_slug(label, 40) or 'job')}-{tail}"
+
+
+def _lettered(slug: str) -> str:
+    return slug if slug[0].isalpha() else f"b-{slug}"
+
+
+def _slug(text: str, width: int) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower().encode("ascii", "replace").decode()).strip("-")
+    return slug[:width].rstrip("-")
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number or not digits:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+    return digits
+
+
+# -- receipts -------------------------------------------------------------------------------------------------------
+
+
+def receipt_paths(home: str, key: str, attempt: int) -> tuple[str, str]:
+    """Where the start and the end receipt of one launch are written, if *home* is seen by its container."""
+    stem = f"{home.rstrip('/')}/receipts/{key}.{attempt}"
+    return f"{stem}.start", f"{stem}.end"
+
+
+def split_log(raw: bytes, launch_name: str) -> tuple[bytes, dict[str, Any] | None, dict[str, Any] | None]:
+    """What the job itself wrote, byte for byte, and its receipts, out of a container's log.
+
+    Lines that bear another launch's name are the job's own. Where the log tells of several runs, as when the platform
+    started the container again, the receipts are those of the last: a start after an end leaves no end.
+
+    Args:
+        raw: The log; also one that lost its beginning, or is not at its end yet.
+        launch_name: The name under which the job was launched.
+
+    Returns:
+        The job's bytes; the start receipt or None; the end receipt or None. `parse_receipt` tells what is in them.
+    """
+    own: list[bytes] = []
+    lines: list[str] = []
+    at = 0
+    for begin, end, line in _marked(raw, launch_name):
+        own.append(raw[at:begin])
+        at = end
+        lines += [line] if line else []
+    return b"".join([*own, raw[at:]]), *_receipts(launch_name, lines)
+
+
+def parse_receipt(text: str | bytes) -> dict[str, Any] | None:
+    """What a receipt file says; None where it holds no whole receipt.
+
+    The keys, None where the container could not tell (an end receipt's in a start receipt, too):
+
+    =================  ============================================================================================
+    kind               `start` or `end`
+    launch_name, key   str
+    attempt            int, from 1
+    id                 str: the platform's name for the container
+    host               str: the container's host name
+    started_at         float: seconds since 1970 by the container's clock, when the command began
+    finished_at        float: likewise, when it was over
+    exit_code          int: the command's own, 128 + n where signal n ended it
+    signal             int: n, where the exit code says that a signal ended it
+    stopped_by         str: `TERM`, `INT` or `HUP`, where the container was sent one and passed it on
+    timed_out          bool: the time-out ended it
+    cpu_seconds        float: CPU time between start and end
+    peak_bytes         int: peak memory of the container, file cache included
+    oom_kills          int: processes killed for want of memory between start and end
+    limit_bytes        int: what memory it was allowed
+    limit_cores        float: what CPU it was allowed
+    workdir            str: where it ran: `own` (as the spec says), `driver` (the driver's directory) or `home`
+    outputs            dict: size in bytes by path, for declared outputs that were found; None for what is no file
+    found              dict: number of files by declared output; may be more than `outputs` names
+    missing            list: declared outputs of which nothing was found
+    trouble            str: `workdir` (could not be entered; nothing was run) or `no-sleep` (no time-out enforced)
+    =================  ============================================================================================
+    """
+    raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    named = re.search(rb"(?m)^" + MARK.encode() + rb" ([a-z0-9-]+) ", raw)
+    if named is None:
+        return None
+    name = named[1].decode()
+    start, end = _receipts(name, [line for _, _, line in _marked(raw, name) if line])
+    return end or start
+
+
+def _marked(raw: bytes, name: str) -> Iterator[tuple[int, int, str | None]]:
+    """Where each line of ours begins and ends, line breaks included, and what it says; None for one that is torn."""
+    head, tail = f"{MARK} {name} ".encode(), f" #{name}".encode()
+    first = raw.partition(b"\n")[0]
+    if len(first) < len(raw) and first.endswith(tail) and head not in first:
+        yield 0, len(first) + 1, None  # the log's beginning is lost, in the middle of a line of ours
+    at = raw.find(head)
+    while at >= 0:
+        begin = at - 1 if raw[max(at - 1, 0) : at] == b"\n" else at
+        end = raw.find(b"\n", at)
+        line = raw[at : end if end >= 0 else len(raw)]
+        if line.endswith(tail):
+            yield begin, at + len(line) + 1, line[len(head) : -len(tail)].decode("utf-8", "replace")
+        elif end < 0:
+            yield begin, len(raw), None  # it is being written
+        at = raw.find(head, at + len(head))
+
+
+def _receipts(name: str, lines: Iterable[str]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The receipts of the last run that *lines* tell of."""
+    start: dict[str, Any] | None = None
+    end: dict[str, Any] | None = None
+    outputs: list[str] = []
+    for line in lines:
+        kind, _, rest = line.partition(" ")
+        if kind == "start":
+            start, end, outputs = _receipt(kind, name, rest, []), None, []
+        elif kind == "outputs":
+            outputs.append(rest)
+        elif kind == "end":
+            end, outputs = _receipt(kind, name, rest, outputs), []
+    return start, end
+
+
+def _receipt(kind: str, name: str, text: str, lines: Sequence[str]) -> dict[str, Any]:
+    said = dict(word.partition("=")[::2] for word in text.split(" "))
+    code = _number(said, "code")
+    cpu, oom, cpu_before, oom_before = (_number(said, what) for what in ("cpu", "oom", "cpu0", "oom0"))
+    quota, period, limit = (_number(said, what) for what in ("quota", "period", "limit"))
+    found, outputs = _outputs("".join(lines) if len(lines) == _number(said, "outputs") else "")
+    return {
+        "kind": kind,
+        "launch_name": name,
+        "key": said.get("key", ""),
+        "attempt": _whole(_number(said, "attempt")),
+        "id": said.get("id") or None,
+        "host": said.get("host") or None,
+        "started_at": _number(said, "started"),
+        "finished_at": _number(said, "finished"),
+        "exit_code": _whole(code),
+        "signal": int(code) - 128 if code is not None and 128 < code <= 128 + 64 else None,
+        "stopped_by": said.get("told") or None,
+        "timed_out": bool(said.get("late")),
+        "cpu_seconds": None if cpu is None or cpu_before is None else max(0.0, cpu - cpu_before),
+        "peak_bytes": _whole(_number(said, "peak")),
+        "oom_kills": None if oom is None or oom_before is None else max(0, int(oom - oom_before)),
+        "limit_bytes": _whole(limit) if limit is not None and limit < _NO_LIMIT else None,
+        "limit_cores": quota / period if quota is not None and period else None,
+        "workdir": said.get("workdir") or None,
+        "outputs": outputs,
+        "found": found,
+        "missing": [pattern for pattern, count in found.items() if not count],
+        "trouble": said.get("trouble") or None,
+    }
+
+
+_NO_LIMIT = 1 << 60  #: bytes; cgroups of version 1 say a number near 2**63 where they mean none
+_UNITS = {"": 1.0, "us": 1e-6, "ns": 1e-9}
+
+
+def _number(said: Mapping[str, str], what: str) -> float | None:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)(us|ns|)", said.get(what, ""))
+    return float(found[1]) * _UNITS[found[2]] if found else None
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def _outputs(encoded: str) -> tuple[dict[str, int], dict[str, int | None]]:
+    """How many files each declared output came to, and how large they are, from the wrapper's list."""
+    try:
+        listed = base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape")
+    except binascii.Error:
+        return {}, {}
+    found: dict[str, int] = {}
+    sizes: dict[str, int | None] = {}
+    for item in listed.split("\0")[:-1]:
+        number, _, name = item[1:].partition(" ")
+        if item[0] == "f":
+            sizes[name] = int(number) if number else None
+        else:
+            found[name] = int(number)
+    return found, sizes
