@@ -21,6 +21,7 @@ from canfar_batch.local.procfs import Process
 MIB = 1 << 20
 YOUNG = 2.0  #: seconds for which a job is looked at as often as possible
 OFTEN, SELDOM = 0.02, 0.05  #: seconds between two looks, while any job is young, and later
+AFTERWARDS = 3.0  #: seconds for which strays are looked for when the last job is over
 
 
 @dataclasses.dataclass
@@ -154,7 +155,7 @@ class Sampler:
         self._table = procfs.Table(mark)
         self._live: set[bytes] = set()
         self._accounts: list[Account] = []
-        self._sweep = False
+        self._sweep_until = 0.0
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="local-platform-sampler", daemon=True)
@@ -191,7 +192,8 @@ class Sampler:
             if account is None:
                 return
             self._accounts.remove(account)
-            self._sweep = True
+            self._sweep_until = time.monotonic() + AFTERWARDS
+            self._table.forget_strangers()
             self._changed.notify_all()
         with contextlib.suppress(OSError):
             os.killpg(account.leader, signal.SIGKILL)
@@ -203,14 +205,11 @@ class Sampler:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._accounts or self._sweep or self._stopping):
+                while not (self._accounts or self._stopping or time.monotonic() < self._sweep_until):
                     self._changed.wait()
                 if self._stopping:
                     return
                 began = time.monotonic()
-                if self._sweep:
-                    self._sweep = False
-                    self._table.forget_strangers()
                 self._look()
                 young = any(account.young for account in self._accounts)
             self._tick()
