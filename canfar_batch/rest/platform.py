@@ -132,14 +132,23 @@ class RestPlatform:
 
     def stats(self) -> Mapping[str, Any]:
         """The cluster's totals, as the platform gives them."""
-        return self._ask("GET", "/session", {"view": "stats"}, wire.stats)
+        # what measures the cluster may be down for days while all else works; nobody should wait for it
+        return self._ask("GET", "/session", {"view": "stats"}, wire.stats, attempts=1)
 
-    def _ask(self, method: str, path: str, query: Mapping[str, str], read: Callable[[wire.Answer], T]) -> T:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        read: Callable[[wire.Answer], T],
+        *,
+        attempts: int | None = None,
+    ) -> T:
         def noted(answer: wire.Answer) -> T:
             self._note(answer)
             return read(answer)
 
-        return self._transport.ask(method, path, query, read=noted)
+        return self._transport.ask(method, path, query, read=noted, attempts=attempts)
 
     def _note(self, answer: wire.Answer) -> None:
         self._user = answer.user or self._user
@@ -192,9 +201,9 @@ def open_platform(
     """
     if not timeout > 0:
         raise ValueError(f"timeout={timeout!r} is not a positive number of seconds")
-    if "local" in (url, None if url else (env or os.environ).get("CANFAR_URL")):
-        raise AddressError("'local' is no address: Session.connect('local') starts a platform on this machine")
     env = os.environ if env is None else env
+    if (url or env.get("CANFAR_URL")) == "local":
+        raise AddressError("'local' is no address: Session.connect('local') starts a platform on this machine")
     secrets = Secrets()
     ca_bundle = env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE") or None
     user_agent = f"canfar_batch/{_version()}"

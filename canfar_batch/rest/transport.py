@@ -52,7 +52,7 @@ from canfar_batch.errors import (
     PlatformUnreachable,
 )
 from canfar_batch.rest import wire
-from canfar_batch.rest.addresses import is_loopback, is_private, origin
+from canfar_batch.rest.addresses import is_loopback, is_private, origin, without_query
 from canfar_batch.rest.canfar_login import PostForm
 from canfar_batch.rest.credentials import Credential, PemFile, Provider
 from canfar_batch.rest.redaction import Secrets
@@ -130,7 +130,15 @@ class Transport:
         """Close the connections."""
         self._connections.close()
 
-    def ask(self, method: str, path: str, query: Mapping[str, str] | None = None, *, read: Callable[[Answer], T]) -> T:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        read: Callable[[Answer], T],
+        attempts: int | None = None,
+    ) -> T:
         """Send a request that may be repeated, and give what *read* makes of the answer.
 
         It is sent again, after a pause, when no answer came, or one that *read* calls `PlatformBroken` or
@@ -142,7 +150,7 @@ class Transport:
             try:
                 return read(self._authorised(lambda shown: self._send(method, target, shown), doing=f"{method} {path}"))
             except PlatformError as error:
-                pause = self._pause(error, attempt)
+                pause = self._pause(error, attempt, attempts or self._patience.attempts)
                 if pause is None or self._ticks() - started + pause > self._patience.overall:
                     raise
                 log.debug("%s %s: %s; again in %.1f s", method, path, type(error).__name__, pause)
@@ -232,12 +240,12 @@ class Transport:
         log.debug("%s %s: %d in %.3f s", method, target, answer.status, time.monotonic() - began)
         return answer
 
-    def _pause(self, error: PlatformError, attempt: int) -> float | None:
+    def _pause(self, error: PlatformError, attempt: int, attempts: int) -> float | None:
         """Seconds until the same may be asked again; None if it should not be."""
         patience = self._patience
         if not isinstance(error, (PlatformUnreachable, PlatformBroken, PlatformBusy)):
             return None
-        if isinstance(error, (TooLarge, Untrusted)) or (error.status or 0) // 100 == 3 or attempt >= patience.attempts:
+        if isinstance(error, (TooLarge, Untrusted)) or (error.status or 0) // 100 == 3 or attempt >= attempts:
             return None
         # full jitter: many clients that failed together do not come back together
         pause = self._uniform(0.0, min(patience.longest_pause, patience.first_pause * 2.0 ** (attempt - 1)))
@@ -324,7 +332,11 @@ class Connections:
         else:
             user, password = requests.utils.get_auth_from_url(self._proxy)
             auth = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
-            manager = urllib3.ProxyManager(self._proxy, proxy_headers=auth, **options)
+            try:
+                manager = urllib3.ProxyManager(self._proxy, proxy_headers=auth, **options)
+            except (HTTPError, ValueError):
+                proxy = without_query(self._proxy)
+                raise NotSent(f"The proxy {proxy}, which the environment names, is not one that can be used") from None
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
         return manager
 
@@ -347,7 +359,10 @@ def _proxy_for(url: str) -> str | None:
 
 def _tls_context(ca_bundle: str, certificate: PemFile | None) -> ssl.SSLContext:
     folder = Path(ca_bundle).is_dir()
-    context = ssl.create_default_context(cafile=None if folder else ca_bundle, capath=ca_bundle if folder else None)
+    try:
+        context = ssl.create_default_context(cafile=None if folder else ca_bundle, capath=ca_bundle if folder else None)
+    except OSError as error:
+        raise Untrusted(f"REQUESTS_CA_BUNDLE: {ca_bundle} holds no certificates of authorities ({error})") from error
     if certificate is None:
         return context
 
@@ -427,6 +442,9 @@ class _Watchdog:
     interval = 0.2
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
         self._lock = threading.Lock()
         self._watched: set[_Exchange] = set()
         self._thread: threading.Thread | None = None
@@ -460,6 +478,8 @@ class _Watchdog:
 
 
 _watchdog = _Watchdog()
+if hasattr(os, "register_at_fork"):  # a lock that another thread held at the fork would be held for ever
+    os.register_at_fork(after_in_child=_watchdog.reset)
 
 
 def exchange(
@@ -511,16 +531,23 @@ def exchange(
 
 
 def _content(response: urllib3.BaseHTTPResponse, sizes: Sizes) -> bytes:
+    """The body; of an error, as much as came and is worth reading: its status alone says what counts."""
+    error = response.status >= 400
+    room = sizes.error if error else sizes.most
     chunks: list[bytes] = []
-    room = sizes.most if response.status < 400 else sizes.error
-    for chunk in response.stream(_CHUNK, decode_content=False):
-        chunks.append(chunk[: max(0, room)])
-        room -= len(chunk)
-        if room < 0:
-            response.close()
-            if response.status < 400:
-                raise TooLarge(f"The answer is larger than {sizes.most / MIB:.0f} MiB", status=response.status)
-            break
+    try:
+        for chunk in response.stream(_CHUNK, decode_content=False):
+            chunks.append(chunk[:room])
+            room -= len(chunk)
+            if room < 0:
+                break
+    except (HTTPError, OSError):
+        if not error:
+            raise
+    if room < 0:
+        response.close()
+        if not error:
+            raise TooLarge(f"The answer is larger than {sizes.most:,} bytes", status=response.status)
     return b"".join(chunks)
 
 

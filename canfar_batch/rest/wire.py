@@ -44,7 +44,7 @@ class Answer:
     """One answer, as it came."""
 
     status: int
-    headers: Mapping[str, str]  #: names in lower case
+    headers: Mapping[str, str] = attrs.field(repr=False)  #: names in lower case
     body: bytes = attrs.field(repr=False)
     secrets: Secrets = attrs.field(factory=Secrets, repr=False)
 
@@ -125,6 +125,10 @@ _SAME_AGAIN = re.compile(
     r"jobs\.batch .*not found|while (?:parsing|scanning) a|special characters are not allowed|No group \d",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+#: what a proxy says of a request, rather than of its own state or the service's
+_SAME_AGAIN_STATUS = frozenset({301, 302, 303, 307, 308, 400, 403, 405, 411, 413, 414, 415, 431})
 
 
 def is_service(answer: Answer) -> bool:
@@ -250,7 +254,7 @@ def launched(answer: Answer, name: str) -> str:
     refused = documented or status in (401, 429) or (is_service(answer) and (400 <= status < 500 or status == 503))
     if refused and isinstance(error, PlatformRefused):
         raise error
-    same_again = bool(_SAME_AGAIN.search(answer.words)) if status >= 500 else 300 <= status < 500 and status != 408
+    same_again = status in _SAME_AGAIN_STATUS or bool(_SAME_AGAIN.search(answer.words))
     what = f"{_nature(answer)} ({status}: {answer.words})" if status != 200 else f"What came is no id: {answer.words!r}"
     raise LaunchInDoubt(
         f"Whether {name!r} was launched is not known. {what}.{_advice(answer)}",
