@@ -24,6 +24,14 @@ def eventually(condition, *, within=30.0):
     return value
 
 
+def quoted(text):
+    """One argument, escaped for every step between here and the container."""
+    text = text.replace("$", "$$")  # for the kubelet
+    for char, escape in (("\\", "\\\\"), ('"', '\\"'), (" ", "\\x20"), ("\n", "\\n")):  # for YAML
+        text = text.replace(char, escape)
+    return text.replace("\\", "\\\\").replace("$", "\\$")  # for Java
+
+
 @dataclasses.dataclass
 class Answer:
     status: int
@@ -71,10 +79,12 @@ class Client:
         return answer.text.strip()
 
     def sh(self, script, **fields):
-        """Launch a shell script: tabs for blanks, backslashes before what Java would take for its own."""
-        assert " " not in script
-        escaped = script.replace("\\", "\\\\").replace("$", "\\$\\$")  # the kubelet takes half of them
-        return self.launch("sh", f"-c {escaped}", **fields)
+        """Launch a shell script, written as it shall arrive."""
+        return self.launch("sh", f"-c {quoted(script)}", **fields)
+
+    def python(self, code, **fields):
+        """Launch Python code, written as it shall arrive."""
+        return self.launch("python", f"-c {quoted(code)}", **fields)
 
     def show(self, id_):
         return self.ask("GET", f"/session/{id_}").json

@@ -306,7 +306,7 @@ def test_unknown_ids_answer_as_documented(client):
 
 
 def test_renewing_needs_an_active_job(client):
-    id_ = client.sh("sleep\t60")
+    id_ = client.sh("sleep 60")
     client.wait(id_, "Running")
     assert client.ask("POST", f"/session/{id_}", {"action": "renew"}).body == b""
     assert client.ask("POST", f"/session/{id_}", {"action": "dance"}).text == "unrecognized action\n"
