@@ -56,7 +56,9 @@ def end(groups: set[int], mark: bytes) -> None:
     while living and time.monotonic() < deadline:
         time.sleep(0.02)
         living = _signalled(groups, mark, 0)
-    while _signalled(groups, mark, signal.SIGKILL) and time.monotonic() < deadline + GRACE:
+    # what was killed may still be counted for a moment, until its new parent takes notice
+    deadline = time.monotonic() + 0.5
+    while _signalled(groups, mark, signal.SIGKILL) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
