@@ -51,10 +51,14 @@ def platform_url(text: str) -> str:
         AddressError: It is no address, or one where a credential would travel in the clear.
     """
     text = text.strip()
-    where = origin(text if "://" in text else f"https://{text}")
+    text = text if "://" in text else f"https://{text}"
+    where = origin(text)
     if not is_private(where):
         raise AddressError(f"{where} is not https: a credential would travel in the clear; write https://{where.host}…")
-    path = urlsplit(text if "://" in text else f"https://{text}").path.rstrip("/").removesuffix("/session")
+    parts = urlsplit(text)
+    if parts.query or parts.fragment:
+        raise AddressError(f"{without_query(text)!r} is not the address of a platform: it should end with the path")
+    path = parts.path.rstrip("/").removesuffix("/session")
     path = path or "/skaha"  # every deployment known to us is mounted there
     if not _VERSION.search(path):
         path += "/v1"
@@ -99,8 +103,6 @@ def _split(url: str) -> SplitResult:
             raise ValueError("it should look like https://host/skaha/v1")
         if parts.username is not None or parts.password is not None:
             raise ValueError("it holds a user name; pass token= or certificate= instead")
-        if parts.query or parts.fragment:
-            raise ValueError("it should end with the path")
     except ValueError as error:
         raise AddressError(f"{without_query(url)!r} is not the address of a platform: {error}") from None
     return parts
