@@ -40,7 +40,7 @@ __all__ = [
 
 Pairs: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 
-#: Bytes of one word of `args`, and of all of them: Linux takes 128 KiB in one argument, Kubernetes 1.5 MiB in one object
+#: Bytes of one word of `args`, and of all: Linux takes 128 KiB in one argument, Kubernetes 1.5 MiB in one object
 #: (skaha-api §2.4).
 MOST_IN_CHUNK = 96 * 1024
 MOST_IN_ALL = 1024 * 1024

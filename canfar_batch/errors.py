@@ -179,3 +179,15 @@ class Detached(KeyboardInterrupt):
 
     Deliberately no `CanfarBatchError`, so that ``except Exception`` does not swallow a Ctrl-C.
     """
+
+
+class BatchPaused(CanfarBatchError, RuntimeError):
+    """The first jobs of a batch all failed alike, so the rest were not launched.
+
+    Attributes:
+        report: The batch's report so far.
+    """
+
+    def __init__(self, message: str, *, report: object | None = None) -> None:
+        super().__init__(message)
+        self.report = report

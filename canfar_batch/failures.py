@@ -54,6 +54,7 @@ class ExitCode(Failure):
 
     @property
     def cause(self) -> str:
+        """What a report groups by: `"exit code 2"`."""
         return f"exit code {self.code}"
 
 
@@ -149,7 +150,7 @@ class MissingOutput(Failure):
         missing: The outputs that were not found, as declared.
     """
 
-    missing: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    missing: tuple[str, ...] = ()
 
     label = "missing output"
 
@@ -189,4 +190,6 @@ def from_json(data: Mapping[str, Any]) -> Failure:
     kind = KINDS.get(values.pop("kind", ""))
     if kind is None:
         return Unknown(message=str(data.get("message", "")), inferred=True)
+    if "missing" in values:
+        values["missing"] = tuple(values["missing"])
     return kind(**values)

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 
 from canfar_batch.failures import Failure
+from canfar_batch.lifecycle import Event
 from canfar_batch.records import (
     ContainerInfo,
     Image,
@@ -31,7 +32,8 @@ from canfar_batch.records import (
 @runtime_checkable
 class Platform(Protocol):
     """Where containers run. Safe to call from many threads; every method may raise `PlatformError` and
-    `CredentialError`."""
+    `CredentialError`.
+    """
 
     @property
     def url(self) -> str:
@@ -57,20 +59,20 @@ class Platform(Protocol):
     def containers(self, kind: str | None = "headless") -> list[ContainerInfo]:
         """All of the user's containers of this kind (None: of all kinds) in one question."""
 
-    def container(self, id: str) -> ContainerInfo:  # noqa: A002 (the platform's word, and the card's)
+    def container(self, id: str) -> ContainerInfo:
         """One container.
 
         Raises:
             JobNotFound: The service itself said that it knows none of this id.
         """
 
-    def logs(self, id: str) -> bytes:  # noqa: A002
+    def logs(self, id: str) -> bytes:
         """All that the container printed so far. Empty also where the platform knows no such container."""
 
-    def events(self, id: str) -> str:  # noqa: A002
+    def events(self, id: str) -> str:
         """What the cluster noted about the container, as text; empty where there is nothing."""
 
-    def cancel(self, id: str) -> None:  # noqa: A002
+    def cancel(self, id: str) -> None:
         """Ask that the container be stopped and removed. No answer proves that it was: look again."""
 
     def limits(self) -> Limits:
@@ -93,11 +95,15 @@ class Clock(Protocol):
         """Seconds from an arbitrary moment; never goes back, and counts while the machine sleeps."""
 
 
+def _several(jobs: JobRecord | Iterable[JobRecord]) -> tuple[JobRecord, ...]:
+    return (jobs,) if isinstance(jobs, JobRecord) else tuple(jobs)
+
+
 @attrs.frozen
 class Load:
     """The jobs that one container carries: one, unless a bundling strategy says more."""
 
-    jobs: tuple[JobRecord, ...] = attrs.field(converter=lambda job: (job,) if isinstance(job, JobRecord) else tuple(job))
+    jobs: tuple[JobRecord, ...] = attrs.field(converter=_several)
 
 
 @attrs.frozen
@@ -122,13 +128,14 @@ class BatchView:
     now: datetime
     counts: Mapping[JobState, int]
     containers: int  #: that exist or may exist: launches without an answer are counted, those seen at their end are not
+    room: int = 32  #: how many launches will be taken up at this moment; what is picked beyond must be picked again
     launches: Sequence[datetime] = ()  #: the newest last; the last few hundred at most
     finishes: Sequence[datetime] = ()
     refusals: Sequence[datetime] = ()  #: when the platform said "not now", or gave no clear answer
     limits: Limits | None = None  #: as last heard
     usage: Usage | None = None  #: as last heard: all of the user's containers, this batch's among them
-    _ready: Callable[[], Iterable[JobRecord]] = _nothing
-    _active: Callable[[], Iterable[JobRecord]] = _nothing
+    _ready: Callable[[], Iterable[JobRecord]] = attrs.field(default=_nothing, repr=False)
+    _active: Callable[[], Iterable[JobRecord]] = attrs.field(default=_nothing, repr=False)
 
     def ready(self, at_most: int | None = None) -> list[JobRecord]:
         """The next jobs that may be launched now, in plan order; none if *at_most* is 0 or less."""
@@ -186,3 +193,9 @@ class ResultCollector(Protocol):
     """Fetches what a job made; called at least once per success, in a worker thread."""
 
     def __call__(self, job: JobRecord, platform: Platform, /) -> object: ...
+
+
+class Observer(Protocol):
+    """Hears what happened, once it is in the ledger. What it raises is logged and changes nothing."""
+
+    def __call__(self, event: Event, /) -> object: ...

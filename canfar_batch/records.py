@@ -6,7 +6,7 @@ A record never changes and never asks anybody; `lifecycle` makes the next one fr
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
@@ -127,6 +127,19 @@ class Usage:
     ram: float  #: GiB, likewise
     interactive: int  #: how many of the active ones are notebooks, desktops and the like
 
+    @classmethod
+    def of(cls, containers: Iterable[ContainerInfo], limits: Limits | None = None) -> Usage:
+        """What *containers* take; those that are over take nothing."""
+        active = [info for info in containers if info.phase in (Phase.PENDING, Phase.RUNNING)]
+        cores, ram = (limits.default_cores, limits.default_ram) if limits else (0.0, 0.0)
+        return cls(
+            pending=sum(info.phase is Phase.PENDING for info in active),
+            running=sum(info.phase is Phase.RUNNING for info in active),
+            cores=sum(cores if info.cores is None else info.cores for info in active),
+            ram=sum(ram if info.ram is None else info.ram for info in active),
+            interactive=sum(info.type != "headless" for info in active),
+        )
+
     @property
     def active(self) -> int:
         """Containers that are pending or running."""
@@ -157,6 +170,7 @@ class Receipt:
     ram_limit: float | None = None  #: GiB
     oom_kills: int | None = None
     timed_out: bool = False
+    stopped_by: str | None = None  #: the signal that the container itself was sent, as `"TERM"`
     host: str | None = None
     outputs: Mapping[str, int | None] = attrs.field(factory=dict, converter=MappingProxyType, hash=False)  #: bytes
     missing: tuple[str, ...] = ()  #: declared outputs that were not there
@@ -188,6 +202,7 @@ class Receipt:
             ram_limit=gib("limit_bytes"),
             oom_kills=fields.get("oom_kills"),
             timed_out=bool(fields.get("timed_out")),
+            stopped_by=fields.get("stopped_by") or None,
             host=fields.get("host"),
             outputs=fields.get("outputs") or {},
             missing=tuple(fields.get("missing") or ()),
@@ -243,6 +258,7 @@ class JobRecord:
     )  #: what the next attempt will ask for
     due: datetime | None = None  #: when the next attempt may be launched
     cancelling: bool = False  #: a cancel was asked for and is not confirmed yet
+    forgiven: int = 0  #: so many first attempts no longer count against the job: it was reopened after them
     result: Any = attrs.field(default=None, hash=False)
     collected: bool = False
     collect_error: str | None = None

@@ -1,0 +1,190 @@
+"""One attempt's dealings with the platform: what is sent to launch it, and what is brought back at its end.
+
+A single job and a batch both go through here, so that what a receipt means is decided once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from canfar_batch import encoding
+from canfar_batch.errors import JobNotFound, PlatformError
+from canfar_batch.home import Home, write_file
+from canfar_batch.lifecycle import Evidence
+from canfar_batch.protocols import Platform
+from canfar_batch.records import JobRecord, LaunchRequest, Phase, Receipt, Resources
+from canfar_batch.spec import Filled, JobSpec, full_image
+
+
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """What the launches of one batch, or of one single job, have in common."""
+
+    batch: str | None = None
+    token: str | None = attrs.field(
+        default=None, repr=False
+    )  #: of the batch; proves to a container that it sees the home
+    home: Home | None = None  #: None for a single job: its receipts are in its log alone
+    workdir: Path = attrs.field(factory=Path.cwd)  #: the driver's working directory
+    shared: bool = False  #: True where containers are known to see the driver's files
+
+
+def request_for(
+    spec: JobSpec,
+    filled: Filled,
+    *,
+    launch_name: str,
+    key: str,
+    number: int,
+    resources: Resources,
+    around: Surroundings,
+) -> LaunchRequest:
+    """What to send to launch one attempt.
+
+    Raises:
+        SpecError: The command and environment are too large to be sent.
+    """
+    if spec.receipt:
+        payload = encoding.encode_wrapped(
+            filled.argv,
+            filled.env,
+            launch_name=launch_name,
+            key=key,
+            attempt=number,
+            batch=around.batch,
+            workdir=filled.workdir,
+            driver_dir=str(around.workdir),
+            shared=around.shared,
+            outputs=filled.outputs,
+            timeout=spec.timeout,
+            home=None if around.home is None else str(around.home.path),
+            token=around.token,
+        )
+    else:
+        payload = encoding.encode_exec(filled.argv, filled.env, workdir=filled.workdir)
+    return LaunchRequest(
+        name=launch_name,
+        image=full_image(spec.image),
+        resources=resources,
+        cmd=payload.cmd,
+        args=payload.args,
+        env=payload.env,
+    )
+
+
+def request_for_job(job: JobRecord, around: Surroundings) -> LaunchRequest:
+    """What to send to launch the newest attempt of *job*, whose intent is recorded."""
+    attempt = job.attempts[-1]
+    return request_for(
+        job.spec,
+        job.filled,
+        launch_name=attempt.launch_name,
+        key=job.key,
+        number=attempt.number,
+        resources=attempt.resources,
+        around=around,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Found:
+    """What was brought back about one attempt."""
+
+    log: bytes | None = attrs.field(default=None, repr=False)  #: the job's own output; None where it could not be had
+    began: Receipt | None = None
+    ended: Receipt | None = None
+    events: str = ""
+    saved: Path | None = None  #: where the log was put
+    trouble: PlatformError | None = None  #: why the log or the events could not be had
+    gone: bool = False  #: True where the service itself said that it knows no such container
+
+    @property
+    def torn(self) -> bool:
+        """True where a second try may find more: no log, or a log that begins and has no end."""
+        return self.ended is None and (self.log is None or self.began is not None)
+
+    def evidence(self, phase: Phase | None, *, watched: bool = True) -> Evidence:
+        """All of it as evidence, beside the platform's final word."""
+        return Evidence(
+            phase=phase, receipt=self.ended, began=self.began, log=self.log or b"", events=self.events, watched=watched
+        )
+
+
+def bring(platform: Platform, job: JobRecord, *, phase: Phase | None, home: Home | None) -> Found:
+    """Fetch what can be known of the newest attempt's end, and keep its log and events where there is a home.
+
+    Args:
+        platform: Where the attempt ran.
+        job: The job; its newest attempt is meant.
+        phase: The platform's word for it; None where it is absent or about to be stopped.
+        home: The batch's home, where the job belongs to one.
+
+    Raises:
+        HomeError: The log cannot be written.
+    """
+    attempt = job.attempts[-1]
+    log: bytes | None = None
+    trouble: PlatformError | None = None
+    began, ended = receipt_files(home, job.key, attempt.number)
+    if attempt.id is not None:
+        try:
+            log, start, end = _read_log(platform.logs(attempt.id), attempt.launch_name)
+            began, ended = began or start, ended or end
+        except PlatformError as error:
+            trouble = error
+    events = ""
+    if attempt.id is not None and (ended is None or ended.exit_code != 0) and phase is not Phase.COMPLETED:
+        try:
+            events = platform.events(attempt.id)
+        except PlatformError as error:
+            trouble = trouble or error
+    saved = None
+    if home is not None:
+        saved = home.log(job.key, attempt.number)
+        if log or not saved.exists():
+            write_file(saved, log or b"")
+        if events:
+            write_file(home.events(job.key, attempt.number), events.encode())
+    return Found(log=log, began=began, ended=ended, events=events, saved=saved, trouble=trouble)
+
+
+def receipt_files(home: Home | None, key: str, number: int) -> tuple[Receipt | None, Receipt | None]:
+    """The start and the end receipt that a container left in the home, as far as they are there."""
+    if home is None:
+        return None, None
+    start, end = encoding.receipt_paths(str(home.path), key, number)
+    return _read_receipt(Path(start)), _read_receipt(Path(end))
+
+
+def is_gone(platform: Platform, id: str) -> bool:
+    """True where the service itself says that it knows no container of this id."""
+    try:
+        platform.container(id)
+    except JobNotFound:
+        return True
+    return False
+
+
+def own_output(raw: bytes, launch_name: str) -> bytes:
+    """A log without the wrapper's lines in it."""
+    return encoding.split_log(raw, launch_name)[0]
+
+
+def _read_log(raw: bytes, launch_name: str) -> tuple[bytes, Receipt | None, Receipt | None]:
+    own, start, end = encoding.split_log(raw, launch_name)
+    return own, _receipt(start), _receipt(end)
+
+
+def _read_receipt(path: Path) -> Receipt | None:
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return None
+    return _receipt(encoding.parse_receipt(raw))
+
+
+def _receipt(fields: Mapping[str, object] | None) -> Receipt | None:
+    return Receipt.from_fields(fields) if fields else None

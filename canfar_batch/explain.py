@@ -1,0 +1,216 @@
+"""Receipts, events and logs, turned into words that a person can act on."""
+
+from __future__ import annotations
+
+import platform as machine
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+
+from canfar_batch import __version__, failures
+from canfar_batch.failures import Failure
+from canfar_batch.records import JobRecord, JobState, Resources
+from canfar_batch.spec import full_image
+
+_TAIL = 30  # lines of a log in a support report: what a person reads before asking for more
+
+_ADVICE: Mapping[type[Failure], str] = {
+    failures.OutOfMemory: "Ask for more memory (ram=), or let Retry(grow_ram=2) do it.",
+    failures.Killed: "Ask for more memory (ram=); if it happens again with plenty, look at the log's last lines.",
+    failures.TimedOut: "Give it a longer timeout=, or look in the log for what it waited for.",
+    failures.StartError: "Check that the image has /bin/sh, base64 and the program, and that workdir exists.",
+    failures.ImagePull: "Check its name and tag with session.images(); private ones need their registry's credential.",
+    failures.StuckPending: "Ask for fewer cores or less memory, or try later; session.stats() tells what is free.",
+    failures.Evicted: "Nothing is wrong with the job: launch it again.",
+    failures.DiskFull: "Write to /arc, not to the container's own disk; remove temporary files; check your quota.",
+    failures.DeadlineExceeded: "Headless jobs end after 14 days: split the work, or write checkpoints to go on from.",
+    failures.Lost: "Look for the job's outputs; launch it again if they are not there.",
+    failures.Unwatched: "Look for the job's outputs; batch.retry_failed() launches it again if they are not there.",
+    failures.MissingOutput: "Check the path that the command writes to, and what it is relative to (workdir=).",
+    failures.LaunchRefused: "Mend what the platform's words say, then launch again.",
+    failures.Unknown: "Look at the log and the events; support_report() has what support@canfar.net will ask for.",
+}
+
+_CODES: Mapping[int, str] = {
+    2: "Exit code 2 often means a wrong option or argument: compare the command with the program's --help.",
+    126: "The file was found but may not be executed: chmod +x it, or call its interpreter.",
+    127: "No such command in the container: check the program's name, the image, and its PATH.",
+    137: "Something killed it (SIGKILL), most often for want of memory: ask for more (ram=).",
+    139: "The program crashed (segmentation fault): try it on a smaller input, or with another version.",
+    143: "It was told to stop (SIGTERM) from outside.",
+}
+
+_SIGNS: tuple[tuple[str, str], ...] = (
+    ("No such file or directory", "A file was not found: check its path as the container sees it (/arc/…, workdir=)."),
+    ("FileNotFoundError", "A file was not found: check its path as the container sees it (/arc/…, workdir=)."),
+    ("Permission denied", "It may not read or write there: check the folder's group and rights."),
+    ("ModuleNotFoundError", "A Python module is missing in this image: choose another image, or install it."),
+    ("MemoryError", "Python ran out of memory: ask for more (ram=)."),
+    ("No space left on device", "A disk is full: write to /arc, and remove temporary files."),
+)
+
+
+def advice(failure: Failure) -> str:
+    """What to do about *failure*, in a sentence."""
+    if isinstance(failure, failures.ExitCode):
+        return next((tip for sign, tip in _SIGNS if sign in failure.message), _CODES.get(failure.code, ""))
+    return _ADVICE.get(type(failure), "")
+
+
+def explain_job(job: JobRecord, events: str = "", now: datetime | None = None) -> str:
+    """One paragraph: what happened to *job*, and what to do."""
+    return " ".join(filter(None, (_story(job, now), _why(job), _from_events(job, events), _tip(job))))
+
+
+def _story(job: JobRecord, now: datetime | None) -> str:
+    attempt = job.attempt
+    nth = f" (attempt {attempt.number})" if attempt is not None and attempt.number > 1 else ""
+    since = ""
+    if now is not None and attempt is not None and attempt.launched_at is not None:
+        since = f" for {span(now - (attempt.started_at or attempt.launched_at))}"
+    texts: Mapping[JobState, Callable[[], str]] = {
+        JobState.PLANNED: lambda: "has not been launched yet.",
+        JobState.LAUNCHING: lambda: "was sent to the platform, which has not answered yet.",
+        JobState.PENDING: lambda: f"waits on the platform{since}; it has not begun to run.",
+        JobState.RUNNING: lambda: f"has been running{since}.",
+        JobState.WAITING: lambda: "failed and will be launched again.",
+        JobState.SUCCEEDED: lambda: f"succeeded{_took(job)}{_unverified(job)}.",
+        JobState.FAILED: lambda: f"failed{_took(job)}.",
+        JobState.LOST: lambda: "is lost: nobody can say how it ended.",
+        JobState.CANCELLED: lambda: "was cancelled.",
+    }
+    return f"Job {job.key}{nth} {texts[job.state]()}"
+
+
+def _took(job: JobRecord) -> str:
+    attempt = job.attempt
+    if attempt is None or attempt.started_at is None or attempt.finished_at is None:
+        return ""
+    return f" after {span(attempt.finished_at - attempt.started_at)}"
+
+
+def _unverified(job: JobRecord) -> str:
+    return "" if job.attempt is None or job.attempt.verified else " by the platform's word; no receipt confirms it"
+
+
+def _why(job: JobRecord) -> str:
+    if job.failure is None:
+        return ""
+    text = str(job.failure)
+    return f"Cause: {text}{'' if text.endswith('.') else '.'}"
+
+
+def _tip(job: JobRecord) -> str:
+    tip = advice(job.failure) if job.failure is not None else ""
+    if isinstance(job.failure, (failures.OutOfMemory, failures.Killed)) and job.attempt is not None:
+        return f"It asked for {memory(job.attempt.resources)}. {tip}"
+    return tip
+
+
+def _from_events(job: JobRecord, events: str) -> str:
+    """What the cluster's events say about a job that has not begun."""
+    if job.state is not JobState.PENDING:
+        return ""
+    lines = [" ".join(line.split()) for line in events.splitlines()[1:] if line.strip()]
+    pull = [line for line in lines if "ImagePull" in line or "Failed to pull" in line]
+    if pull:
+        return f"Its image cannot be fetched: {pull[-1]}. {_ADVICE[failures.ImagePull]}"
+    room = [line for line in lines if "FailedScheduling" in line]
+    if room:
+        return f"The cluster has no room for it yet: {room[-1]}. {_ADVICE[failures.StuckPending]}"
+    if not lines:
+        return "The cluster has noted nothing about it yet, as for a job that waits in the queue for its turn."
+    return f"Last noted: {lines[-1]}."
+
+
+def support_report(
+    job: JobRecord,
+    *,
+    platform: str,
+    user: str | None,
+    log: str,
+    events: str,
+    expected: str | None = None,
+    project: str | None = None,
+) -> str:
+    """All that a request to support@canfar.net should contain, as text; no secret is in it."""
+    attempt = job.attempt
+    asked = attempt.resources if attempt is not None else job.resources
+    receipt = attempt.receipt if attempt is not None else None
+    rows = {
+        "Project": project or "(please add: project= names it)",
+        "Platform": f"{platform} (user {user or 'unknown'})",
+        "Session ID": (attempt and attempt.id) or "none: the platform never gave one",
+        "Session name": attempt and attempt.launch_name,
+        "Image": full_image(job.spec.image),
+        "Resources": f"{cores(asked)}, {memory(asked)}" + (f", {asked.gpus} GPUs" if asked.gpus else ""),
+        "Command": shlex.join(job.filled.argv),
+        "Launched": _time(attempt.launched_at if attempt else None),
+        "Started": _time(attempt.started_at if attempt else None),
+        "Finished": _time(attempt.finished_at if attempt else None),
+        "State": str(job.state),
+        "Exit code": receipt.exit_code if receipt and receipt.exit_code is not None else "unknown",
+        "Peak memory": f"{receipt.peak_ram:.2f} GiB" if receipt and receipt.peak_ram is not None else "unknown",
+        "Expected": expected or "the job ends with exit code 0",
+        "Actual": explain_job(job, events),
+        "Client": f"canfar_batch {__version__}, Python {machine.python_version()}",
+    }
+    width = max(map(len, rows)) + 2
+    text = "\n".join(f"{name + ':':<{width}}{value}" for name, value in rows.items() if value is not None)
+    tail = "\n".join(log.splitlines()[-_TAIL:]) or "(empty)"
+    return f"{text}\n\nEvents:\n{events.strip() or '(none)'}\n\nEnd of the log:\n{tail}\n"
+
+
+def explain_batch(jobs: Iterable[JobRecord]) -> str:
+    """What went wrong in a batch, by cause: how often, why, and what to do."""
+    groups: dict[str, list[JobRecord]] = {}
+    for job in jobs:
+        if job.state in (JobState.FAILED, JobState.LOST) and job.failure is not None:
+            groups.setdefault(job.failure.cause, []).append(job)
+    if not groups:
+        return "Nothing failed."
+    total = sum(map(len, groups.values()))
+    parts = [
+        f"{len(group)} {cause}{_group_note(group)}"
+        for cause, group in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]
+    return f"{total} failed: {'; '.join(parts)}."
+
+
+def _group_note(group: list[JobRecord]) -> str:
+    failure = group[0].failure
+    assert failure is not None
+    if isinstance(failure, (failures.OutOfMemory, failures.Killed)):
+        peaks = [a.receipt.peak_ram for job in group for a in job.attempts[-1:] if a.receipt and a.receipt.peak_ram]
+        peak = f", peak {max(peaks):.1f}" if peaks else ""
+        asked = group[0].attempts[-1].resources
+        more = f"; try {asked.ram * 2}" if asked.ram else ""
+        return f" (asked {memory(asked)}{peak}{more})"
+    return f" ({failure.message})" if failure.message else ""
+
+
+def memory(asked: Resources) -> str:
+    """How much memory was asked for, in words."""
+    return "the platform's default memory" if asked.ram is None else f"{asked.ram} GiB"
+
+
+def cores(asked: Resources) -> str:
+    """How many cores were asked for, in words."""
+    if asked.cores is None:
+        return "the platform's default cores"
+    return f"{asked.cores} core{'s' * (asked.cores != 1)}"
+
+
+def span(length: timedelta | float) -> str:
+    """A length of time (seconds, where it is a number) as people say it: `"42 s"`, `"3 min"`, `"2 h 05 min"`."""
+    seconds = length.total_seconds() if isinstance(length, timedelta) else length
+    if seconds < 1:
+        return f"{max(seconds, 0):.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(sep=" ", timespec="seconds")

@@ -1,0 +1,199 @@
+"""A batch's home: the one directory in which it keeps everything, and where that directory may be."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import attrs
+
+from canfar_batch.errors import HomeError, PlanError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """*name*, if a batch may be called so.
+
+    Raises:
+        PlanError: It may not, and why.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise PlanError(
+            f"{name!r} cannot be a batch's name: use 1 to 64 letters, digits, dots, underscores and hyphens, "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+@attrs.frozen
+class Home:
+    """The directory of one batch."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, name: str, root: str | os.PathLike[str] | None = None) -> Home:
+        """The home of the batch *name*: `<root>/<name>`, and `batches/<name>` where no root is given.
+
+        The environment variable `CANFAR_BATCH_HOME` stands in for a root that is not given.
+        """
+        chosen = root or os.environ.get("CANFAR_BATCH_HOME") or "batches"
+        return cls(Path(chosen).expanduser().absolute() / check_name(name))
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's SQLite file."""
+        return self.path / "ledger.db"
+
+    @property
+    def logs(self) -> Path:
+        """Where the logs of ended attempts are kept."""
+        return self.path / "logs"
+
+    @property
+    def receipts(self) -> Path:
+        """Where containers that see the home leave their receipts."""
+        return self.path / "receipts"
+
+    @property
+    def token(self) -> Path:
+        """The file by which a container knows that it sees the same storage as the driver."""
+        return self.path / "token"
+
+    def exists(self) -> bool:
+        """True where a batch lives here."""
+        return self.ledger.is_file()
+
+    def log(self, key: str, attempt: int) -> Path:
+        """Where the log of one attempt is kept."""
+        return self.logs / f"{key}.{attempt}.log"
+
+    def events(self, key: str, attempt: int) -> Path:
+        """Where the platform's events about one attempt are kept."""
+        return self.logs / f"{key}.{attempt}.events"
+
+    def make(self) -> None:
+        """Make the directories, for the user's eyes only.
+
+        Raises:
+            HomeError: They cannot be made.
+        """
+        with home_errors(self.path):
+            for directory in (self.path, self.logs, self.receipts):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def refuse_if_fleeting(self) -> None:
+        """Refuse a place that is emptied when a container or the machine stops.
+
+        Raises:
+            HomeError: The home is below such a place.
+        """
+        for place in _fleeting():
+            if self.path.is_relative_to(place):
+                raise HomeError(
+                    f"the batch would live in {self.path}, and {place} is emptied behind your back; work in a "
+                    "directory that stays (on CANFAR: under /arc), or set CANFAR_BATCH_HOME or home= to one"
+                )
+
+
+def _fleeting() -> list[Path]:
+    return [Path(place) for place in ("/scratch", "/tmp", "/var/tmp", "/dev/shm", tempfile.gettempdir())]  # noqa: S108
+
+
+def batches(root: str | os.PathLike[str] | None = None) -> Mapping[str, Home]:
+    """The homes below *root*, by name."""
+    place = Path(root or os.environ.get("CANFAR_BATCH_HOME") or "batches").expanduser().absolute()
+    if not place.is_dir():
+        return {}
+    found = (Home(path) for path in sorted(place.iterdir()) if _NAME.fullmatch(path.name))
+    return {home.path.name: home for home in found if home.exists()}
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Put *content* in place at once: nobody ever sees half of it, and nobody else may read it (0600).
+
+    Raises:
+        HomeError: It cannot be written, for want of room or rights.
+    """
+    with home_errors(path):
+        fd, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+            raise
+
+
+@contextlib.contextmanager
+def home_errors(path: Path) -> Iterator[None]:
+    """Turn the system's complaints about *path* into ours."""
+    try:
+        yield
+    except HomeError:
+        raise
+    except OSError as error:
+        raise HomeError(
+            f"{path} cannot be written: {error.strerror or error}. Nothing that was recorded is lost: make room or "
+            "mend the rights, and run the script again"
+        ) from error
+
+
+def open_private(path: Path) -> None:
+    """Make *path* if it is not there, for the user's eyes only (0600).
+
+    Raises:
+        HomeError: It cannot be made.
+    """
+    with home_errors(path):
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def probe_locking(directory: Path) -> None:
+    """Make sure that the disk under *directory* keeps two processes apart, for the ledger relies on it.
+
+    Raises:
+        HomeError: Its locks do not work, or do nothing.
+    """
+    probe = directory / ".lock-probe"
+    open_private(probe)
+    try:
+        with probe.open("rb+") as one, probe.open("rb+") as other:
+            _lock(one.fileno())
+            try:
+                _lock(other.fileno())
+            except BlockingIOError:
+                return
+            if _OPEN_FILE_LOCKS:
+                raise HomeError(f"the disk of {directory} grants two locks on one file; keep the batch on another disk")
+    except OSError as error:
+        if isinstance(error, HomeError):
+            raise
+        raise HomeError(
+            f"the disk of {directory} cannot lock files ({error}); keep the batch on another disk"
+        ) from error
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+#: locks that belong to an open file, not to a process, so that one process can try both sides (Linux)
+_OPEN_FILE_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
+
+
+def _lock(fd: int) -> None:
+    if not _OPEN_FILE_LOCKS:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    whole_file = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, whole_file)

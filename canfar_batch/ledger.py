@@ -1,0 +1,616 @@
+"""The ledger: one SQLite file in which a batch remembers its plan, its jobs, and everything that happened to them.
+
+The calling thread alone writes, one transaction at a time, and only while it holds the lease. Readers open the file
+read-only, for short transactions. `docs/reference/ledger.md` describes the tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from canfar_batch import failures
+from canfar_batch.errors import BatchBusy, HomeError, LeaseLost, LedgerError, UnknownBatch
+from canfar_batch.home import Home, open_private, probe_locking
+from canfar_batch.lease import TERM, Holder
+from canfar_batch.lifecycle import Event, apply
+from canfar_batch.protocols import Clock
+from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
+from canfar_batch.spec import Filled, JobSpec
+
+SCHEMA = 1  #: the version of the tables; raised with a step in `_MIGRATIONS` whenever they change
+_MIGRATIONS: Mapping[int, str] = {}  #: from a version to the script that leads to the next one
+
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE lease (
+  one INTEGER PRIMARY KEY CHECK (one = 1), generation INTEGER NOT NULL, holder TEXT, host TEXT, boot TEXT,
+  pid INTEGER, born TEXT, until_ticks REAL, until REAL,
+  looked REAL
+);
+INSERT INTO lease (one, generation) VALUES (1, 0);
+CREATE TABLE spec (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE);
+CREATE TABLE job (
+  place INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE COLLATE NOCASE, spec INTEGER NOT NULL REFERENCES spec (id),
+  fields TEXT NOT NULL, filled TEXT NOT NULL, state TEXT NOT NULL, cores INTEGER, ram INTEGER, gpus INTEGER, due REAL,
+  cancelling INTEGER NOT NULL, forgiven INTEGER NOT NULL, collected INTEGER NOT NULL, result TEXT, collect_error TEXT
+);
+CREATE TABLE attempt (
+  place INTEGER NOT NULL REFERENCES job (place), number INTEGER NOT NULL, launch_name TEXT NOT NULL, id TEXT,
+  cores INTEGER, ram INTEGER, gpus INTEGER, intended_at REAL NOT NULL, launched_at REAL, started_at REAL, seen_at REAL,
+  ended_at REAL, succeeded INTEGER, verified INTEGER NOT NULL, receipt TEXT, failure TEXT, log TEXT,
+  PRIMARY KEY (place, number)
+) WITHOUT ROWID;
+CREATE TABLE event (
+  seq INTEGER PRIMARY KEY, at REAL NOT NULL, key TEXT NOT NULL, attempt INTEGER, kind TEXT NOT NULL, body TEXT NOT NULL
+);
+CREATE INDEX event_of_job ON event (key);
+CREATE TABLE request (seq INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, keys TEXT);
+"""
+
+
+@attrs.frozen(kw_only=True)
+class Identity:
+    """Whose ledger this is."""
+
+    name: str  #: the batch
+    platform: str  #: its address, or "local"
+    user: str | None
+    token: str = attrs.field(repr=False)  #: random; part of every launch name
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """One event that is in the ledger, and the record on either side of it."""
+
+    event: Event
+    before: JobRecord
+    after: JobRecord
+
+
+@attrs.frozen(kw_only=True)
+class Happened:
+    """One line of a job's history."""
+
+    at: datetime
+    key: str
+    attempt: int | None
+    kind: str
+    body: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class LeaseState:
+    """Who holds the batch, and for how many seconds more."""
+
+    holder: Holder
+    left: float
+
+
+class Ledger:
+    """The open ledger of one batch.
+
+    Attributes:
+        jobs: Every job's record by its key, in plan order, as of the last transaction.
+        identity: Whose ledger it is.
+    """
+
+    def __init__(self, home: Home, *, clock: Clock, writable: bool) -> None:
+        self.home = home
+        self._clock = clock
+        self._holder: Holder | None = None
+        self._generation = 0
+        self._lease_until = 0.0
+        self._watches = threading.local()
+        with _errors(home.ledger):
+            self._db = _connect(home.ledger, writable=writable)
+            self._migrate(writable)
+            self.identity = self._read_identity()
+            self.jobs: dict[str, JobRecord] = {}
+            self.reload()
+
+    # -- opening and closing --------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, home: Home, identity: Identity, *, clock: Clock) -> Ledger:
+        """Make the ledger of a new batch.
+
+        Raises:
+            HomeError: The place cannot be written, or its disk has no working locks.
+        """
+        home.make()
+        probe_locking(home.path)
+        open_private(home.ledger)
+        with _errors(home.ledger):
+            db = _connect(home.ledger, writable=True)
+            with contextlib.closing(db):
+                db.execute("BEGIN IMMEDIATE")
+                if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                    for statement in filter(str.strip, _TABLES.split(";")):
+                        db.execute(statement)
+                    rows = {**attrs.asdict(identity), "created": clock.now().isoformat(), "schema": str(SCHEMA)}
+                    db.executemany("INSERT INTO meta VALUES (?, ?)", [(k, v) for k, v in rows.items() if v is not None])
+                db.execute("COMMIT")
+        return cls(home, clock=clock, writable=True)
+
+    @classmethod
+    def open(cls, home: Home, *, clock: Clock, writable: bool) -> Ledger:
+        """Open the ledger of a batch that there is.
+
+        Raises:
+            UnknownBatch: There is none.
+            LedgerError: A later version of the package wrote it.
+        """
+        if not home.exists():
+            raise UnknownBatch(f"there is no batch in {home.path}")
+        return cls(home, clock=clock, writable=writable)
+
+    def close(self) -> None:
+        """Give the lease back and close the file."""
+        with contextlib.suppress(HomeError, LeaseLost):
+            self.release()
+        self._db.close()
+
+    def _migrate(self, writable: bool) -> None:
+        version = int(self._meta("schema"))
+        if version > SCHEMA:
+            raise LedgerError(
+                f"{self.home.ledger} was written by a later version of canfar_batch (tables {version}, this version "
+                f"knows {SCHEMA}); upgrade with: pip install -U canfar_batch"
+            )
+        if version < SCHEMA and not writable:
+            raise LedgerError(f"{self.home.ledger} is of an earlier version; open it once with Session.batch()")
+        for step in range(version, SCHEMA):
+            self._db.executescript(f"BEGIN IMMEDIATE; {_MIGRATIONS[step]}")
+            self._db.execute("UPDATE meta SET value = ? WHERE name = 'schema'", (str(step + 1),))
+            self._db.execute("COMMIT")
+
+    def _meta(self, name: str) -> str:
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def _read_identity(self) -> Identity:
+        return Identity(
+            name=self._meta("name"), platform=self._meta("platform"), user=self._meta("user") or None,
+            token=self._meta("token"),
+        )  # fmt: skip
+
+    @property
+    def created(self) -> datetime:
+        """When the batch was made."""
+        return datetime.fromisoformat(self._meta("created"))
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read every job anew, as another process may have left it."""
+        with _errors(self.home.ledger), self._reading():
+            specs = {row[0]: row[1] for row in self._db.execute("SELECT id, body FROM spec")}
+            attempts = self._db.execute("SELECT * FROM attempt ORDER BY place, number").fetchall()
+            jobs = self._db.execute("SELECT * FROM job ORDER BY place").fetchall()
+        made: dict[int, list[Attempt]] = {}
+        for row in attempts:
+            made.setdefault(row["place"], []).append(_attempt_from(row, self.home))
+        parsed = {number: JobSpec.from_json(json.loads(body)) for number, body in specs.items()}
+        records = (_job_from(row, parsed[row["spec"]], tuple(made.get(row["place"], ()))) for row in jobs)
+        self.jobs = {record.key: record for record in records}
+
+    def history(self, key: str | None = None) -> Iterator[Happened]:
+        """What happened to one job, or to all, oldest first."""
+        condition, values = ("", ()) if key is None else (" WHERE key = ?", (key,))
+        with _errors(self.home.ledger), self._reading():
+            rows = self._db.execute(f"SELECT * FROM event{condition} ORDER BY seq", values).fetchall()  # noqa: S608
+        for row in rows:
+            yield Happened(
+                at=_moment(row["at"]), key=row["key"], attempt=row["attempt"], kind=row["kind"],
+                body=json.loads(row["body"]),
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """All that is read inside belongs to one moment."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def record(self, events: Iterable[Event]) -> list[Change]:
+        """Apply *events* and remember them, all in one transaction, or none.
+
+        Raises:
+            LeaseLost: Another driver has taken over.
+            HomeError: The file cannot be written; nothing has changed.
+            TransitionError: An event does not fit its job.
+        """
+        fresh: dict[str, JobRecord] = {}
+        changes: list[Change] = []
+        for event in events:
+            before = fresh.get(event.key) or self.jobs[event.key]
+            fresh[event.key] = apply(before, event)
+            changes.append(Change(event=event, before=before, after=fresh[event.key]))
+        if not changes:
+            return []
+        with self._writing():
+            self._db.executemany(
+                "INSERT INTO event (at, key, attempt, kind, body) VALUES (?, ?, ?, ?, ?)", map(_event_row, changes)
+            )
+            for key, after in fresh.items():
+                self._store(self.jobs[key], after)
+        self.jobs.update(fresh)
+        return changes
+
+    def plan(self, records: Sequence[JobRecord]) -> None:
+        """Add jobs, or put them in the place of jobs of the same key that were never launched."""
+        with self._writing():
+            numbers = self._spec_numbers({record.spec for record in records})
+            rows = [(*_job_row(record), numbers[record.spec]) for record in records]
+            self._db.executemany(_REPLACE_JOB, rows)
+        self.jobs.update({record.key: record for record in records})
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Forget jobs that were never launched."""
+        chosen = list(keys)
+        with self._writing():
+            self._db.executemany("DELETE FROM job WHERE key = ?", [(key,) for key in chosen])
+            self._db.executemany("DELETE FROM event WHERE key = ?", [(key,) for key in chosen])
+        for key in chosen:
+            del self.jobs[key]
+
+    def note_user(self, user: str) -> None:
+        """Remember who the platform says that we are."""
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('user', ?)", (user,))
+        self.identity = attrs.evolve(self.identity, user=user)
+
+    def _store(self, before: JobRecord, after: JobRecord) -> None:
+        spec = self._spec_numbers({after.spec})[after.spec]
+        self._db.execute(_REPLACE_JOB, (*_job_row(after), spec))
+        for gone in {a.number for a in before.attempts} - {a.number for a in after.attempts}:
+            self._db.execute("DELETE FROM attempt WHERE place = ? AND number = ?", (after.index, gone))
+        known = set(map(id, before.attempts))
+        for attempt in after.attempts:
+            if id(attempt) not in known:
+                self._db.execute(_REPLACE_ATTEMPT, (after.index, *_attempt_row(attempt, self.home)))
+
+    def _spec_numbers(self, specs: Iterable[JobSpec]) -> dict[JobSpec, int]:
+        numbers = {}
+        for spec in specs:
+            body = _spec_body(spec)
+            self._db.execute("INSERT OR IGNORE INTO spec (body) VALUES (?)", (body,))
+            numbers[spec] = self._db.execute("SELECT id FROM spec WHERE body = ?", (body,)).fetchone()[0]
+        return numbers
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction, checked against the lease and durable once this returns."""
+        with _errors(self.home.ledger):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._check_lease()
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    # -- requests of other processes ------------------------------------------------------------------------------
+
+    def ask(self, kind: str, keys: Sequence[str] | None) -> None:
+        """Leave a request for the driver, whoever it is; needs no lease."""
+        with _errors(self.home.ledger), contextlib.closing(_connect(self.home.ledger, writable=True)) as db:
+            body = None if keys is None else json.dumps(list(keys))
+            db.execute(
+                "INSERT INTO request (at, kind, keys) VALUES (?, ?, ?)", (_seconds(self._clock.now()), kind, body)
+            )
+
+    def requests(self) -> list[tuple[int, str, list[str] | None]]:
+        """The requests that wait, oldest first: number, kind, keys (None: all jobs)."""
+        with _errors(self.home.ledger):
+            rows = self._db.execute("SELECT seq, kind, keys FROM request ORDER BY seq").fetchall()
+        return [(row["seq"], row["kind"], row["keys"] and json.loads(row["keys"])) for row in rows]
+
+    def answered(self, numbers: Iterable[int]) -> None:
+        """Forget requests that were carried out."""
+        with self._writing():
+            self._db.executemany("DELETE FROM request WHERE seq = ?", [(number,) for number in numbers])
+
+    # -- the lease ------------------------------------------------------------------------------------------------
+
+    @property
+    def driving(self) -> bool:
+        """True while this process holds the lease."""
+        return self._holder is not None
+
+    def acquire(self, *, takeover: bool = False) -> None:
+        """Become the batch's driver, and read what the last one left.
+
+        Raises:
+            BatchBusy: Another driver may live; the message says which, and for how long its lease still holds.
+        """
+        if self._holder is not None:
+            return
+        me = Holder.me()
+        with _errors(self.home.ledger):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                other = self.lease()
+                if other is not None and other.left > 0 and not takeover and not other.holder.provably_gone():
+                    raise _busy(other)
+                self._generation = self._db.execute("SELECT generation FROM lease").fetchone()[0] + 1
+                self._lease_until = self._clock.ticks() + TERM
+                self._db.execute(
+                    "UPDATE lease SET generation = ?, holder = ?, host = ?, boot = ?, pid = ?, born = ?,"
+                    " until_ticks = ?, until = ?",
+                    (
+                        self._generation, me.id, me.host, me.boot, me.pid, me.born, self._lease_until,
+                        _seconds(self._clock.now()) + TERM,
+                    ),
+                )  # fmt: skip
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        self._holder = me
+        self.reload()
+
+    def renew(self, looked: datetime | None = None) -> None:
+        """Keep the lease for another term, once a tenth of it is used up; *looked*: when the platform last answered."""
+        if self._lease_until - self._clock.ticks() > TERM * 0.9:
+            return
+        with self._writing():
+            self._lease_until = self._clock.ticks() + TERM
+            self._db.execute(
+                "UPDATE lease SET until_ticks = ?, until = ?, looked = coalesce(?, looked)",
+                (self._lease_until, _seconds(self._clock.now()) + TERM, _maybe_seconds(looked)),
+            )
+
+    def release(self, looked: datetime | None = None) -> None:
+        """Stop being the driver; *looked*: when the platform last answered."""
+        if self._holder is None:
+            return
+        with self._writing():
+            self._db.execute("UPDATE lease SET holder = NULL, looked = coalesce(?, looked)", (_maybe_seconds(looked),))
+        self._holder = None
+
+    @property
+    def looked(self) -> datetime | None:
+        """When a driver of this batch last had an answer of the platform, to within a minute."""
+        return _maybe_moment(self._db.execute("SELECT looked FROM lease").fetchone()["looked"])
+
+    def lease(self) -> LeaseState | None:
+        """Who holds the batch, or None."""
+        row = self._db.execute("SELECT * FROM lease").fetchone()
+        if row["holder"] is None:
+            return None
+        holder = Holder(id=row["holder"], host=row["host"], boot=row["boot"], pid=row["pid"], born=row["born"])
+        left = row["until"] - _seconds(self._clock.now())
+        if holder.boot and holder.boot == Holder.me().boot:
+            left = row["until_ticks"] - self._clock.ticks()  # the same machine: a clock that nobody can set
+        return LeaseState(holder=holder, left=left)
+
+    def still_mine(self) -> bool:
+        """True while this process is the driver; may be called from any thread, and asks the file itself."""
+        if self._holder is None or self._clock.ticks() > self._lease_until:
+            return False
+        try:
+            if not hasattr(self._watches, "db"):
+                self._watches.db = _connect(self.home.ledger, writable=False)
+            row = self._watches.db.execute("SELECT holder, generation FROM lease").fetchone()
+        except sqlite3.Error:
+            return False  # cannot tell: then rather launch nothing
+        return (row["holder"], row["generation"]) == (self._holder.id, self._generation)
+
+    def _check_lease(self) -> None:
+        if self._holder is None:
+            raise BatchBusy("this batch is open for reading only: it has no driver here")
+        row = self._db.execute("SELECT holder, generation FROM lease").fetchone()
+        if (row["holder"], row["generation"]) != (self._holder.id, self._generation):
+            self._holder = None
+            raise LeaseLost("another driver has taken this batch over, so this one stops; its jobs run on")
+
+
+def _busy(other: LeaseState) -> BatchBusy:
+    who = other.holder
+    return BatchBusy(
+        f"this batch is being run by process {who.pid} on {who.host}; its lease holds for another {other.left:.0f} s "
+        "unless renewed. Stop it there, or wait; canfar_batch.open() reads the batch meanwhile, and "
+        "run(takeover=True) takes it over if you know that the other one is gone"
+    )
+
+
+# -- SQLite -------------------------------------------------------------------------------------------------------
+
+
+def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+    mode = "rw" if writable else "ro"
+    db = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=30.0, isolation_level=None)
+    db.row_factory = sqlite3.Row
+    if writable:
+        # rollback journal: WAL needs memory shared by all readers, which network disks lack
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("PRAGMA synchronous = FULL")
+        return db
+    try:
+        db.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        # A driver was killed in the middle of a transaction, and a reader may not roll it back: one writer has to.
+        db.close()
+        with contextlib.closing(_connect(path, writable=True)) as mender:
+            mender.execute("SELECT 1 FROM sqlite_master").fetchone()
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30.0, isolation_level=None)
+        db.row_factory = sqlite3.Row
+    return db
+
+
+@contextlib.contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's complaints into ours."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        words = str(error)
+        if isinstance(error, sqlite3.OperationalError):
+            raise HomeError(
+                f"{path} cannot be used: {words}. Nothing that was recorded is lost: make room or mend the rights, "
+                "and run the script again"
+            ) from error
+        raise LedgerError(f"{path} is damaged or no ledger: {words}") from error
+
+
+# -- records and rows ---------------------------------------------------------------------------------------------
+
+_REPLACE_JOB = (
+    "INSERT INTO job (place, key, fields, filled, state, cores, ram, gpus, due, cancelling, forgiven, collected,"
+    " result, collect_error, spec) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (place) DO UPDATE SET key = excluded.key, fields = excluded.fields, filled = excluded.filled,"
+    " state = excluded.state, cores = excluded.cores, ram = excluded.ram, gpus = excluded.gpus, due = excluded.due,"
+    " cancelling = excluded.cancelling, forgiven = excluded.forgiven, collected = excluded.collected,"
+    " result = excluded.result, collect_error = excluded.collect_error, spec = excluded.spec"
+)
+_REPLACE_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+@lru_cache(maxsize=64)
+def _spec_body(spec: JobSpec) -> str:
+    return _dumps(spec.to_json())
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.timestamp()
+
+
+def _maybe_seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _maybe_moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else _moment(seconds)
+
+
+def _job_row(job: JobRecord) -> tuple[Any, ...]:
+    asked = job.resources
+    return (
+        job.index, job.key, _dumps(dict(job.fields)), _dumps(attrs.asdict(job.filled)), job.state.value, asked.cores,
+        asked.ram, asked.gpus, _maybe_seconds(job.due), job.cancelling, job.forgiven, job.collected,
+        None if job.result is None else json.dumps(job.result, default=_path_out), job.collect_error,
+    )  # fmt: skip
+
+
+def _job_from(row: sqlite3.Row, spec: JobSpec, attempts: tuple[Attempt, ...]) -> JobRecord:
+    return JobRecord(
+        key=row["key"], index=row["place"], spec=spec, filled=_filled_from(json.loads(row["filled"])),
+        fields=json.loads(row["fields"]), state=JobState(row["state"]), attempts=attempts,
+        resources=Resources(cores=row["cores"], ram=row["ram"], gpus=row["gpus"]), due=_maybe_moment(row["due"]),
+        cancelling=bool(row["cancelling"]), forgiven=row["forgiven"], collected=bool(row["collected"]),
+        result=None if row["result"] is None else json.loads(row["result"], object_hook=_path_in),
+        collect_error=row["collect_error"],
+    )  # fmt: skip
+
+
+def storable(result: object) -> bool:
+    """True where the ledger keeps *result* as it is: JSON, paths in it allowed, of at most 64 KiB."""
+    try:
+        text = json.dumps(result, default=_path_out)
+        return len(text) <= 65536 and json.loads(text, object_hook=_path_in) == result
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _path_out(value: object) -> dict[str, str]:
+    if isinstance(value, Path):
+        return {"$path": str(value)}
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _path_in(value: dict[str, Any]) -> Any:
+    return Path(value["$path"]) if value.keys() == {"$path"} else value
+
+
+def _filled_from(data: dict[str, Any]) -> Filled:
+    return Filled(
+        argv=tuple(data["argv"]), env=tuple((name, value) for name, value in data["env"]), name=data["name"],
+        workdir=data["workdir"], outputs=tuple(data["outputs"]),
+    )  # fmt: skip
+
+
+def _attempt_row(attempt: Attempt, home: Home) -> tuple[Any, ...]:
+    asked = attempt.resources
+    return (
+        attempt.number, attempt.launch_name, attempt.id, asked.cores, asked.ram, asked.gpus,
+        _seconds(attempt.intended_at), _maybe_seconds(attempt.launched_at), _maybe_seconds(attempt.started_at),
+        _maybe_seconds(attempt.seen_at), _maybe_seconds(attempt.ended_at), attempt.succeeded, attempt.verified,
+        attempt.receipt and _dumps(_plain(attempt.receipt)), attempt.failure and _dumps(attempt.failure.to_json()),
+        attempt.log and str(attempt.log.relative_to(home.path)),
+    )  # fmt: skip
+
+
+def _attempt_from(row: sqlite3.Row, home: Home) -> Attempt:
+    return Attempt(
+        number=row["number"], launch_name=row["launch_name"], id=row["id"],
+        resources=Resources(cores=row["cores"], ram=row["ram"], gpus=row["gpus"]),
+        intended_at=_moment(row["intended_at"]), launched_at=_maybe_moment(row["launched_at"]),
+        started_at=_maybe_moment(row["started_at"]), seen_at=_maybe_moment(row["seen_at"]),
+        ended_at=_maybe_moment(row["ended_at"]), succeeded=None if row["succeeded"] is None else bool(row["succeeded"]),
+        verified=bool(row["verified"]), receipt=row["receipt"] and _receipt_from(json.loads(row["receipt"])),
+        failure=row["failure"] and failures.from_json(json.loads(row["failure"])),
+        log=row["log"] and home.path / row["log"],
+    )  # fmt: skip
+
+
+def _receipt_from(data: dict[str, Any]) -> Receipt:
+    for name in ("started_at", "finished_at"):
+        data[name] = _maybe_moment(data[name])
+    return Receipt(**{**data, "missing": tuple(data["missing"])})
+
+
+def _event_row(change: Change) -> tuple[Any, ...]:
+    event, attempt = change.event, change.after.attempt
+    skipped = ("key", "at", "result")  # the result is in the job's own row
+    body = {name: value for name, value in _plain(event).items() if name not in skipped and value is not None}
+    return _seconds(event.at), event.key, attempt and attempt.number, event.kind, _dumps(body)
+
+
+def _plain(value: Any) -> Any:
+    """*value* as JSON has it: frozen values become dicts, moments become seconds since 1970."""
+    special: Sequence[tuple[type, Callable[[Any], Any]]] = (
+        (JobSpec, JobSpec.to_json),
+        (failures.Failure, failures.Failure.to_json),
+        (datetime, _seconds),
+        (Path, str),
+        (Phase, lambda phase: phase.value),
+    )
+    for kind, turn in special:
+        if isinstance(value, kind):
+            return turn(value)
+    if attrs.has(type(value)):
+        return {field.name: _plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

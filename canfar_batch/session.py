@@ -1,0 +1,263 @@
+"""`Session`: the user's authenticated connection to one platform."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from canfar_batch import encoding
+from canfar_batch.attempts import Surroundings, request_for
+from canfar_batch.errors import LaunchInDoubt, PlatformError, SpecError
+from canfar_batch.job import LOOKS, Direct, Job, found_on_platform, launched
+from canfar_batch.lease import SystemClock
+from canfar_batch.local import LocalPlatform
+from canfar_batch.protocols import Clock, Platform
+from canfar_batch.records import Image, Limits, Resources, Usage, resources_of
+from canfar_batch.rest import open_platform
+from canfar_batch.spec import JobSpec, check_against
+
+SETTLE = 120.0  #: seconds for which a launch without an answer is looked for: the create's time-out and 30 s
+SETTLE_NEARBY = 3.0  #: likewise on this machine, where nothing is slow and nothing stands between
+
+
+class Session:
+    """A connection to one platform; `connect` makes one. Safe to use from many threads.
+
+    Close it when you are done, or use it in a `with`:
+
+    ```python
+    with cb.Session.connect() as session:
+        job = session.launch("python fit.py 7", image="skaha/astroml:latest", cores=2, ram=4)
+    ```
+
+    Attributes:
+        platform: The platform as a role (`protocols.Platform`), for code that needs more than this class offers.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        *,
+        clock: Clock | None = None,
+        local: LocalPlatform | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        settle: float | None = None,
+    ) -> None:
+        self.platform = platform
+        self._clock = clock or SystemClock()
+        self._local = local
+        self._sleep = sleep
+        self._settle = settle if settle is not None else SETTLE_NEARBY if self.nearby else SETTLE
+
+    @classmethod
+    def connect(
+        cls,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        certificate: str | os.PathLike[str] | None = None,
+        timeout: float = 30.0,
+    ) -> Session:
+        """Connect to a platform.
+
+        Credentials are looked for in this order: the arguments; `CANFAR_TOKEN`, `CANFAR_CERTIFICATE` and `CANFAR_URL`;
+        the official client's saved login; `~/.ssl/cadcproxy.pem`.
+
+        Args:
+            url: The platform's address, with or without its version. `"local"` starts a `LocalPlatform` on this
+                machine, which lives as long as the session. Without it: `CANFAR_URL`, the saved login's, or CANFAR.
+            token: A bearer token.
+            certificate: A PEM file that holds a certificate and its key.
+            timeout: Seconds to wait for the answer to a question. A launch waits 90 s.
+
+        Raises:
+            CredentialMissing: No credential was found; the message says how to get one.
+            CredentialExpired: One was found, and its time is over.
+            AddressError: *url* is no address that a credential may be sent to.
+        """
+        if (url or os.environ.get("CANFAR_URL")) != "local":
+            return cls(open_platform(url, token=token, certificate=certificate, timeout=timeout))
+        local = LocalPlatform(token=token).start()
+        try:
+            return cls(open_platform(local.url, token=local.token, timeout=timeout), local=local)
+        except BaseException:
+            local.stop()
+            raise
+
+    def close(self) -> None:
+        """Close the connections; a platform that `connect("local")` started ends with its jobs."""
+        close = getattr(self.platform, "close", None)
+        if close is not None:
+            close()
+        if self._local is not None:
+            self._local.stop()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        end = self.platform.expires_at
+        until = f", credential until {end:%Y-%m-%d %H:%M} UTC" if end is not None else ""
+        where = "local" if self._local is not None else self.platform.url
+        return f"<Session {where}, user {self.platform.user or 'not known yet'}{until}>"
+
+    @property
+    def url(self) -> str:
+        """The platform's address."""
+        return self.platform.url
+
+    @property
+    def user(self) -> str | None:
+        """Who you are there; None until the platform has answered once."""
+        return self.platform.user
+
+    @property
+    def nearby(self) -> bool:
+        """True where the platform runs on this machine, so that its containers see this machine's files."""
+        return urlsplit(self.platform.url).hostname in ("127.0.0.1", "localhost", "::1")
+
+    # -- jobs -----------------------------------------------------------------------------------------------------
+
+    def launch(self, cmd: str | Sequence[Any] | JobSpec, **fields: Any) -> Job:
+        """Launch one job.
+
+        Args:
+            cmd: The command, as `JobSpec` takes it; or a whole `JobSpec`.
+            fields: The other arguments of `JobSpec`: `image`, `cores`, `ram`, `env`, ...
+
+        Raises:
+            SpecError: It cannot be run like this; nothing was sent.
+            PlatformRefused: The platform refused it; nothing runs.
+            LaunchInDoubt: No clear answer came, and the platform's list could not settle whether the job exists.
+        """
+        spec = self._spec(cmd, fields)
+        self._check(spec)
+        filled = spec.fill()
+        name = encoding.single_launch_name(filled.name or _label(spec))
+        request = request_for(
+            spec,
+            filled,
+            launch_name=name,
+            key=name,
+            number=1,
+            resources=resources_of(spec),
+            around=Surroundings(workdir=Path.cwd(), shared=self._sees(Path.cwd())),
+        )
+        try:
+            id = self.platform.launch(request)
+        except LaunchInDoubt as error:
+            id = self._settled(error)
+        return self._single(launched(spec, launch_name=name, id=id, at=self._clock.now()))
+
+    def job(self, id: str) -> Job:
+        """The job that runs, or ran within the last hour, in the container *id*.
+
+        Raises:
+            JobNotFound: The platform knows none of this id, or has forgotten it.
+        """
+        return self._single(found_on_platform(self.platform.container(id), self._clock.now())).refresh()
+
+    def jobs(self) -> list[Job]:
+        """All your headless jobs that the platform knows at this moment, in one question.
+
+        The outcome of one that is over is asked for by its `refresh`.
+        """
+        now = self._clock.now()
+        return [self._single(found_on_platform(info, now)) for info in self.platform.containers()]
+
+    def _spec(self, cmd: str | Sequence[Any] | JobSpec, fields: Mapping[str, Any]) -> JobSpec:
+        if not isinstance(cmd, JobSpec):
+            if "image" not in fields:
+                raise SpecError("no image= was given; session.images() lists what there is, as 'skaha/astroml:latest'")
+            return JobSpec(cmd, **fields)
+        if fields:
+            raise SpecError(f"a JobSpec is complete: put {', '.join(sorted(fields))} into it")
+        return cmd
+
+    def _check(self, spec: JobSpec) -> None:
+        """Hold the resources against what the platform offers, where it says that."""
+        if resources_of(spec) == Resources():
+            return
+        limits = self.platform.limits()
+        check_against(spec, cores_options=limits.cores, ram_options=limits.ram, gpu_options=limits.gpus)
+
+    def _single(self, record: Any) -> Job:
+        return Job(record, Direct(self.platform, self._clock, self._settle, self._sleep))
+
+    def _settled(self, doubt: LaunchInDoubt) -> str:
+        """The id of the container whose launch was not answered.
+
+        Raises:
+            LaunchInDoubt: The list does not show it, or cannot be had.
+        """
+        since, looks = self._clock.ticks(), 0
+        while looks < LOOKS or self._clock.ticks() - since < self._settle:
+            try:
+                seen = {info.name: info.id for info in self.platform.containers()}
+            except PlatformError as error:
+                if self._clock.ticks() - since > self._settle * 3:
+                    raise self._still_in_doubt(doubt, f"its list cannot be had ({error})") from doubt
+            else:
+                if doubt.launch_name in seen:
+                    return seen[doubt.launch_name]
+                looks += 1
+            self._sleep(min(5.0, self._settle / LOOKS))
+        why = f"its list does not show it in {looks} looks over {self._settle:g} s"
+        raise self._still_in_doubt(doubt, why) from doubt
+
+    @staticmethod
+    def _still_in_doubt(doubt: LaunchInDoubt, why: str) -> LaunchInDoubt:
+        return LaunchInDoubt(
+            f"{doubt} The platform was asked whether the job exists: {why}. Its launch name is {doubt.launch_name}; "
+            "look for it in session.jobs() before you launch it again",
+            launch_name=doubt.launch_name,
+            status=doubt.status,
+            words=doubt.words,
+        )
+
+    def _sees(self, directory: Path) -> bool:
+        """True where containers see *directory*: on this machine, or below the storage that every container mounts."""
+        return self.nearby or directory.is_relative_to("/arc")
+
+    # -- the platform ---------------------------------------------------------------------------------------------
+
+    def images(self, kind: str | None = "headless") -> list[Image]:
+        """The container images that the platform lists: public, labelled, renewed every 30 minutes.
+
+        Args:
+            kind: Only images for this kind of session; None for all.
+        """
+        return self.platform.images(kind)
+
+    def limits(self) -> Limits:
+        """What one job may ask for: cores, memory (GiB), GPUs, and what it gets if it asks for nothing."""
+        return self.platform.limits()
+
+    def usage(self) -> Usage:
+        """What your active containers of every kind take now. It informs: headless jobs queue and need no gate."""
+        return Usage.of(self.platform.containers(None), self.platform.limits())
+
+    def stats(self) -> Mapping[str, Any]:
+        """The cluster's totals, as the platform gives them.
+
+        Raises:
+            PlatformBusy: The platform cannot tell just now, which says nothing about anything else.
+        """
+        return self.platform.stats()
+
+
+def _label(spec: JobSpec) -> str:
+    """What the portal should show for a job that was given no name: its program, or its script."""
+    words = spec.words if not spec.shell else ("sh",)
+    script = next((word for word in words[1:] if Path(word).suffix in (".py", ".sh", ".pl", ".R", ".jl")), words[0])
+    return Path(script).stem or "job"
