@@ -1,0 +1,170 @@
+"""How many status requests the local platform answers per second: 32 kept connections, one core.
+
+The server has one core and the load another, where the system lets processes be pinned. A bare ThreadingHTTPServer that
+answers a constant is measured in the same run, for figures from different machines to be compared by their ratio.
+
+    python benchmarks/local_status.py [--seconds 3] [--jobs 1000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.server
+import json
+import os
+import selectors
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+CONNECTIONS = 32
+TOKEN = "benchmark"
+IMAGE = "images.canfar.net/skaha/astroml:latest"
+
+
+def serve_local(jobs: int) -> None:
+    """A platform with so many pending jobs, until SIGTERM."""
+    from canfar_batch.local import LocalPlatform
+
+    with LocalPlatform(cores=1, ram=1, token=TOKEN) as platform:
+        platform.hold()
+        port = int(platform.url.split(":")[2].split("/")[0])
+        form = f"name=job&image={IMAGE}&cmd=true"
+        head = f"POST /skaha/v1/session HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+        head += f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}\r\n\r\n"
+        ids = []
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            for _ in range(jobs):
+                connection.sendall((head + form).encode())
+                ids.append(connection.recv(65536).decode().split()[-1])
+        print(json.dumps({"port": port, "paths": [f"/skaha/v1/session/{id_}" for id_ in ids]}), flush=True)
+        signal.sigwait({signal.SIGTERM})
+
+
+class Constant(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one send for each answer: two would wait for each other's acknowledgement
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def serve_bare() -> None:
+    """The least that the standard library's server can be asked for."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Constant)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # connections that end are no news
+    print(json.dumps({"port": server.server_port, "paths": ["/"]}), flush=True)
+    server.serve_forever()
+
+
+@contextlib.contextmanager
+def server(kind: str, jobs: int, core: int | None) -> Iterator[tuple[int, list[str]]]:
+    command = [sys.executable, __file__, "--serve", kind, "--jobs", str(jobs)]
+    if core is not None:
+        command += ["--core", str(core)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            said = json.loads(process.stdout.readline())
+            yield said["port"], said["paths"]
+        finally:
+            process.terminate()
+
+
+def load(port: int, paths: list[str], seconds: float) -> tuple[float, list[float]]:
+    """Ask on every connection again as soon as it has answered; requests per second, and each one's latency."""
+    requests = [
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+        "User-Agent: benchmark/1.0\r\nAccept-Encoding: gzip, deflate\r\nAccept: */*\r\n"
+        "Connection: keep-alive\r\n\r\n".encode()
+        for path in paths
+    ]
+    ready = selectors.DefaultSelector()
+    waiting: dict[socket.socket, tuple[float, bytearray]] = {}
+    latencies: list[float] = []
+    for number in range(CONNECTIONS):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ready.register(connection, selectors.EVENT_READ)
+        waiting[connection] = (time.perf_counter(), bytearray())
+        connection.sendall(requests[number % len(requests)])
+    began = time.perf_counter()
+    while (now := time.perf_counter()) < began + seconds:
+        for key, _ in ready.select(1):
+            connection = key.fileobj
+            assert isinstance(connection, socket.socket)
+            sent, answer = waiting[connection]
+            answer += connection.recv(1 << 20)
+            if complete(answer):
+                assert answer.startswith(b"HTTP/1.1 200"), bytes(answer[:200])
+                latencies.append(time.perf_counter() - sent)
+                waiting[connection] = (time.perf_counter(), bytearray())
+                connection.sendall(requests[len(latencies) % len(requests)])
+    for connection in waiting:
+        connection.close()
+    ready.close()
+    return len(latencies) / (now - began), latencies
+
+
+def complete(answer: bytearray) -> bool:
+    head = answer.find(b"\r\n\r\n")
+    if head < 0:
+        return False
+    at = answer.lower().find(b"content-length:", 0, head)
+    return len(answer) >= head + 4 + int(answer[at + 15 : answer.index(b"\r\n", at)])
+
+
+def cores() -> tuple[int | None, int | None]:
+    """One core for the server, one for the load; None where there is no choice."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    mine = sorted(os.sched_getaffinity(0))
+    return (mine[0], mine[1]) if len(mine) > 1 else (None, None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes")
+    parser.add_argument("--jobs", type=int, default=1000, help="how many jobs the platform knows")
+    parser.add_argument("--serve", choices=["local", "bare"], help=argparse.SUPPRESS)
+    parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.core is not None:
+        os.sched_setaffinity(0, {options.core})
+    if options.serve:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if options.serve == "local" else set())
+        return serve_local(options.jobs) if options.serve == "local" else serve_bare()
+
+    server_core, load_core = cores()
+    if load_core is not None:
+        os.sched_setaffinity(0, {load_core})
+    with server("bare", 0, server_core) as (port, paths):
+        load(port, paths, 0.3)
+        bare, _ = load(port, paths, options.seconds)
+    with server("local", options.jobs, server_core) as (port, paths):
+        load(port, paths, 0.3)
+        status, latencies = load(port, paths, options.seconds)
+        listing, _ = load(port, ["/skaha/v1/session"], options.seconds)
+    print(f"bare server:      {bare:8.0f} requests/s")
+    print(f"status of a job:  {status:8.0f} requests/s   {status / bare:.2f} times the bare server")
+    print(
+        f"                  median {statistics.median(latencies) * 1e3:.1f} ms, slowest {max(latencies) * 1e3:.1f} ms"
+    )
+    print(f"list of {options.jobs:5} jobs: {listing:6.1f} requests/s")
+    return None
+
+
+if __name__ == "__main__":
+    main()
