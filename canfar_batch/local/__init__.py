@@ -22,10 +22,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from canfar_batch.local.cluster import Cluster
 from canfar_batch.local.containers import GIB, ContainerInfo
 from canfar_batch.local.faults import Fault, Faults, Recorded, Requests
 from canfar_batch.local.httpd import LOOPBACK, HttpServer
-from canfar_batch.local.processes import Cluster
 from canfar_batch.local.server import ROOT, VERSION, Image, Service, Settings
 
 __all__ = ["IMAGES", "ContainerInfo", "Fault", "Faults", "Image", "LocalPlatform", "Recorded", "Requests"]

@@ -10,7 +10,7 @@ from canfar_batch.local.httpd import Response
 Headers = tuple[tuple[str, str], ...]
 
 
-class Refusal(Exception):  # noqa: N818 - a documented answer of the service
+class Refusal(Exception):
     """An answer other than success, raised where the reason is found."""
 
     def __init__(self, status: int, text: str, headers: Headers = ()) -> None:

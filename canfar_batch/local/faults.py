@@ -327,11 +327,13 @@ class Recorded:
 class Requests:
     """A record of what a platform was asked. Safe to read while it runs."""
 
-    def __init__(self, keep: int = 10_000) -> None:
+    def __init__(self, keep: int = 10_000, keep_chars: int = 20_000_000) -> None:
         self._lock = threading.Lock()
+        self._keep, self._keep_chars = keep, keep_chars
+        self._chars = 0
         self._counts: collections.Counter[str] = collections.Counter()
         self._accepted: collections.Counter[str] = collections.Counter()
-        self._recent: collections.deque[Recorded] = collections.deque(maxlen=keep)
+        self._recent: collections.deque[Recorded] = collections.deque()
 
     @property
     def counts(self) -> collections.Counter[str]:
@@ -356,6 +358,9 @@ class Requests:
         with self._lock:
             self._counts[recorded.kind] += 1
             self._recent.append(recorded)
+            self._chars += _size(recorded)
+            while len(self._recent) > self._keep or self._chars > self._keep_chars:
+                self._chars -= _size(self._recent.popleft())
 
     def note_accepted(self, name: str) -> None:
         """Note a created container."""
@@ -368,3 +373,8 @@ class Requests:
             self._counts.clear()
             self._accepted.clear()
             self._recent.clear()
+            self._chars = 0
+
+
+def _size(recorded: Recorded) -> int:
+    return sum(len(value) for values in recorded.fields.values() for value in values)

@@ -46,11 +46,11 @@ class Response:
     promised: int | None = None
 
 
-class ConnectionDropped(Exception):  # noqa: N818 - an event, not a mistake
+class ConnectionDropped(Exception):
     """Raised by a handler to reset the connection in place of an answer."""
 
 
-class BadRequest(Exception):  # noqa: N818 - named after what HTTP calls it
+class BadRequest(Exception):
     """What came is not an HTTP request that this server reads."""
 
     def __init__(self, reason: str, status: int = 400) -> None:

@@ -1,396 +1,108 @@
-"""The cluster: a queue of containers, and the processes that stand for them."""
+"""Processes: how a job's is started and its output kept, and who ends those that are left behind."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import errno
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from canfar_batch.local import reaper
-from canfar_batch.local.cgroups import Account, Cgroup, Sampler
-from canfar_batch.local.containers import COMPLETED, FAILED, GIB, PENDING, RUNNING, Container, Order, now
-from canfar_batch.local.templating import expand
 
-CGROUP_VARIABLE = "CANFAR_BATCH_CGROUP"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_STOP_GRACE = 2.0  #: seconds at most between SIGTERM and SIGKILL when the whole platform stops
+_DRAIN = 2.0  #: seconds at most for the rest of the output, should some stray hold it open
 
 
-class Cluster:
-    """Runs containers as processes, first come first served, as far as cores and RAM go.
+class StartError(Exception):
+    """A container's process could not be started; the text is what Kubernetes reports."""
 
-    Args:
-        directory: Where homes, logs and accounts are kept.
-        cores: How many cores there are to give.
-        ram: How much RAM there is to give, in GiB.
-        forget_after: Seconds after its end at which a container is forgotten.
-        termination_grace: Seconds between SIGTERM and SIGKILL.
-        oom: What is killed when a container exceeds its RAM: ``process``, ``group``, or nothing (``off``).
-        ram_scale: What a GiB of a container's limit counts, so that tests need not fill memory to exceed it.
-        temporary: Whether the directory goes when the cluster does, even if this process is killed.
+
+class JobProcess:
+    """The main process of a container, in a session of its own, its output on its way to a log.
+
+    The output goes through a pipe, as in a container. A file would be simpler, and a script that writes to /dev/stderr
+    would truncate it.
+
+    Raises:
+        StartError: There is no such program, or it cannot be run.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        user: str,
-        hostname: str,
-        cores: float,
-        ram: float,
-        forget_after: float,
-        termination_grace: float,
-        oom: str,
-        ram_scale: float,
-        temporary: bool,
-    ) -> None:
-        self.cores, self.ram = cores, ram
-        self.starts: collections.Counter[str] = collections.Counter()  #: process starts by the container's name
-        self._directory = directory
-        self._user, self._hostname = user, hostname
-        self._forget_after, self._grace = forget_after, termination_grace
-        self._oom, self._ram_scale = oom, ram_scale
-        self._lock = threading.RLock()
-        self._idle = threading.Condition(self._lock)
-        self._containers: dict[str, Container] = {}
-        self._queue: collections.deque[Container] = collections.deque()
-        self._active: dict[Container, threading.Thread] = {}
-        self._free_cores, self._free_ram = cores, ram
-        self._finished: collections.deque[tuple[float, Container]] = collections.deque()
-        self._held = self._stopped = False
-        self._mark = f"{CGROUP_VARIABLE}={directory / 'cgroups'}{os.sep}"
-        for name in ("home", "logs", "cgroups"):
-            (directory / name).mkdir(parents=True, exist_ok=True)
-        self.home.mkdir(exist_ok=True)
-        self._sampler = Sampler(self._mark.encode(), self._kill_overdue)
-        self._reaper = Reaper(self._mark, directory if temporary else None)
-
-    @property
-    def home(self) -> Path:
-        """The home directory of the user, where every container begins."""
-        return self._directory / "home" / self._user
-
-    def start(self) -> None:
-        """Begin to run what is queued."""
-        self._sampler.start()
-
-    def stop(self) -> None:
-        """End every container and wait until nothing of them is left."""
-        with self._lock:
-            self._stopped = True
-            self._queue.clear()
-            for container in self._active:
-                self._terminate(container, min(self._grace, _STOP_GRACE))
-            threads = list(self._active.values())
-        for thread in threads:
-            thread.join()
-        self._sampler.stop()
-        self._reaper.stop()
-
-    # What the service asks for
-
-    def create(self, order: Order, job: str) -> Container:
-        """Queue a new container."""
-        container = Container(order, job, self._user)
-        with self._lock:
-            self._containers[container.id] = container
-            if order.type == "headless":
-                self._queue.append(container)
-                self._admit()
-            else:
-                container.pod, container.status, container.started = True, RUNNING, now()
-                _report_pod(container)
-                container.report("Started", f"Started container {job}")
-        return container
-
-    def get(self, id_: str) -> Container | None:
-        """The container of that id, unless it is unknown, deleted or forgotten."""
-        self._forget_old()
-        return self._containers.get(id_)
-
-    def all(self) -> list[Container]:
-        """Every container that is known, in the order of their Jobs' names."""
-        self._forget_old()
-        with self._lock:
-            return sorted(self._containers.values(), key=lambda container: container.job)
-
-    def delete(self, id_: str) -> None:
-        """Forget a container at once, and stop it in the background."""
-        with self._lock:
-            container = self._containers.pop(id_, None)
-            if container is None:
-                return
-            container.deleted = True
-            with contextlib.suppress(ValueError):
-                self._queue.remove(container)
-            if container in self._active:
-                self._terminate(container, self._grace)
-            else:
-                self._clean(container)
-
-    # What tests ask for
-
-    def preempt(self, id_: str) -> None:
-        """Stop a running container and queue it again, to start from the beginning under the same id."""
-        with self._running(id_) as container:
-            container.preempted = True
-            self._terminate(container, self._grace)
-
-    def evict(self, id_: str) -> None:
-        """Kill a running container, as a node in need does."""
-        with self._running(id_) as container:
-            container.report("Evicted", "The node was low on resource: memory.", type_="Warning")
-            self._terminate(container, 0)
-
-    def forget(self, id_: str) -> None:
-        """Forget a container, as if it had ended long ago; what still runs is killed."""
-        with self._lock:
-            if id_ not in self._containers:
-                raise LookupError(f"no container {id_!r}")
-            self.delete(id_)
-            for container in self._active:
-                if container.id == id_:
-                    self._terminate(container, 0)
-
-    def hold(self) -> None:
-        """Start nothing until :meth:`release`."""
-        with self._lock:
-            self._held = True
-
-    def release(self) -> None:
-        """Start what is queued again."""
-        with self._lock:
-            self._held = False
-            self._admit()
-
-    def wait_idle(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is queued and nothing runs; whether that came true."""
-        with self._idle:
-            return self._idle.wait_for(lambda: not self._queue and not self._active, timeout)
-
-    # The queue
-
-    def _admit(self) -> None:
-        """Start containers from the head of the queue while they fit. One that never fits runs alone."""
-        while self._queue and not self._held and not self._stopped:
-            container = self._queue[0]
-            needs = container.order.resources
-            fits = needs.cores <= self._free_cores and needs.ram <= self._free_ram
-            if not fits and self._active:
-                return
-            self._queue.popleft()
-            self._free_cores -= needs.cores
-            self._free_ram -= needs.ram
-            container.pod, container.started, container.preempted = True, now(), False
-            container.runs += 1
-            container.changes += 1
-            container.events.clear()
-            _report_pod(container)
-            thread = threading.Thread(target=self._run, args=(container,), name=f"local-platform-{container.id}")
-            thread.daemon = True
-            self._active[container] = thread
-            thread.start()
-
-    def _release(self, container: Container) -> None:
-        needs = container.order.resources
-        self._free_cores += needs.cores
-        self._free_ram += needs.ram
-        del self._active[container]
-        if container.preempted and not container.deleted and not self._stopped:
-            container.status, container.pod, container.started = PENDING, False, None
-            container.events.clear()
-            self._queue.append(container)
-        elif container.deleted:
-            self._clean(container)
-        else:
-            self._finished.append((time.monotonic() + self._forget_after, container))
-        container.changes += 1
-        self._admit()
-        self._idle.notify_all()
-
-    def _forget_old(self) -> None:
-        while self._finished and self._finished[0][0] <= time.monotonic():
-            with self._lock:
-                if self._finished and self._finished[0][0] <= time.monotonic():
-                    _, container = self._finished.popleft()
-                    if self._containers.pop(container.id, None) is not None:
-                        self._clean(container)
-
-    def _clean(self, container: Container) -> None:
-        for run in range(1, container.runs + 1):
-            self._log(container, run).unlink(missing_ok=True)
-            shutil.rmtree(self._accounts(container, run), ignore_errors=True)
-
-    # One container's life
-
-    def _run(self, container: Container) -> None:
-        """Run a container's process from its start to its end; each has a thread for that."""
-        code: int | None = None
-        try:
-            code = self._run_process(container)
-        finally:
-            with self._lock:
-                container.pid = None
-                container.exit_code = code
-                container.status = COMPLETED if code == 0 else FAILED
-                container.kill_at = None
-                self._release(container)
-
-    def _run_process(self, container: Container) -> int | None:
-        """The exit code of the main process; None if it could not be started."""
-        accounts = self._accounts(container, container.runs)
-        limits = container.order.resources
-        memory_max = int(limits.ram_limit * self._ram_scale * GIB)
-        cgroup = Cgroup(accounts, memory_max=memory_max, cores_max=limits.cores_limit)
-        mark = os.fsencode(accounts.name)
-        self._sampler.expect(mark)
-        try:
-            process = self._popen(container, accounts)
-        except OSError as problem:
-            self._sampler.end(mark)
-            self._report_start_error(container, problem)
-            return None
-        self._reaper.begins(process.pid)
-        account = Account(process.pid, cgroup, memory_max=memory_max, mark=mark, oom=self._oom)
-        with self._lock:
-            container.pid, container.account = process.pid, account
-            container.status = RUNNING
-            container.changes += 1
-            container.report("Started", f"Started container {container.job}")
-            self.starts[container.order.name] += 1
-            if container.kill_at is not None:  # it was to end while it was about to start
-                self._signal(container, signal.SIGTERM)
-        self._sampler.add(account)
-        code = process.wait()
-        self._sampler.end(mark, account)
-        self._reaper.ends(process.pid)
-        return code if code >= 0 else 128 - code
-
-    def _popen(self, container: Container, accounts: Path) -> subprocess.Popen[bytes]:
-        container.log = self._log(container, container.runs)
-        variables = self._container_variables(container)
-        bundle = container.order.bundle
-        words = [expand(word, variables) for word in (*(bundle.command or ()), *(bundle.args or ()))]
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], directory: Path, log: Path) -> None:
+        log.touch()
         if not words:
             # there are no images here, so none that would bring a command along
-            raise OSError(errno.ENOEXEC, "no command specified")
-        environment = {
-            "PATH": self._path(),
-            "LANG": "C.UTF-8",
-            **variables,
-            "HOSTNAME": container.order.name,
-            CGROUP_VARIABLE: str(accounts),
-        }
-        with container.log.open("wb", buffering=0) as log:
-            return subprocess.Popen(  # noqa: S603 - running what users ask for is the purpose
+            raise StartError(_start_error("no command specified"))
+        output, input_ = os.pipe()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - running what users ask for is the purpose
                 [word.encode() for word in words],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.home,
+                stdout=input_,
+                stderr=input_,
+                cwd=directory,
                 env={name.encode(): value.encode() for name, value in environment.items()},
                 start_new_session=True,
             )
+        except OSError as problem:
+            os.close(output)
+            raise StartError(_start_error(_reason(words[0], problem))) from problem
+        finally:
+            os.close(input_)
+        self._pump = threading.Thread(target=_copy, args=(output, log), name="local-platform-log", daemon=True)
+        self._pump.start()
 
-    def _container_variables(self, container: Container) -> dict[str, str]:
-        """The variables of the pod, the user's first: what the platform sets comes later and wins."""
-        order = container.order
-        home = str(self.home)
-        listed = [
-            *order.bundle.env,
-            ("skaha_hostname", self._hostname),
-            ("skaha_username", self._user),
-            ("skaha_sessionid", order.id),
-            ("HOME", home),
-            ("PWD", home),
-            ("OMP_NUM_THREADS", str(max(1, int(order.resources.cores)))),
-        ]
-        variables: dict[str, str] = {}
-        for name, value in listed:
-            variables[name] = expand(value, variables)  # a value sees those before it
-        return variables
+    @property
+    def pid(self) -> int:
+        """The process's id, which is its session's and its group's as well."""
+        return self._process.pid
 
-    def _path(self) -> str:
-        """`python` is this environment's, and the user's own tools are found as in the terminal."""
-        own = [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if entry.startswith("/")]
-        entries = [str(Path(sys.executable).parent), *own, *_SYSTEM_PATH.split(":")]
-        return os.pathsep.join(dict.fromkeys(entries))
+    def wait(self) -> int:
+        """Wait for its end; the exit code as a shell tells it, 128 more than the signal's number."""
+        code = self._process.wait()
+        return code if code >= 0 else 128 - code
 
-    def _report_start_error(self, container: Container, problem: OSError) -> None:
-        bundle = container.order.bundle
-        program = next(iter((*(bundle.command or ()), *(bundle.args or ()))), None)
-        if program is None:
-            reason = "no command specified"
-        elif problem.errno == errno.E2BIG:
-            reason = f"exec {program}: argument list too long"
-        elif problem.errno == errno.ENOEXEC:
-            reason = f"exec {program}: exec format error"
-        elif problem.errno == errno.ENOENT and "/" in program:
-            reason = f'exec: "{program}": stat {program}: no such file or directory'
-        elif problem.errno == errno.ENOENT or not program:
-            reason = f'exec: "{program}": executable file not found in $PATH'
-        else:
-            reason = f'exec: "{program}": {os.strerror(problem.errno or 0).lower()}'
-        message = (
-            "Error: failed to create containerd task: failed to create shim task: OCI runtime create failed: "
-            f"runc create failed: unable to start container process: {reason}: unknown"
-        )
-        with self._lock:
-            container.report("Failed", message, type_="Warning")
+    def drain(self) -> None:
+        """Wait until all its output is in the log."""
+        self._pump.join(_DRAIN)
 
-    def _log(self, container: Container, run: int) -> Path:
-        return self._directory / "logs" / f"{container.id}-{run}.log"
 
-    def _accounts(self, container: Container, run: int) -> Path:
-        return self._directory / "cgroups" / f"{container.id}-{run}"
+def search_path() -> str:
+    """`python` is this environment's, and the user's own tools are found as in the terminal."""
+    own = [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if entry.startswith("/")]
+    entries = [str(Path(sys.executable).parent), *own, *_SYSTEM_PATH.split(":")]
+    return os.pathsep.join(dict.fromkeys(entries))
 
-    # Ending it
 
-    @contextlib.contextmanager
-    def _running(self, id_: str) -> Iterator[Container]:
-        with self._lock:
-            container = self._containers.get(id_)
-            if container is None:
-                raise LookupError(f"no container {id_!r}")
-            if container not in self._active:
-                raise ValueError(f"container {id_!r} is {container.status}, not running")
-            yield container
-            container.changes += 1
+def _copy(source: int, log: Path) -> None:
+    try:
+        with log.open("ab", buffering=0) as file:
+            while part := os.read(source, 1 << 16):
+                file.write(part)
+    finally:
+        os.close(source)
 
-    def _terminate(self, container: Container, grace: float) -> None:
-        """SIGTERM for the main process, as Kubernetes does it; the rest follows when that ends, or the grace."""
-        deadline = time.monotonic() + grace
-        container.kill_at = deadline if container.kill_at is None else min(deadline, container.kill_at)
-        container.report("Killing", f"Stopping container {container.job}")
-        self._signal(container, signal.SIGTERM)
-        if grace <= 0:
-            self._kill(container)
 
-    def _signal(self, container: Container, number: int) -> None:
-        if container.pid is not None:
-            with contextlib.suppress(OSError):
-                os.kill(container.pid, number)
+def _reason(program: str, problem: OSError) -> str:
+    if problem.errno == errno.E2BIG:
+        return f"exec {program}: argument list too long"
+    if problem.errno == errno.ENOEXEC:
+        return f"exec {program}: exec format error"
+    if problem.errno == errno.ENOENT and "/" in program:
+        return f'exec: "{program}": stat {program}: no such file or directory'
+    if problem.errno == errno.ENOENT or not program:
+        return f'exec: "{program}": executable file not found in $PATH'
+    return f'exec: "{program}": {os.strerror(problem.errno or 0).lower()}'
 
-    def _kill(self, container: Container) -> None:
-        if container.pid is not None:
-            with contextlib.suppress(OSError):
-                os.killpg(container.pid, signal.SIGKILL)
 
-    def _kill_overdue(self) -> None:
-        """Kill what has not heeded SIGTERM in time; the sampler's clock drives it."""
-        with self._lock:
-            for container in self._active:
-                if container.kill_at is not None and container.kill_at <= time.monotonic():
-                    self._kill(container)
+def _start_error(reason: str) -> str:
+    return (
+        "Error: failed to create containerd task: failed to create shim task: OCI runtime create failed: "
+        f"runc create failed: unable to start container process: {reason}: unknown"
+    )
 
 
 class Reaper:
@@ -426,12 +138,3 @@ class Reaper:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # it was killed; the jobs are not worse off than without one
             self._process.stdin.write(line.encode())
-
-
-def _report_pod(container: Container) -> None:
-    """What Kubernetes reports of every pod before its container starts."""
-    image = container.order.image
-    container.report("Scheduled", f"Successfully assigned skaha-workload/{container.job} to local", timed=False)
-    container.report("Pulling", f'Pulling image "{image}"')
-    container.report("Pulled", f'Successfully pulled image "{image}" in 1ms (1ms including waiting)')
-    container.report("Created", f"Created container: {container.job}")

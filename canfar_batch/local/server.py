@@ -20,10 +20,10 @@ from canfar_batch.local.answers import (
     json_list,
     text_answer,
 )
+from canfar_batch.local.cluster import Cluster
 from canfar_batch.local.containers import FINAL, Container
 from canfar_batch.local.faults import Faults, Recorded, Requests
 from canfar_batch.local.httpd import Request, Response
-from canfar_batch.local.processes import Cluster
 
 ROOT = "/skaha"
 VERSION = "v1"

@@ -17,7 +17,7 @@ from canfar_batch.local.answers import illegal, unexpected
 PLACEHOLDER = "${headless.image.bundle}"  #: the text that cmd, args and env replace, and what ``$0`` turns into
 
 
-class KubectlRefusal(Exception):  # noqa: N818 - not our error
+class KubectlRefusal(Exception):
     """What came out of the template is no valid Job: kubectl fails, and the service finds no Job afterwards."""
 
 

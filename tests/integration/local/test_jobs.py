@@ -63,6 +63,19 @@ def test_output_is_kept_in_order_and_input_is_empty(client):
     assert client.logs(id_) == "one\ntwo\nthree\n"
 
 
+def test_writing_to_the_terminals_names_truncates_nothing(client):
+    id_ = client.sh("echo one; echo two > /dev/stderr; echo three | tee /dev/stdout; echo four")
+    assert client.wait(id_) == "Completed"
+    assert client.logs(id_) == "one\ntwo\nthree\nthree\nfour\n"
+
+
+def test_a_final_status_means_that_the_log_is_whole(client):
+    for _ in range(10):
+        id_ = client.sh("head -c 300000 /dev/zero | tr '\\0' x; echo end")
+        client.wait(id_)
+        assert len(client.logs(id_)) == 300_004
+
+
 def test_output_need_not_be_text(client):
     id_ = client.python("import sys; sys.stdout.buffer.write(bytes(range(256)))")
     client.wait(id_)

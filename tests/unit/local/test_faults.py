@@ -163,3 +163,14 @@ def test_changes_of_json_leave_other_answers_alone(bench):
     bench.faults.add(faults.partial_list(0.0))
     bench.faults.add(faults.answer(500, "no json"))
     assert bench.ask().body == b"no json"
+
+
+def test_the_record_keeps_the_latest_requests_within_bounds():
+    record = faults.Requests(keep=3, keep_chars=100)
+    for number in range(5):
+        record.note(faults.Recorded("GET", f"/{number}", "list", {}, 200))
+    assert [recorded.path for recorded in record.recent] == ["/2", "/3", "/4"]
+    record.note(faults.Recorded("POST", "/5", "create", {"args": ["x" * 90]}, 200))
+    record.note(faults.Recorded("POST", "/6", "create", {"args": ["x" * 90]}, 200))
+    assert [recorded.path for recorded in record.recent] == ["/6"]
+    assert record.counts == {"list": 5, "create": 2}
