@@ -178,7 +178,7 @@ _ESCAPES = {
 _HEX_ESCAPES = {"x": 2, "u": 4, "U": 8}
 _UNICODE_BREAKS = frozenset("\u2028\u2029")
 _PLAIN = re.compile('[^"\\\\ \t\r\n\x85\u2028\u2029]*')
-_WHITE = frozenset(" \t\n\r\x85\u2028\u2029")
+_BETWEEN_TOKENS = re.compile("(?:[ \n\r\x85\u2028\u2029]|#[^\n\r\x85\u2028\u2029]*)*")
 _DOCUMENT_MARK = re.compile("(?:---|\\.\\.\\.)(?=[\0 \t\r\n\x85\u2028\u2029]|$)")
 
 
@@ -233,14 +233,15 @@ def _printable(text: str) -> None:
 
 
 def _blank(text: str, at: int) -> int:
-    while text[at : at + 1] in _WHITE:
-        at += 1
-    return at
+    """Past blanks, line breaks and comments, for which a `#` between two tokens is enough."""
+    found = _BETWEEN_TOKENS.match(text, at)
+    assert found is not None
+    return found.end()
 
 
 def _end(text: str, at: int) -> None:
-    rest = text[at:]
-    if rest.strip(" \t") and not re.match(r"[ \t]+#[^\n\r\x85]*$", rest):
+    at = _blank(text, at)
+    if at < len(text):
         raise unexpected(
             "while parsing a block mapping\n in 'string', line 1, column 1\n"
             f"expected <block end>, but found '<scalar>'\n in 'string', line 1, column {at + 1}"

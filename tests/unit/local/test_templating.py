@@ -52,6 +52,7 @@ def refusal_of(make, *words):
         ("a\t\n\tb", ("a b",)),
         ("a\n---b", ("a ---b",)),
         ('a","b', ("a", "b")),
+        ('a"]#', ("a",)),
         ("a\\nb", ("anb",)),
         ("a\\", ("a",)),
         ("\\\\n", ("\n",)),
@@ -158,6 +159,7 @@ def test_words_that_only_resemble_numbers_stay_strings(word):
         *((f"{word}=x", (("false", "x"),)) for word in ("NO", "Off", "false")),
         ("0123=x", (("83", "x"),)),
         ("0x1F=x", (("31", "x"),)),
+        ('A=x"#y', (("A", "x"),)),
         ("NAME #comment=x", (("NAME", "x"),)),
         (" NAME =x", (("NAME", "x"),)),
     ],
@@ -228,6 +230,7 @@ NASTY = st.text(st.sampled_from('ab"\\ \t\n\r\x85\u2028nxu0A,]#-.é😀'), max_s
 @example("a\n \t\n b")
 @example("a\\\n   b")
 @example("---\n")
+@example('"#')
 def test_a_double_quoted_scalar_reads_as_yaml_reads_it(text):
     yaml = pytest.importorskip("yaml")
     whole = f'"{text}"'
