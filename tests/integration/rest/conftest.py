@@ -92,11 +92,11 @@ class Authority:
         self.file = folder / "authority.pem"
         self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def write(self, path, name, *, days=1.0, chain=False, password=None):
+    def write(self, path, name, *, days=1.0, chain=False, password=None, host="127.0.0.1"):
         """A PEM file with a certificate for *name* and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._sign(subject, key.public_key(), days=days)
+        certificate = self._sign(subject, key.public_key(), days=days, host=host)
         encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
         pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
@@ -108,7 +108,7 @@ class Authority:
         new.replace(path)
         return path
 
-    def _sign(self, subject, public, *, days, authority=False):
+    def _sign(self, subject, public, *, days, authority=False, host="127.0.0.1"):
         now = datetime.datetime.now(datetime.timezone.utc)
         end = now + datetime.timedelta(days=days)
         builder = (
@@ -127,7 +127,7 @@ class Authority:
             usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
             builder = builder.add_extension(usage, critical=True)
         else:
-            names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            names = [x509.IPAddress(ipaddress.ip_address(host))]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 

@@ -360,7 +360,9 @@ def test_a_cancel_of_what_is_gone_is_done_in_older_releases_too(connect):
         connect(server).cancel(ID)
 
 
-@pytest.mark.parametrize("id", ["", "/", "..", "ABCD1234", "abcd123", "abcd12345", "abcd1234/", "abcd123\n", "ab?view=x"])
+@pytest.mark.parametrize(
+    "id", ["", "/", "..", "ABCD1234", "abcd123", "abcd12345", "abcd1234/", "abcd123\n", "ab?view=x"]
+)
 def test_what_is_no_id_is_never_sent(id, connect):
     with Server(always=reply(200, "")) as server:
         platform = connect(server)
