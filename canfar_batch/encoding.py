@@ -274,7 +274,7 @@ def _sleepable(seconds: float) -> str:
     return f"{max(seconds, 0.001):.3f}"
 
 
-_GLOB = re.compile(r"(?P<any>[*?])|\[(?P<negated>!?)(?P<set>\]?[^\]]*)\]|(?P<plain>.)", re.DOTALL)
+_GLOB = re.compile(r"(?P<any>[*?])|\[(?P<negated>!?)(?P<set>\]?[^\]]*)\]|(?P<plain>[^*?[]+|\[)", re.DOTALL)
 
 
 def _shell_pattern(pattern: str) -> str:
@@ -290,7 +290,7 @@ def _shell_pattern(pattern: str) -> str:
         else:
             inside = "".join(char if char == "-" else _quoted(char) for char in found["set"])
             pieces.append(f"[{found['negated']}{inside}]")
-    return "".join(pieces).replace("''", "") or "''"
+    return "".join(pieces)
 
 
 def _carried(script: str) -> Payload:

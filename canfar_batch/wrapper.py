@@ -130,14 +130,20 @@ cb_flush() {
 # Wakes this shell by SIGALRM after $1 seconds. Asked to stop, it takes its sleep along.
 cb_watch() {
   [ -z "$cb_dog" ] || kill "$cb_dog"
+  # a shell just forked still has its parent's traps, and would lose a TERM to them
+  trap - TERM
   (
     cb_nap= cb_off=
-    trap 'cb_off=1; [ -z "$cb_nap" ] || kill "$cb_nap"' TERM
+    trap 'cb_off=1; [ -z "$cb_nap" ] || kill -s KILL "$cb_nap"' TERM
     sleep "$1" & cb_nap=$!
-    [ -z "$cb_off" ] || kill "$cb_nap"
+    [ -z "$cb_off" ] || kill -s KILL "$cb_nap"
     wait "$cb_nap" && [ -z "$cb_off" ] && kill -s ALRM $$
   ) </dev/null >/dev/null 2>&1 9<&- &
   cb_dog=$!
+  cb_listen
+}
+cb_listen() {
+  trap 'cb_told=TERM; cb_end' TERM
 }
 # $1 is told to the job.
 cb_tell() {
@@ -156,6 +162,8 @@ cb_alarm() {
 
 # -- the run
 
+# what a closed stdin would be taken for differs from shell to shell
+{ true <&0; } 2>/dev/null || exec </dev/null
 cb_safe "${skaha_sessionid:-}"; cb_id=$cb_v
 cb_safe "${HOSTNAME:-}"; cb_host=$cb_v
 [ ! -r /proc/sys/kernel/hostname ] || { read -r cb_v </proc/sys/kernel/hostname; cb_safe "$cb_v"; cb_host=$cb_v; }
@@ -182,10 +190,9 @@ cb_say "start $cb_facts"
 cb_save start
 
 if [ -n "$cb_timeout" ] && [ "$cb_trouble" != workdir ]; then
-  # before any trap is set: a shell just forked still has its parent's, and would lose a TERM to them
   if command -v sleep >/dev/null 2>&1; then cb_watch "$cb_timeout"; else cb_trouble=no-sleep; fi
 fi
-trap 'cb_told=TERM; cb_end' TERM
+cb_listen
 trap 'cb_told=INT; cb_tell INT' INT
 trap 'cb_told=HUP; cb_tell HUP' HUP
 trap cb_alarm ALRM
@@ -196,12 +203,12 @@ elif [ "$cb_told" = TERM ]; then
   cb_rc=143
 else
   # a shell gives what runs behind it no stdin, and has it ignore INT and QUIT; env can take the latter back
-  if true <&0; then exec 9<&0; cb_in=1; else cb_in=; fi 2>/dev/null
+  exec 9<&0
   if cb_v=$(command -v env) && "$cb_v" --default-signal=INT,QUIT true; then
     cb_via="$cb_v --default-signal=INT,QUIT$cb_nice"
   fi </dev/null >/dev/null 2>&1
   (
-    if [ -n "$cb_in" ]; then exec <&9 9<&-; else exec <&-; fi
+    exec <&9 9<&-
     cb_work
   ) &
   cb_job=$!
