@@ -188,6 +188,7 @@ class OidcLogin:
         self._post, self._secrets, self._now, self._lock_timeout = post, secrets, now, lock_timeout
         self._lock = threading.Lock()
         self._stamp: Stamp | None = None
+        self._filed: str | None = None  #: the refresh token in the file, older than ours where it could not be written
         self.source = f"login {entry.name!r} in {shown(file, home)}"
         self.mend = f"Log in again with `canfar login {entry.name}`."
         self._tokens = self._read()
@@ -234,10 +235,10 @@ class OidcLogin:
             self._check_refresh(old)
             status, body = self._ask(old)
             if status != 200:
-                return self._refused(old, refused, status, body)
+                return self._refused(refused, status, body)
             new = self._renewed(old, body)
             if new.refresh != old.refresh:
-                new = self._write_back(old, new)
+                new = self._write_back(new)
             return new
 
     def _check_refresh(self, tokens: Tokens) -> None:
@@ -257,7 +258,7 @@ class OidcLogin:
             return self._post(tokens.endpoint, {**form, "client_id": identity}, auth=None)
         return self._post(tokens.endpoint, form, auth=(identity, secret))
 
-    def _refused(self, old: Tokens, refused: str | None, status: int, body: bytes) -> Tokens:
+    def _refused(self, refused: str | None, status: int, body: bytes) -> Tokens:
         """What to make of a refusal: another program that knows no lock may have spent our refresh token."""
         if self._changed():
             tokens = self._read()
@@ -297,12 +298,12 @@ class OidcLogin:
             return None
         return moment(self._now().timestamp() + seconds)
 
-    def _write_back(self, old: Tokens, new: Tokens) -> Tokens:
+    def _write_back(self, new: Tokens) -> Tokens:
         """Put the rotated token into the file, unless somebody logged in anew meanwhile: then theirs is taken."""
         try:
             tree = _load(self._file)
             record = _branch(tree, *self._keys)
-            if _branch(record, "token").get("refresh") != old.refresh:
+            if _branch(record, "token").get("refresh") != self._filed:
                 return self._read()
             record["token"].update(access=new.access, refresh=new.refresh)
             expiry = record.setdefault("expiry", {})
@@ -311,7 +312,7 @@ class OidcLogin:
                 if end is not None:
                     expiry[name] = end.timestamp()
             _replace(self._file, tree)
-            self._stamp = file_stamp(self._file)
+            self._stamp, self._filed = file_stamp(self._file), new.refresh
         except (OSError, CredentialError, TypeError, AttributeError) as error:
             log.warning("The renewed login could not be saved in %s (%s); this program goes on", self._file, error)
         return new
@@ -343,7 +344,7 @@ class OidcLogin:
             self._secrets.add(secret or "")
         if not (tokens.access or tokens.refresh):
             raise CredentialMissing(f"{self.source} holds no token. {self.mend}")
-        self._stamp = stamp
+        self._stamp, self._filed = stamp, tokens.refresh
         return tokens
 
     def _clean(self, token: object) -> str | None:

@@ -101,7 +101,7 @@ class RestPlatform:
         """All of the user's containers of this kind (None: of all kinds) in one question."""
         return self._ask("GET", "/session", {"type": kind} if kind else {}, wire.containers)
 
-    def container(self, id: str) -> ContainerInfo:  # noqa: A002
+    def container(self, id: str) -> ContainerInfo:
         """One container.
 
         Raises:
@@ -109,15 +109,15 @@ class RestPlatform:
         """
         return self._ask("GET", _path(id), {}, lambda answer: wire.container(answer, id))
 
-    def logs(self, id: str) -> bytes:  # noqa: A002
+    def logs(self, id: str) -> bytes:
         """All that the container printed so far. Empty also where the platform knows no such container."""
         return self._ask("GET", _path(id), {"view": "logs"}, lambda answer: wire.logs(answer, id))
 
-    def events(self, id: str) -> str:  # noqa: A002
+    def events(self, id: str) -> str:
         """What the cluster noted about the container, as text; empty where there is nothing."""
         return self._ask("GET", _path(id), {"view": "events"}, lambda answer: wire.events(answer, id))
 
-    def cancel(self, id: str) -> None:  # noqa: A002
+    def cancel(self, id: str) -> None:
         """Ask that the container be stopped and removed. No answer proves that it was: look again."""
         self._ask("DELETE", _path(id), {}, lambda answer: wire.cancelled(answer, id))
 
@@ -163,7 +163,7 @@ class RestPlatform:
         return value  # type: ignore[no-any-return]
 
 
-def _path(id: str) -> str:  # noqa: A002
+def _path(id: str) -> str:
     """Where a container is. With an empty id the service would pick any container, or delete none and say that it did.
 
     Raises:

@@ -275,7 +275,7 @@ def containers(answer: Answer, doing: str = "listing your containers") -> list[C
     return found
 
 
-def container(answer: Answer, id: str) -> ContainerInfo:  # noqa: A002
+def container(answer: Answer, id: str) -> ContainerInfo:
     """One container.
 
     Raises:
@@ -293,14 +293,14 @@ def container(answer: Answer, id: str) -> ContainerInfo:  # noqa: A002
     return _container(entry)
 
 
-def logs(answer: Answer, id: str) -> bytes:  # noqa: A002
+def logs(answer: Answer, id: str) -> bytes:
     """What the container printed."""
     if _says_unknown(answer, id):
         return b""
     return _text(answer, f"asking for the log of {id}")
 
 
-def events(answer: Answer, id: str) -> str:  # noqa: A002
+def events(answer: Answer, id: str) -> str:
     """What the cluster noted; empty also where no pod exists yet, which the service calls "not found"."""
     if _says_unknown(answer, id):
         return ""
@@ -308,7 +308,7 @@ def events(answer: Answer, id: str) -> str:  # noqa: A002
     return "" if text.strip() == "<none>" else text
 
 
-def cancelled(answer: Answer, id: str) -> None:  # noqa: A002
+def cancelled(answer: Answer, id: str) -> None:
     """Nothing, if the service took the request; older releases say 404 of what is gone already."""
     if answer.html or answer.status not in (200, 202, 204):
         if _says_unknown(answer, id):
@@ -441,7 +441,7 @@ def _asked_gib(text: object) -> float | None:
 # -- small things -----------------------------------------------------------------------------------------------------
 
 
-def _says_unknown(answer: Answer, id: str) -> bool:  # noqa: A002
+def _says_unknown(answer: Answer, id: str) -> bool:
     """True for the service's own 404. Any other 404 is an outage, and says nothing of the container."""
     return answer.status == 404 and not answer.html and answer.words.rstrip(".").lower() == f"session {id} not found"
 

@@ -1,6 +1,6 @@
 """Platforms that talk to scripted servers without sleeping, and certificates for TLS on loopback."""
 
-import datetime
+import datetime as dt
 import ipaddress
 import itertools
 import logging
@@ -109,15 +109,15 @@ class Authority:
         return path
 
     def _sign(self, subject, public, *, days, authority=False, host="127.0.0.1"):
-        now = datetime.datetime.now(datetime.timezone.utc)
-        end = now + datetime.timedelta(days=days)
+        now = dt.datetime.now(dt.timezone.utc)
+        end = now + dt.timedelta(days=days)
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self.name)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(min(now, end) - datetime.timedelta(days=1))
+            .not_valid_before(min(now, end) - dt.timedelta(days=1))
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)

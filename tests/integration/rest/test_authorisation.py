@@ -168,7 +168,7 @@ def test_the_registry_secret_goes_with_creates_alone_and_only_for_its_images(con
     with Server([data([]), tell, reply(400, "no")]) as server:
         platform = connect(server, registry=registry)
         platform.containers()
-        error = raised(platform.launch, REQUEST)
+        raised(platform.launch, REQUEST)
         raised(platform.launch, type(REQUEST)(name="c", image="docker.io/x/y:1", resources=REQUEST.resources))
         sent = [each.headers.get("x-skaha-registry-auth") for each in server.requests]
     assert sent == [None, coded, None]

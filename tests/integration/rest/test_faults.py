@@ -78,7 +78,7 @@ CREATES = {
         ["not known", "404 page not found", "CANFAR_URL"],
         False,
     ),
-    "404 of a web server": (page(404, "HTTP Status 404 – Not Found"), errors.LaunchInDoubt, ["HTTP Status 404"], False),
+    "404 of a web server": (page(404, "HTTP Status 404 - Not Found"), errors.LaunchInDoubt, ["HTTP Status 404"], False),
     "405 of the service": (reply(405, "unsupported: HTTP POST", service=False), errors.PlatformRefused, ["HTTP"], None),
     "409": (reply(409, "conflict\n"), errors.PlatformBusy, ["conflict", "again later"], None),
     "413 of a proxy": (page(413, "Request Entity Too Large"), errors.LaunchInDoubt, ["Too Large", "files"], True),
