@@ -151,6 +151,21 @@ def test_ps_tells_about_processes_where_there_is_no_proc():
     assert here.resident > MIB
 
 
+def test_accounts_are_kept_where_there_is_no_proc(monkeypatch, tight, soon):
+    if shutil.which("ps") is None:
+        pytest.skip("there is no ps here")
+    monkeypatch.setattr(procfs, "LINUX", False)
+    platform, client = tight()
+    calm = shell(client, ALLOCATE.format(mib=40, seconds=1), f"{PEAK}; sleep 600 & echo $!", ram=1)
+    greedy = client.python(ALLOCATE.format(mib=150, seconds=600), ram=1)
+    assert client.wait(greedy) == "Failed"
+    assert platform.job(greedy).oom_kills == 1
+    assert client.wait(calm) == "Completed"
+    peak, left = map(int, client.logs(calm).split())
+    assert 40 * MIB < peak <= 64 * MIB
+    soon(lambda: left not in {process.pid for process in procfs.from_ps(set()) if process.resident})
+
+
 def test_clocks_of_ps_are_read():
     assert procfs._clock_usec("0:00.03") == 30_000
     assert procfs._clock_usec("01:02:03") == 3_723_000_000

@@ -1,5 +1,6 @@
 """How a platform begins and ends: by stop, by signal, by kill -9; and that nothing of it stays behind."""
 
+import contextlib
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from canfar_batch.local import LocalPlatform
+from canfar_batch.local import LocalPlatform, procfs
 
 LINUX = sys.platform.startswith("linux")
 
@@ -30,21 +31,37 @@ def alive(pid):
 
 
 def descriptors():
-    return set(os.listdir("/proc/self/fd" if LINUX else "/dev/fd"))
+    """What this process has open; the one that lists them is closed again and does not count."""
+    found = set()
+    for name in os.listdir("/proc/self/fd" if LINUX else "/dev/fd"):
+        with contextlib.suppress(OSError):
+            os.fstat(int(name))
+            found.add(int(name))
+    return found
+
+
+def zombies():
+    """Children of this process that nobody waited for."""
+    if not LINUX:
+        pytest.skip("only Linux shows them in /proc")
+    stats = [
+        procfs._read(f"/proc/{name}/stat").rpartition(b")")[2].split() for name in os.listdir("/proc") if name.isdigit()
+    ]
+    return [fields for fields in stats if fields[:2] == [b"Z", str(os.getpid()).encode()]]
 
 
 # By stop
 
 
 def test_a_platform_without_jobs_leaves_nothing_when_it_stops(client_of):
-    threads, files = threading.active_count(), descriptors()
+    threads, files = set(threading.enumerate()), descriptors()
     for _ in range(5):
         with LocalPlatform() as platform:
             assert client_of(platform).list() == []
             directory = platform.directory
         assert not directory.exists()
-    assert threading.active_count() == threads
-    assert descriptors() == files
+    assert set(threading.enumerate()) <= threads
+    assert descriptors() <= files
 
 
 def test_stopping_ends_every_job_and_its_children(start, client_of, soon):
@@ -53,10 +70,8 @@ def test_stopping_ends_every_job_and_its_children(start, client_of, soon):
     ids = [client.sh("sleep 600 & echo $$ $!; wait") for _ in range(3)]
     stubborn = client.sh("trap '' TERM; echo $$ $$; while :; do sleep 0.02; done")
     pids = [int(pid) for id_ in (*ids, stubborn) for pid in soon(lambda id_=id_: client.logs(id_)).split()]
-    files = descriptors()
     platform.stop()
     assert not [pid for pid in pids if alive(pid)]
-    assert len(descriptors()) < len(files)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("local-platform")]
 
 
@@ -65,8 +80,7 @@ def test_no_zombies_are_left(client, platform):
         client.launch("true")
     assert platform.wait_idle(30)
     platform.stop()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert zombies() == []
 
 
 def test_stopping_twice_is_stopping_once(start):
@@ -93,11 +107,11 @@ def test_a_directory_that_was_given_stays(start, client_of, tmp_path):
 def test_a_port_in_use_is_an_error_and_leaves_nothing(start):
     first = start(port=0)
     port = int(re.search(r":(\d+)/", first.url)[1])
-    threads, files = threading.active_count(), descriptors()
+    threads, files = set(threading.enumerate()), descriptors()
     with pytest.raises(OSError, match="in use"):
         LocalPlatform(port=port).start()
-    assert threading.active_count() == threads
-    assert descriptors() == files
+    assert set(threading.enumerate()) <= threads
+    assert descriptors() <= files
 
 
 def test_the_token_is_never_shown(start):
