@@ -162,8 +162,6 @@ cb_alarm() {
 
 # -- the run
 
-# what a closed stdin would be taken for differs from shell to shell
-{ true <&0; } 2>/dev/null || exec </dev/null
 cb_safe "${skaha_sessionid:-}"; cb_id=$cb_v
 cb_safe "${HOSTNAME:-}"; cb_host=$cb_v
 [ ! -r /proc/sys/kernel/hostname ] || { read -r cb_v </proc/sys/kernel/hostname; cb_safe "$cb_v"; cb_host=$cb_v; }
@@ -203,7 +201,7 @@ elif [ "$cb_told" = TERM ]; then
   cb_rc=143
 else
   # a shell gives what runs behind it no stdin, and has it ignore INT and QUIT; env can take the latter back
-  exec 9<&0
+  command exec 9<&0 || exec 9</dev/null
   if cb_v=$(command -v env) && "$cb_v" --default-signal=INT,QUIT true; then
     cb_via="$cb_v --default-signal=INT,QUIT$cb_nice"
   fi </dev/null >/dev/null 2>&1

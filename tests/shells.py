@@ -1,0 +1,54 @@
+"""The shells that stand for a container's /bin/sh, and what starts a payload in them as the platform would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from canfar_batch.encoding import Payload
+
+SHELLS = {"dash": ("dash",), "bash": ("bash",), "busybox": ("busybox", "sh")}
+PRESENT = {name: words for name, words in SHELLS.items() if shutil.which(words[0])}
+
+#: What the platform gives every container after the user's own variables (skaha-api §2.3).
+PLATFORMS = {
+    "skaha_hostname": "ws-uv.canfar.net",
+    "skaha_username": "someone",
+    "skaha_sessionid": "abcd1234",
+    "OMP_NUM_THREADS": "1",
+}
+
+each_shell = pytest.mark.parametrize(
+    "shell",
+    [
+        pytest.param(
+            words, id=name, marks=() if name in PRESENT else pytest.mark.skip(reason=f"there is no {name} here")
+        )
+        for name, words in SHELLS.items()
+    ],
+)
+
+
+def container_argv(payload: Payload, shell: Sequence[str]) -> list[str]:
+    """The words that the container starts with, *shell* in place of /bin/sh."""
+    words = [payload.cmd, *(payload.args.split(" ") if payload.args is not None else ())]
+    return [*shell, *words[1:]] if words[0] == "/bin/sh" else words
+
+
+def container_env(home: Path, **more: str) -> dict[str, str]:
+    """What a container's first process finds in its environment."""
+    return {"PATH": os.environ["PATH"], **PLATFORMS, "HOME": str(home), "PWD": str(home), **more}
+
+
+def start(
+    payload: Payload, shell: Sequence[str], home: Path, env: Mapping[str, str] | None = None, **popen: object
+) -> subprocess.Popen[bytes]:
+    """A container that runs *payload*; its home is *home*."""
+    streams: dict[str, object] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    options = {"cwd": home, **streams, **popen}
+    return subprocess.Popen(container_argv(payload, shell), env={**container_env(home), **(env or {})}, **options)  # type: ignore[call-overload, no-any-return]
