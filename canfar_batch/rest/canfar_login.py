@@ -89,7 +89,7 @@ def read_login(home: Path, env: Mapping[str, str]) -> SavedLogin | None:
         tree = _load(file)
     except FileNotFoundError:
         return None
-    except CredentialError as error:
+    except OSError as error:  # among them CredentialError
         log.warning("%s", error)
         return SavedLogin(file=file, url=None, trouble=str(error))
     registry = {name: str(value) for name, value in _branch(tree, "registry").items() if value is not None}
@@ -145,8 +145,9 @@ def _server_url(server: Any) -> str | None:
     if not isinstance(server, dict) or not server.get("url"):
         return None
     version = str(server.get("version") or "").strip("/")
+    url = str(server["url"]).rstrip("/").removesuffix(f"/{version}")
     try:
-        return platform_url(f"{str(server['url']).rstrip('/')}/{version}")
+        return platform_url(f"{url}/{version}")
     except AddressError as error:
         log.warning("The saved login names a server that is not used: %s", error)
         return None
@@ -329,6 +330,8 @@ class OidcLogin:
         try:
             stamp = file_stamp(self._file)
             record = _branch(_load(self._file), *self._keys)
+        except CredentialError:  # before OSError, which it is too
+            raise
         except OSError as error:
             raise CredentialMissing(f"{self.source} cannot be read: {error.strerror}. {self.mend}") from error
         token, expiry, client = _branch(record, "token"), _branch(record, "expiry"), _branch(record, "client")

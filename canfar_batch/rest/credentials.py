@@ -125,12 +125,12 @@ class Certificate:
         with self._lock:
             try:
                 self._look()
-            except OSError as error:
-                raise CredentialMissing(f"{self.source} cannot be read: {error.strerror}. {self.mend}") from error
-            except CredentialError:
+            except CredentialError:  # before OSError, which it is too
                 # half-written at this moment, perhaps: the one before does until its end
                 if self._seen is None or self.expires_at is None or self.expires_at <= self._now():
                     raise
+            except OSError as error:
+                raise CredentialMissing(f"{self.source} cannot be read: {error.strerror}. {self.mend}") from error
             seen = self._seen
         assert seen is not None
         refuse_expired(self, self._now())

@@ -367,16 +367,14 @@ def _tls_context(ca_bundle: str, certificate: PemFile | None) -> ssl.SSLContext:
         return context
 
     def no_password() -> str:  # without it, OpenSSL would ask for one at the terminal
-        raise CredentialError(f"The key in {certificate.path} is encrypted; a key without a password is needed")
+        raise ValueError("its key is encrypted, and only one without a password can be used")
 
     try:
         context.load_cert_chain(certificate.path, password=no_password)
-        return context
-    except ssl.SSLError as error:
-        reason = error.reason or "it cannot be read"
-    except OSError as error:
-        reason = error.strerror or "it cannot be read"
-    raise CredentialError(f"The certificate {certificate.path} cannot be used: {reason}")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise CredentialError(f"The certificate {certificate.path} cannot be used: {reason}") from error
+    return context
 
 
 # -- one exchange -----------------------------------------------------------------------------------------------------

@@ -288,7 +288,7 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_a_password(authorit
     with Server(tls=tls) as server, open_platform(server.url, certificate=mine, env=env, home=tmp_path) as platform:
         error = raised(platform.launch, REQUEST)
     assert isinstance(error, errors.CredentialError)
-    assert "encrypted" in str(error)
+    assert "its key is encrypted" in str(error)
 
 
 # -- many at once ---------------------------------------------------------------------------------------------------
