@@ -93,16 +93,16 @@ class Account:
         self.members = {process.pid: process.started for process in processes}
         usage = self.usage
         resident = self._share.of(processes)
-        usage.memory = resident
         # a process that forks is for an instant there twice: a sum counts once it was seen in two looks
-        single = max((process.peak for process in processes), default=0)
-        usage.peak = max(usage.peak, single, min(resident, self._last_sum))
+        twice = min(resident, self._last_sum)
         self._last_sum = resident
+        usage.memory = resident
+        usage.peak = max(usage.peak, twice, *(process.peak for process in processes))
         self._take_cpu(processes)
-        if self._oom != "off" and usage.memory > self._memory_max:
-            self._out_of_memory(processes)
         if self._oom != "off":
             usage.peak = min(usage.peak, self._memory_max)
+            if max(twice, *(process.resident for process in processes)) > self._memory_max:
+                self._out_of_memory(processes)
         self._cgroup.show(usage)
 
     def _take_cpu(self, processes: list[Process]) -> None:

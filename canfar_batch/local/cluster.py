@@ -61,7 +61,6 @@ class Cluster:
         self._containers: dict[str, Container] = {}
         self._queue: collections.deque[Container] = collections.deque()
         self._active: dict[Container, threading.Thread] = {}
-        self._free_cores, self._free_ram = cores, ram
         self._finished: collections.deque[tuple[float, Container]] = collections.deque()
         self._held = self._stopped = False
         self._mark = f"{CGROUP_VARIABLE}={directory / 'cgroups'}{os.sep}"
@@ -180,14 +179,11 @@ class Cluster:
         """Start containers from the head of the queue while they fit. One that never fits runs alone."""
         while self._queue and not self._held and not self._stopped:
             container = self._queue[0]
-            needs = container.order.resources
-            fits = needs.cores <= self._free_cores and needs.ram <= self._free_ram
-            if not fits and self._active:
+            if self._active and not self._fits(container):
                 return
             self._queue.popleft()
-            self._free_cores -= needs.cores
-            self._free_ram -= needs.ram
             container.pod, container.started, container.preempted = True, now(), False
+            container.exit_code = None
             container.runs += 1
             container.changes += 1
             container.events.clear()
@@ -197,10 +193,12 @@ class Cluster:
             self._active[container] = thread
             thread.start()
 
+    def _fits(self, container: Container) -> bool:
+        asked = [other.order.resources for other in (container, *self._active)]
+        cores, ram = sum(one.cores for one in asked), sum(one.ram for one in asked)
+        return cores <= self.cores + 1e-9 and ram <= self.ram + 1e-9  # sums of fractions are not exact
+
     def _release(self, container: Container) -> None:
-        needs = container.order.resources
-        self._free_cores += needs.cores
-        self._free_ram += needs.ram
         del self._active[container]
         if container.preempted and not container.deleted and not self._stopped:
             container.status, container.pod, container.started = PENDING, False, None
@@ -215,12 +213,11 @@ class Cluster:
         self._idle.notify_all()
 
     def _forget_old(self) -> None:
-        while self._finished and self._finished[0][0] <= time.monotonic():
-            with self._lock:
-                if self._finished and self._finished[0][0] <= time.monotonic():
-                    _, container = self._finished.popleft()
-                    if self._containers.pop(container.id, None) is not None:
-                        self._clean(container)
+        with self._lock:
+            while self._finished and self._finished[0][0] <= time.monotonic():
+                _, container = self._finished.popleft()
+                if self._containers.pop(container.id, None) is not None:
+                    self._clean(container)
 
     def _clean(self, container: Container) -> None:
         for run in range(1, container.runs + 1):
@@ -269,6 +266,8 @@ class Cluster:
                 self._signal(container, signal.SIGTERM)
         self._sampler.add(account)
         code = process.wait()
+        with self._lock:
+            container.pid = None  # the number may soon be another's
         self._sampler.end(mark, account)
         self._reaper.ends(process.pid)
         process.drain()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from canfar_batch.local.answers import json_text
-from canfar_batch.local.containers import GIB, RUNNING, Container, Event
+from canfar_batch.local.containers import FINAL, GIB, RUNNING, Container, Event
 
 DEADLINE = dt.timedelta(days=14)  #: how long a headless job may take
 GB = 1_000_000_000
@@ -114,7 +114,7 @@ def event_table(events: Iterable[Event]) -> str:
 
 def stats(containers: Iterable[Container], cores: float, ram: float) -> dict[str, Any]:
     """The view ``stats``: what is asked for in all, and what there is."""
-    active = [container for container in containers if container.pod and container.exit_code is None]
+    active = [container for container in containers if container.pod and container.status not in FINAL]
     asked_cores = sum(container.order.resources.cores for container in active)
     asked_ram = sum(container.order.resources.ram for container in active)
     whole_ram = f"{ram * GIB / GB:.2f}G"

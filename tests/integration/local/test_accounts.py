@@ -186,3 +186,15 @@ def test_a_sum_counts_once_it_was_seen_twice(tmp_path):
         account.take([process(1, 20), process(2, 20)])
     assert account.usage.peak == 40 * MIB
     assert (tmp_path / "memory.peak").read_text() == f"{40 * MIB}\n"
+
+
+def test_an_instant_above_the_limit_kills_nobody(tmp_path):
+    account = Account(1, Cgroup(tmp_path, memory_max=64 * MIB, cores_max=1), memory_max=64 * MIB, mark=b"", oom="group")
+    account.take([process(2**22 + 1, 40)])
+    account.take([process(2**22 + 1, 40), process(2**22 + 2, 30)])  # a fork, for an instant
+    account.take([process(2**22 + 1, 40)])
+    assert account.usage.oom_kills == 0
+    for _ in range(2):
+        account.take([process(2**22 + 1, 40), process(2**22 + 2, 30)])
+    assert account.usage.oom_kills == 1
+    assert account.usage.peak == 64 * MIB

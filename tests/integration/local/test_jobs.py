@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -360,3 +361,31 @@ def test_a_signal_from_outside_fails_the_job(client, platform, soon):
     os.kill(platform.job(id_).pid, signal.SIGKILL)
     assert client.wait(id_) == "Failed"
     assert platform.job(id_).exit_code == 137
+
+
+def test_what_could_not_start_asks_for_nothing_any_more(client):
+    client.wait(client.launch("nosuchprogram"))
+    assert client.ask("GET", "/session?view=stats").json["cores"]["requestedCPUCores"] == 0
+
+
+def test_lists_stay_answers_while_jobs_are_forgotten(start, client_of):
+    platform = start(cores=64, ram=640, forget_after=0.0)
+    client = client_of(platform)
+    failures = []
+
+    def look():
+        while not platform.wait_idle(0):
+            answer = client.ask("GET", "/session")
+            if answer.status != 200:
+                failures.append(answer)
+
+    platform.hold()
+    for _ in range(60):
+        client.launch("true")
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    platform.release()
+    for thread in threads:
+        thread.join()
+    assert failures == []
