@@ -3,7 +3,7 @@
 The server has one core and the load another, where the system lets processes be pinned. A bare ThreadingHTTPServer that
 answers a constant is measured in the same run, for figures from different machines to be compared by their ratio.
 
-    python benchmarks/local_status.py [--seconds 3] [--jobs 1000]
+    python benchmarks/local_status.py [--seconds 1] [--rounds 5] [--jobs 1000]
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def cores() -> tuple[int | None, int | None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long each measurement takes")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured; the best counts")
     parser.add_argument("--jobs", type=int, default=1000, help="how many jobs the platform knows")
     parser.add_argument("--serve", choices=["local", "bare"], help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
@@ -150,13 +151,19 @@ def main() -> None:
     server_core, load_core = cores()
     if load_core is not None:
         os.sched_setaffinity(0, {load_core})
-    with server("bare", 0, server_core) as (port, paths):
+    bare, status, listing, latencies = 0.0, 0.0, 0.0, [float("inf")]
+    with contextlib.ExitStack() as servers:
+        bare_port, constant = servers.enter_context(server("bare", 0, server_core))
+        port, paths = servers.enter_context(server("local", options.jobs, server_core))
+        load(bare_port, constant, 0.3)
         load(port, paths, 0.3)
-        bare, _ = load(port, paths, options.seconds)
-    with server("local", options.jobs, server_core) as (port, paths):
-        load(port, paths, 0.3)
-        status, latencies = load(port, paths, options.seconds)
-        listing, _ = load(port, ["/skaha/v1/session"], options.seconds)
+        # taken in turns, the best of each: what else the machine does slows one as it slows the other
+        for _ in range(options.rounds):
+            bare = max(bare, load(bare_port, constant, options.seconds)[0])
+            rate, taken = load(port, paths, options.seconds)
+            if rate > status:
+                status, latencies = rate, taken
+            listing = max(listing, load(port, ["/skaha/v1/session"], options.seconds)[0])
     print(f"bare server:      {bare:8.0f} requests/s")
     print(f"status of a job:  {status:8.0f} requests/s   {status / bare:.2f} times the bare server")
     print(
