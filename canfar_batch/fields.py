@@ -371,7 +371,7 @@ def job_key(fields: Mapping[str, Any]) -> str:
     """
     plain = plain_fields(fields)
     digest = hashlib.sha256(_canonical(plain).encode()).hexdigest()[:8]
-    slug = "-".join(filter(None, (_slug(name, value) for name, value in fields.items())))
+    slug = "-".join(filter(None, (_slug(name, fields[name]) for name in sorted(fields))))
     return f"{slug[:_SLUG_WIDTH].rstrip('._-') or 'job'}-{digest}"
 
 
@@ -415,10 +415,12 @@ def _surroundings(text: str, fields: Mapping[int, int]) -> dict[int, str]:
     unsafe: dict[int, str] = {}
     quote = ""  # the quote that is open
     braces = 0  # how many ${ are open
+    visited: set[int] = set()
     lost = ""  # why nothing is certain any more
     at = 0
     while at < len(text):
         if at in fields:
+            visited.add(at)
             if around := lost or _QUOTED.get(quote, "") or (_EXPANSION if braces else ""):
                 unsafe[at] = around
             at = fields[at]
@@ -451,15 +453,17 @@ def _surroundings(text: str, fields: Mapping[int, int]) -> dict[int, str]:
             at = arithmetic.end()
         elif text.startswith(("$((", "((", "$["), start):
             lost = lost or _ARITHMETIC
-        elif text.startswith("<<", start):
+        elif text.startswith("<<<", start):
             at += 2
-            lost = lost or ("" if text.startswith("<<<", start) else _HEREDOC)
+        elif text.startswith("<<", start):
+            lost = lost or _HEREDOC
         elif text.startswith("${", start):
             at += 1
             braces += 1
         elif char == "}" and braces:
             braces -= 1
-    return unsafe
+    # what was passed over was part of something else
+    return {**dict.fromkeys(set(fields) - visited, _INTRICATE), **unsafe}
 
 
 _WORD_BEGINS = re.compile(r"(?:^|[\s;&|()<>])$")
