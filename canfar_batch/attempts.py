@@ -18,6 +18,8 @@ from canfar_batch.protocols import Platform
 from canfar_batch.records import JobRecord, LaunchRequest, Phase, Receipt, Resources
 from canfar_batch.spec import Filled, JobSpec, full_image
 
+REMEMBERS = 3600.0  #: seconds for which the platform remembers a container that is over (skaha, launch template)
+
 
 @attrs.frozen(kw_only=True)
 class Surroundings:

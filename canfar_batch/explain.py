@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform as machine
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from datetime import datetime, timedelta
 from canfar_batch import __version__, failures
 from canfar_batch.failures import Failure
 from canfar_batch.records import JobRecord, JobState, Resources
-from canfar_batch.spec import full_image
+from canfar_batch.spec import full_image, looks_secret
 
 _TAIL = 30  # lines of a log in a support report: what a person reads before asking for more
 
@@ -40,6 +41,9 @@ _CODES: Mapping[int, str] = {
     143: "It was told to stop (SIGTERM) from outside.",
 }
 
+#: codes by which a shell speaks of the command itself, so that "no such file" in the log means the program
+_SHELLS_OWN = frozenset({126, 127})
+
 _SIGNS: tuple[tuple[str, str], ...] = (
     ("No such file or directory", "A file was not found: check its path as the container sees it (/arc/…, workdir=)."),
     ("FileNotFoundError", "A file was not found: check its path as the container sees it (/arc/…, workdir=)."),
@@ -53,6 +57,8 @@ _SIGNS: tuple[tuple[str, str], ...] = (
 def advice(failure: Failure) -> str:
     """What to do about *failure*, in a sentence."""
     if isinstance(failure, failures.ExitCode):
+        if failure.code in _SHELLS_OWN:
+            return _CODES[failure.code]
         return next((tip for sign, tip in _SIGNS if sign in failure.message), _CODES.get(failure.code, ""))
     return _ADVICE.get(type(failure), "")
 
@@ -158,7 +164,25 @@ def support_report(
     width = max(map(len, rows)) + 2
     text = "\n".join(f"{name + ':':<{width}}{value}" for name, value in rows.items() if value is not None)
     tail = "\n".join(log.splitlines()[-_TAIL:]) or "(empty)"
-    return f"{text}\n\nEvents:\n{events.strip() or '(none)'}\n\nEnd of the log:\n{tail}\n"
+    return without_secrets(f"{text}\n\nEvents:\n{events.strip() or '(none)'}\n\nEnd of the log:\n{tail}\n")
+
+
+_NAMED = r"(?:token|secret|passw(?:or)?d|passphrase|credential|authorization|api[_-]?key)[\w-]{0,40}"
+#: how secrets are written: `TOKEN=abc`, `"password": "abc"`, `--api-key abc`, `Bearer abc`. A word of prose is none.
+_SECRET = re.compile(
+    rf"""(?P<name>(?:{_NAMED}["']?[ ]{{0,3}}[=:][ ]{{0,3}}|(?<!\S)--?[\w-]{{0,40}}?{_NAMED}[ ]{{1,3}})"""
+    r"""(?:(?:bearer|basic)[ ])?|\bbearer[ ])(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s'",]+)""",
+    re.IGNORECASE,
+)
+_IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@]{1,200}:[^/\s@]{1,2000}(?=@)")
+_KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+
+
+def without_secrets(text: str) -> str:
+    """*text* with the values of what looks like a token, password or key replaced by ``***``."""
+    text = _KEY_BLOCK.sub("***", text)
+    text = _IN_ADDRESS.sub("***", text)
+    return _SECRET.sub(r"\g<name>***", text)
 
 
 def explain_batch(jobs: Iterable[JobRecord]) -> str:
@@ -214,3 +238,19 @@ def span(length: timedelta | float) -> str:
 
 def _time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(sep=" ", timespec="seconds")
+
+
+def preview(job: JobRecord, *, launch_name: str) -> str:
+    """What the next launch of *job* will run, as text."""
+    asked = job.resources
+    lines = [
+        f"{job.key}  ({launch_name})",
+        f"  image    {full_image(job.spec.image)}",
+        f"  asks for {cores(asked)}, {memory(asked)}" + (f", {asked.gpus} GPUs" if asked.gpus else ""),
+        f"  command  {shlex.join(job.filled.argv)}",
+    ]
+    lines += [f"  env      {name}={'…' if looks_secret(name) else value}" for name, value in job.filled.env]
+    if job.filled.workdir:
+        lines.append(f"  workdir  {job.filled.workdir}")
+    lines += [f"  output   {output}" for output in job.filled.outputs]
+    return "\n".join(lines)

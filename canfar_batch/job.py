@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, overload
 
 import attrs
 
 from canfar_batch import explain
-from canfar_batch.attempts import bring, is_gone, own_output
+from canfar_batch.attempts import REMEMBERS, Found, bring, is_gone, own_output
 from canfar_batch.errors import JobFailed, JobNotFound, PlatformError, WaitTimeout
-from canfar_batch.failures import Failure
+from canfar_batch.failures import Failure, StuckPending
+from canfar_batch.lease import SystemClock
 from canfar_batch.lifecycle import (
     CancelAsked,
     Cancelled,
@@ -31,6 +32,8 @@ from canfar_batch.spec import JobSpec
 Self = TypeVar("Self", bound="Job")
 
 LOOKS = 3  #: so many genuine "not found", spread over the settle time, prove that a container is gone
+BRINGS = 6  #: so often the log of a job that is over is asked for before its end is judged without
+STOPPING = 120.0  #: seconds for which the platform may still show what it was told to remove
 
 
 class Source(Protocol):
@@ -177,25 +180,27 @@ class Job:
 
         Args:
             timeout: Seconds to wait at most; None waits for as long as it takes.
-            poll: Seconds between two questions.
+            poll: Seconds between two questions at most; the first follow each other sooner.
 
         Raises:
             WaitTimeout: The job was still active after *timeout* seconds. It runs on. Also a `TimeoutError`.
             CredentialError: The platform no longer accepts who we are.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
+        for pause in _pauses(poll):
+            trouble = ""
             try:
                 self.refresh()
-                trouble = ""
             except PlatformError as error:
                 trouble = f"; the platform's last answer: {error}"
+                pause = max(pause, error.retry_after or 0.0)
             if self.state.final:
-                return self
+                break
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise WaitTimeout(f"job {self.key} is still {self.state} after {timeout:g} s; it runs on{trouble}")
-            self._source.wait(poll if left is None else min(poll, left))
+            self._source.wait(pause if left is None else min(pause, left))
+        return self
 
     def raise_if_failed(self: Self) -> Self:
         """Raise if the job is over and did not succeed; else the job itself.
@@ -227,23 +232,27 @@ class Job:
     def follow(self, poll: float = 2.0) -> Iterator[str]:
         """The job's lines as they come, until it is over.
 
+        A job that the platform begins again from the start is followed from its start.
+
         Args:
-            poll: Seconds between two questions; each fetches the whole log, for the platform gives no part of it.
+            poll: Seconds between two questions at most; each fetches the whole log, for the platform gives no part.
         """
-        shown = 0
-        while True:
+        shown = b""
+        for pause in _pauses(poll):
             try:
                 over = self.refresh().state.final
                 log = self._source.log(self._record)
             except PlatformError:
                 over, log = False, b""
-            end = len(log) if over else log.rfind(b"\n") + 1
-            if end > shown:
-                yield from log[shown:end].decode(errors="replace").splitlines()
-                shown = end
+            whole = log if over else log[: log.rfind(b"\n") + 1]
+            if whole and not (whole.startswith(shown) or shown.startswith(whole)):
+                shown = b""
+            if len(whole) > len(shown):
+                yield from _lines(whole[len(shown) :])
+                shown = whole
             if over:
                 return
-            self._source.wait(poll)
+            self._source.wait(pause)
 
     def events(self) -> str:
         """What the platform noted about the newest attempt, as text; empty where there is nothing.
@@ -298,7 +307,7 @@ class Job:
         return f"<Job {self.key} {self.state}{cause or code}, id={self.id}>"
 
     def _explain(self, events: str) -> str:
-        return explain.explain_job(self._record, events)
+        return explain.explain_job(self._record, events, SystemClock().now())
 
     def _log_or_nothing(self) -> str:
         return self._or_nothing(self.logs)
@@ -311,7 +320,29 @@ class Job:
             return f"(not to be had: {error})"
 
 
+def _pauses(longest: float) -> Iterator[float]:
+    """Seconds to let pass between two questions: few at first, for many a job is over soon."""
+    pause = 0.25
+    while True:
+        yield min(pause, longest)
+        pause = min(pause * 2, longest)
+
+
+def _lines(text: bytes) -> list[str]:
+    """*text* as lines that end where the job ended them; the bar of a progress meter stays one line."""
+    return [line.removesuffix("\r") for line in text.decode(errors="replace").removesuffix("\n").split("\n")]
+
+
 # -- single jobs --------------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class _Absence:
+    """A container that should be there and was not seen."""
+
+    since: float
+    watched: bool  #: False where nobody looked for longer than the platform remembers
+    looks: int = 0
 
 
 @attrs.define
@@ -325,46 +356,65 @@ class Direct:
     clock: Clock
     settle: float  #: seconds over which a container must be absent to be believed gone
     sleep: Callable[[float], None] = time.sleep
-    _absent: tuple[int, float] = (0, 0.0)
-    _log: bytes | None = None
-    _events: str = ""
+    _absence: _Absence | None = None
+    _found: Found | None = None  #: what was brought back at the job's end
+    _brings: int = 0  #: so often it was tried
 
     def refresh(self, record: JobRecord) -> JobRecord:
         """Ask about the container, and gather the evidence once it is over."""
-        if record.id is None or (record.state.final and self._log is not None) or record.state is JobState.CANCELLED:
+        if record.id is None or self._found is not None:
             return record
-        if record.state.final:
-            record = _reopened(record)  # the platform's list said that it is over, and nobody asked how yet
+        if record.state.final:  # the platform's list said that it is over, and nobody asked how yet
+            phase = Phase.COMPLETED if record.state is JobState.SUCCEEDED else Phase.FAILED
+            return self._end(_reopened(record), phase)
         try:
             info = self.platform.container(record.id)
         except JobNotFound:
             return self._missed(record)
-        self._absent = (0, 0.0)
+        self._absence = None
         if info.phase.final:
             return self._end(record, info.phase)
-        return _heard(record, info, self.clock.now())
+        record = _heard(record, info, self.clock.now())
+        stuck = _stuck(record, self.clock.now())
+        return record if stuck is None else self._stop(record, STOPPING, stopped_for=stuck)
 
     def _missed(self, record: JobRecord) -> JobRecord:
-        looks, since = self._absent
-        self._absent = (looks + 1, since or self.clock.ticks())
-        if looks + 1 < LOOKS or self.clock.ticks() - self._absent[1] < self.settle:
+        """The platform says that it knows no such container. Once is no proof."""
+        if self._absence is None:
+            seen = record.attempts[-1].seen_at
+            away = timedelta() if seen is None else self.clock.now() - seen
+            self._absence = _Absence(self.clock.ticks(), watched=away.total_seconds() < REMEMBERS)
+        self._absence.looks += 1
+        if self._absence.looks < LOOKS or self.clock.ticks() - self._absence.since < self.settle:
             return record
         return self._end(record, None)
 
-    def _end(self, record: JobRecord, phase: Phase | None, *, cancelled: bool = False) -> JobRecord:
+    def _end(self, record: JobRecord, phase: Phase | None) -> JobRecord:
+        """The record of a job that is known to be over."""
+        found = self._bring(record, phase)
+        self._brings += 1
+        if found.trouble is not None and found.ended is None and self._brings < BRINGS:
+            raise found.trouble
+        return self._judged(record, found, phase)
+
+    def _bring(self, record: JobRecord, phase: Phase | None) -> Found:
+        """What can be had of log, receipts and events; looked for again where a log has a beginning and no end."""
         found = bring(self.platform, record, phase=phase, home=None)
         for _ in range(LOOKS - 1):
-            if phase is None or not found.torn:
+            if phase is None or found.trouble is not None or not found.torn:
                 break
             self.sleep(1.0)
             found = bring(self.platform, record, phase=phase, home=None)
-        if found.trouble is not None:
-            raise found.trouble
-        self._log, self._events = found.log, found.events
-        now = self.clock.now()
-        verdict = classify(found.evidence(phase))
-        receipt = found.ended or found.began
-        if cancelled and not verdict.succeeded:
+        return found
+
+    def _judged(
+        self, record: JobRecord, found: Found, phase: Phase | None, stopped_for: Failure | None = None
+    ) -> JobRecord:
+        watched = self._absence is None or self._absence.watched
+        verdict = classify(attrs.evolve(found.evidence(phase, watched=watched), stopped_for=stopped_for))
+        self._found = found
+        now, receipt = self.clock.now(), found.ended or found.began
+        if record.cancelling and not verdict.succeeded:
             return apply(record, Cancelled(key=record.key, at=now, receipt=receipt))
         after = apply(
             record,
@@ -381,25 +431,31 @@ class Direct:
 
     def log(self, record: JobRecord) -> bytes:
         """The log as it was when the job ended, else as it is."""
-        if self._log is not None or record.id is None:
-            return self._log or b""
+        if self._found is not None and self._found.log is not None:
+            return self._found.log
+        if record.id is None:
+            return b""
         return own_output(self.platform.logs(record.id), record.attempts[-1].launch_name)
 
     def events(self, record: JobRecord) -> str:
         """The events as they were when the job ended, else as they are."""
-        if self._log is not None or record.id is None:
-            return self._events
-        return self.platform.events(record.id)
+        if self._found is not None:
+            return self._found.events
+        return "" if record.id is None else self.platform.events(record.id)
 
     def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
-        """Save the log, stop the container, and ask until it is gone."""
-        if record.state.final or record.id is None:
+        """Stop the job, unless it turns out to be over."""
+        record = self.refresh(record)
+        if record.state.final:
             return record
-        id = record.id
-        record = apply(record, CancelAsked(key=record.key, at=self.clock.now()))
-        ended = self._end(record, None, cancelled=True)
-        self._remove(id, timeout)
-        return ended
+        return self._stop(apply(record, CancelAsked(key=record.key, at=self.clock.now())), timeout)
+
+    def _stop(self, record: JobRecord, timeout: float, stopped_for: Failure | None = None) -> JobRecord:
+        """Save what can be had, for it goes with the container; remove that, and ask until it is gone."""
+        found = self._bring(record, None)
+        if record.id is not None:
+            self._remove(record.id, timeout)
+        return self._judged(record, found, None, stopped_for)
 
     def _remove(self, id: str, timeout: float) -> None:
         deadline = self.clock.ticks() + timeout
@@ -420,6 +476,17 @@ def _heard(record: JobRecord, info: ContainerInfo, at: datetime) -> JobRecord:
         return record
     event: Event = Seen(key=record.key, at=at, phase=info.phase, started_at=info.started_at)
     return apply(record, event)
+
+
+def _stuck(record: JobRecord, at: datetime) -> Failure | None:
+    """Why a job has waited too long to begin, if it has."""
+    attempt, allowed = record.attempts[-1], record.spec.pending_timeout
+    if record.state is not JobState.PENDING or attempt.launched_at is None or allowed is None:
+        return None
+    waited = (at - attempt.launched_at).total_seconds()
+    if waited <= allowed:
+        return None
+    return StuckPending(message=f"it waited {waited:.0f} s to begin; {allowed:.0f} s were allowed")
 
 
 def _reopened(record: JobRecord) -> JobRecord:

@@ -280,11 +280,11 @@ def _cancel_asked(job: JobRecord, event: CancelAsked) -> JobRecord:
 
 
 def _cancelled(job: JobRecord, event: Cancelled) -> JobRecord:
-    attempts = job.attempts
+    attempts, receipt = job.attempts, event.receipt
     if job.state.active:
         attempts = _newest(
-            job, ended_at=event.at, succeeded=False, receipt=event.receipt, log=event.log,
-            verified=event.receipt is not None, started_at=_started(job.attempts[-1], event.receipt),
+            job, ended_at=event.at, succeeded=False, receipt=receipt, log=event.log,
+            verified=receipt is not None and receipt.ended, started_at=_started(job.attempts[-1], receipt),
         )  # fmt: skip
     return attrs.evolve(job, state=JobState.CANCELLED, attempts=attempts, due=None, cancelling=False)
 
@@ -398,15 +398,16 @@ def _by_receipt(receipt: Receipt, code: int, evidence: Evidence) -> Verdict:
 def _without_receipt(evidence: Evidence) -> Failure:
     """A final `Failed` that no end receipt explains."""
     events, words = evidence.events, telling_line(evidence.log)
-    if _NOT_STARTED.search(events):
+    began = evidence.began is not None
+    if not began and not evidence.log and _NOT_STARTED.search(events):
         return StartError(message=_line_with(_NOT_STARTED, events), inferred=True)
-    if _PULL.search(events):
+    if not began and not evidence.log and _PULL.search(events):
         return ImagePull(message=_line_with(_PULL, events), inferred=True)
     if _TAKEN.search(events) or _EPHEMERAL.search(events) or _DEADLINE.search(events):
         return _taken_away(evidence, "the platform took the container away")
-    if _NO_WRAPPER.search(evidence.log[-_TAIL:]):
+    if not began and _NO_WRAPPER.search(evidence.log[-_TAIL:]):
         return StartError(message=words, inferred=True)
-    if evidence.began is not None:
+    if began:
         message = "it began and was killed before it could report; memory beyond what was asked is the likely cause"
         return Killed(message=message, inferred=True)
     return Unknown(message=words or "the platform gives no reason, and there is no log", inferred=True)
@@ -448,15 +449,14 @@ _MEANING = {
 }
 
 _TELLING = re.compile(
-    rb"^(?=.*(\w*(Error|Exception|Interrupt|Exit)\b|error|fatal|cannot|not found|denied|No such|failed|Killed))\S.*$",
-    re.IGNORECASE,
+    rb"(Error|Exception|Interrupt|Exit)\b|error|fatal|cannot|not found|denied|No such|failed|Killed", re.IGNORECASE
 )
 
 
 def telling_line(log: bytes) -> str:
     """The line of a log that best says what went wrong: the last that names an error, else the last of all."""
     lines = [line.strip() for line in log[-_TAIL:].splitlines() if line.strip()]
-    telling = next((line for line in reversed(lines) if _TELLING.match(line)), lines[-1] if lines else b"")
+    telling = next((line for line in reversed(lines) if _TELLING.search(line)), lines[-1] if lines else b"")
     return telling.decode(errors="replace")[:300]
 
 
