@@ -25,6 +25,10 @@ class SpecChanged(PlanError):
     """The batch knows this key with another command, environment, image, workdir or outputs."""
 
 
+class ExtraMissing(CanfarBatchError, ImportError):
+    """This needs a library that is not installed; the message names the extra that brings it."""
+
+
 # -- credentials --------------------------------------------------------------------------------------------------
 
 
