@@ -20,32 +20,82 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from canfar_batch import errors as errors
     from canfar_batch import failures as failures
+    from canfar_batch.batch import Batch as Batch
+    from canfar_batch.batch import open as open  # noqa: A004 (read as canfar_batch.open)
     from canfar_batch.job import Job as Job
     from canfar_batch.local import LocalPlatform as LocalPlatform
     from canfar_batch.records import JobState as JobState
+    from canfar_batch.report import Report as Report
     from canfar_batch.session import Session as Session
     from canfar_batch.spec import JobSpec as JobSpec
+    from canfar_batch.strategies import ANY as ANY
+    from canfar_batch.strategies import Adaptive as Adaptive
+    from canfar_batch.strategies import AtOnce as AtOnce
+    from canfar_batch.strategies import Chunks as Chunks
+    from canfar_batch.strategies import Files as Files
+    from canfar_batch.strategies import Json as Json
+    from canfar_batch.strategies import Listing as Listing
+    from canfar_batch.strategies import Logs as Logs
+    from canfar_batch.strategies import OneByOne as OneByOne
+    from canfar_batch.strategies import Retry as Retry
+    from canfar_batch.strategies import Serial as Serial
+    from canfar_batch.strategies import Throttle as Throttle
+    from canfar_batch.strategies import Window as Window
+    from canfar_batch.strategies import never as never
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Job": "job",
-    "JobSpec": "spec",
-    "JobState": "records",
-    "LocalPlatform": "local",
-    "Session": "session",
-    "errors": "",
-    "failures": "",
-}
+    "batch": ("Batch", "open"),
+    "job": ("Job",),
+    "local": ("LocalPlatform",),
+    "records": ("JobState",),
+    "report": ("Report",),
+    "session": ("Session",),
+    "spec": ("JobSpec",),
+    "strategies": (
+        "ANY", "Adaptive", "AtOnce", "Chunks", "Files", "Json", "Listing", "Logs", "OneByOne", "Retry", "Serial",
+        "Throttle", "Window", "never",
+    ),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("errors", "failures")
 
-__all__ = ["Job", "JobSpec", "JobState", "LocalPlatform", "Session", "__version__", "errors", "failures"]
+__all__ = [
+    "ANY",
+    "Adaptive",
+    "AtOnce",
+    "Batch",
+    "Chunks",
+    "Files",
+    "Job",
+    "JobSpec",
+    "JobState",
+    "Json",
+    "Listing",
+    "LocalPlatform",
+    "Logs",
+    "OneByOne",
+    "Report",
+    "Retry",
+    "Serial",
+    "Session",
+    "Throttle",
+    "Window",
+    "__version__",
+    "errors",
+    "failures",
+    "never",
+    "open",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES[name]
-    value = getattr(import_module(f"{__name__}.{home}"), name) if home else import_module(f"{__name__}.{name}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     globals()[name] = value
     return value
 

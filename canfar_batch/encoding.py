@@ -87,6 +87,9 @@ def encode_plain(argv: Sequence[str], env: Pairs = ()) -> Payload:
     _check(argv, _pairs(env))
     if not is_plain(argv, env):
         raise SpecError("this command or environment is not plain enough to be sent as it is")
+    size = sum(len(text) + 1 for text in (*argv, *(part for pair in _pairs(env) for part in pair)))
+    if size > MOST_IN_ALL:
+        raise _too_large(size, MOST_IN_ALL)
     return Payload(argv[0], " ".join(argv[1:]) or None, _pairs(env))
 
 
@@ -300,11 +303,15 @@ def _carried(script: str) -> Payload:
     text = base64.b64encode(raw + b" " * (-len(raw) % 3)).decode()
     args = " ".join(["-c", OUTER, "job", *_chunks(text)])
     if len(args) > MOST_IN_ALL:
-        raise SpecError(
-            f"the command and its environment are {len(raw):,} bytes, more than a container's description can hold "
-            f"({MOST_IN_ALL * 3 // 4:,}): write them to a file that the job can read, and pass the file's name"
-        )
+        raise _too_large(len(raw), MOST_IN_ALL * 3 // 4)
     return Payload("/bin/sh", args)
+
+
+def _too_large(size: int, most: int) -> SpecError:
+    return SpecError(
+        f"the command and its environment are {size:,} bytes, more than a container's description can hold ({most:,}): "
+        f"write them to a file that the job can read, and pass the file's name"
+    )
 
 
 def _chunks(text: str) -> Iterator[str]:
@@ -326,14 +333,23 @@ _LONGEST = 63  # a DNS label
 
 def token_tag(token: str) -> str:
     """Six letters and digits that stand for a batch's token in the names of its launches, and do not tell it."""
-    return _base36(int.from_bytes(hashlib.sha256(token.encode()).digest()[:8], "big"))[-6:].rjust(6, "0")
+    return _tag(token, 6)
+
+
+def _tag(text: str, width: int) -> str:
+    return _base36(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))[-width:].rjust(width, "0")
+
+
+def names_of_batch(batch: str) -> re.Pattern[str]:
+    """What matches the launch names of every batch of this name, whatever its token."""
+    return re.compile(rf"{re.escape(_batch_slug(batch))}-.*-{_tag(batch, 2)}[0-9a-z]{{6}}-[0-9a-z]+-[0-9]+")
 
 
 def launch_name(batch: str, key: str, *, token: str, index: int, attempt: int) -> str:
     """The name of one launch of a batch's job: a DNS label, no two alike in the batch, and readable in the portal.
 
-    It is ``<batch>-<key>-<tag of the token>-<index>-<attempt>``, the index in base 36. The same arguments give the same
-    name.
+    It is ``<batch>-<key>-<tag>-<index>-<attempt>``, the index in base 36; the tag is two characters that follow from
+    the batch's name and six from its token. The same arguments give the same name.
 
     Args:
         batch: The batch's name.
@@ -342,10 +358,13 @@ def launch_name(batch: str, key: str, *, token: str, index: int, attempt: int) -
         index: The job's place in the plan, from 0.
         attempt: Which launch of the job, from 1.
     """
-    tail = f"{token_tag(token)}-{_base36(index)}-{attempt}"
-    batch_slug = _slug(batch, 18) or "batch"
-    key_slug = _slug(key, min(20, _LONGEST - len(tail) - len(_lettered(batch_slug)) - 2)) or "job"
-    return f"{_lettered(batch_slug)}-{key_slug}-{tail}"
+    head, tail = _batch_slug(batch), f"{_tag(batch, 2)}{token_tag(token)}-{_base36(index)}-{attempt}"
+    key_slug = _slug(key, min(20, _LONGEST - len(tail) - len(head) - 2)) or "job"
+    return f"{head}-{key_slug}-{tail}"
+
+
+def _batch_slug(batch: str) -> str:
+    return _lettered(_slug(batch, 18) or "batch")
 
 
 def single_launch_name(label: str, *, unique: str | None = None) -> str:

@@ -119,6 +119,8 @@ def batches(root: str | os.PathLike[str] | None = None) -> Mapping[str, Home]:
 def write_file(path: Path, content: bytes) -> None:
     """Put *content* in place at once: nobody ever sees half of it, and nobody else may read it (0600).
 
+    It is not forced to the disk: what must outlive a power cut is in the ledger.
+
     Raises:
         HomeError: It cannot be written, for want of room or rights.
     """
@@ -127,8 +129,6 @@ def write_file(path: Path, content: bytes) -> None:
         try:
             with os.fdopen(fd, "wb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             Path(temporary).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -12,7 +12,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +110,8 @@ class Ledger:
         self._generation = 0
         self._lease_until = 0.0
         self._watches = threading.local()
+        self._numbers: dict[JobSpec, int] = {}  # of the specs in the file
+        self._fresh_numbers: dict[JobSpec, int] = {}  # of those that the transaction under way put there
         with _errors(home.ledger):
             self._db = _connect(home.ledger, writable=writable)
             self._migrate(writable)
@@ -249,17 +250,14 @@ class Ledger:
             self._db.executemany(
                 "INSERT INTO event (at, key, attempt, kind, body) VALUES (?, ?, ?, ?, ?)", map(_event_row, changes)
             )
-            for key, after in fresh.items():
-                self._store(self.jobs[key], after)
+            self._store([(self.jobs[key], after) for key, after in fresh.items()])
         self.jobs.update(fresh)
         return changes
 
     def plan(self, records: Sequence[JobRecord]) -> None:
         """Add jobs, or put them in the place of jobs of the same key that were never launched."""
         with self._writing():
-            numbers = self._spec_numbers({record.spec for record in records})
-            rows = [(*_job_row(record), numbers[record.spec]) for record in records]
-            self._db.executemany(_REPLACE_JOB, rows)
+            self._db.executemany(_REPLACE_JOB, [self._row(record) for record in records])
         self.jobs.update({record.key: record for record in records})
 
     def drop(self, keys: Iterable[str]) -> None:
@@ -277,23 +275,31 @@ class Ledger:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('user', ?)", (user,))
         self.identity = attrs.evolve(self.identity, user=user)
 
-    def _store(self, before: JobRecord, after: JobRecord) -> None:
-        spec = self._spec_numbers({after.spec})[after.spec]
-        self._db.execute(_REPLACE_JOB, (*_job_row(after), spec))
-        for gone in {a.number for a in before.attempts} - {a.number for a in after.attempts}:
-            self._db.execute("DELETE FROM attempt WHERE place = ? AND number = ?", (after.index, gone))
-        known = set(map(id, before.attempts))
-        for attempt in after.attempts:
-            if id(attempt) not in known:
-                self._db.execute(_REPLACE_ATTEMPT, (after.index, *_attempt_row(attempt, self.home)))
+    def _store(self, pairs: Sequence[tuple[JobRecord, JobRecord]]) -> None:
+        """Bring the rows of jobs, each as it was and as it is, up to date."""
+        self._db.executemany(_REPLACE_JOB, [self._row(after) for _, after in pairs])
+        gone: list[tuple[int, int]] = []
+        made: list[tuple[Any, ...]] = []
+        for before, after in pairs:
+            if before.attempts is after.attempts:
+                continue
+            known = set(map(id, before.attempts))
+            made += [(after.index, *_attempt_row(a, self.home)) for a in after.attempts if id(a) not in known]
+            gone += [(after.index, a.number) for a in before.attempts[len(after.attempts) :]]
+        self._db.executemany("DELETE FROM attempt WHERE place = ? AND number = ?", gone)
+        self._db.executemany(_REPLACE_ATTEMPT, made)
 
-    def _spec_numbers(self, specs: Iterable[JobSpec]) -> dict[JobSpec, int]:
-        numbers = {}
-        for spec in specs:
-            body = _spec_body(spec)
+    def _row(self, job: JobRecord) -> tuple[Any, ...]:
+        return (*_job_row(job), self._spec_number(job.spec))
+
+    def _spec_number(self, spec: JobSpec) -> int:
+        number = self._numbers.get(spec) or self._fresh_numbers.get(spec)
+        if number is None:
+            body = _dumps(spec.to_json())
             self._db.execute("INSERT OR IGNORE INTO spec (body) VALUES (?)", (body,))
-            numbers[spec] = self._db.execute("SELECT id FROM spec WHERE body = ?", (body,)).fetchone()[0]
-        return numbers
+            number = int(self._db.execute("SELECT id FROM spec WHERE body = ?", (body,)).fetchone()[0])
+            self._fresh_numbers[spec] = number  # its row is there for good only once the transaction is
+        return number
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -304,10 +310,13 @@ class Ledger:
                 self._check_lease()
                 yield
                 self._db.execute("COMMIT")
+                self._numbers.update(self._fresh_numbers)
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+            finally:
+                self._fresh_numbers = {}
 
     # -- requests of other processes ------------------------------------------------------------------------------
 
@@ -489,11 +498,6 @@ _REPLACE_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, 
 
 def _dumps(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-
-
-@lru_cache(maxsize=64)
-def _spec_body(spec: JobSpec) -> str:
-    return _dumps(spec.to_json())
 
 
 def _seconds(moment: datetime) -> float:

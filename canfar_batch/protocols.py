@@ -129,7 +129,7 @@ class BatchView:
     counts: Mapping[JobState, int]
     containers: int  #: that exist or may exist: launches without an answer are counted, those seen at their end are not
     room: int = 32  #: how many launches will be taken up at this moment; what is picked beyond must be picked again
-    launches: Sequence[datetime] = ()  #: the newest last; the last few hundred at most
+    launches: Sequence[datetime] = ()  #: when each was sent, the newest last; a few thousand at most
     finishes: Sequence[datetime] = ()
     refusals: Sequence[datetime] = ()  #: when the platform said "not now", or gave no clear answer
     limits: Limits | None = None  #: as last heard

@@ -27,6 +27,7 @@ from canfar_batch.errors import (
     JobNotFound,
     LaunchInDoubt,
     LeaseLost,
+    LedgerError,
     NotSent,
     PlatformBusy,
     PlatformError,
@@ -111,6 +112,8 @@ class Runner:
     Attributes:
         results: What collectors returned and the ledger cannot keep, by key.
         paused: Why nothing is launched at the moment, or None.
+        paused_for_platform: True where an answer of the platform ends the pause.
+        looked: When the platform was last heard of, by this driver or one before it.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Runner:
         crew: Crew,
         settle: float,
         observers: Sequence[Observer] = (),
+        results: dict[str, object] | None = None,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self.platform, self.ledger, self.around = platform, ledger, around
@@ -134,20 +138,25 @@ class Runner:
         self.clock, self.crew, self.settle = clock, crew, settle
         self.observers = list(observers)
         self.roster = Roster(ledger.jobs)
-        self.results: dict[str, object] = {}
+        self.results = {} if results is None else results
+        self.looked: datetime | None = ledger.looked
         self.paused: str | None = None
-        self._paused_for_platform = False  # True where an answer of the platform ends the pause
+        self.paused_for_platform = False
         self.stop_alike: int | None = ALIKE
         self._dice = dice
         self._limits: Limits | None = None
         self._usage: Usage | None = None
+        self._hearing = False
+        self._heard: list[Event] = []
+        self._draft: dict[str, JobRecord] = {}
         # looking
         self._looking = False
+        self._looked_once = False
         self._next_look = 0.0
         self._bad_looks = 0
-        self._looked: datetime | None = ledger.looked
         self._unseen: dict[str, _Absence] = {}
         self._surplus: dict[str, int] = {}
+        self._past: set[str] = set()  # ids of containers that are over and settled: no look need bother with them
         self._pull_checked: dict[str, float] = {}
         # launching
         self._posting: set[str] = set()
@@ -155,13 +164,14 @@ class Runner:
         self._setbacks = 0
         self._launch_after = 0.0
         self._launch_again: float | None = None
-        self._launches: deque[datetime] = deque(maxlen=512)
-        self._finishes: deque[datetime] = deque(maxlen=512)
-        self._refusals: deque[datetime] = deque(maxlen=512)
+        self._launches: deque[datetime] = deque(maxlen=4096)
+        self._finishes: deque[datetime] = deque(maxlen=4096)
+        self._refusals: deque[datetime] = deque(maxlen=4096)
         # ending
         self._ending: dict[str, _Ending] = {}
         self._collecting: set[str] = set()
         self._alike: tuple[str, set[str]] = ("", set())
+        self._succeeded = self.roster.counts[JobState.SUCCEEDED] > 0
         self._watch_until = 0.0
         if any(self._name_in_doubt(job) for job in ledger.jobs.values()):
             self._watch_until = clock.ticks() + settle
@@ -175,15 +185,15 @@ class Runner:
             LeaseLost: Another driver has taken over.
             HomeError: The home cannot be written.
         """
-        self.ledger.renew(self._looked)
-        self.crew.hear()
+        self.ledger.renew(self.looked)
+        self._hear()
         self._heed_requests()
         self._look()
         self._pursue_endings()
         self._decide_all()
         self._send()
         self._fetch_results()
-        self.crew.hear()
+        self._hear()
         return self.wait()
 
     @property
@@ -191,11 +201,6 @@ class Runner:
         """True once every job is final, every result fetched, and no launch in doubt."""
         busy = self._posting or self._ending or self._collecting or self.roster.uncollected
         return not self.roster.unfinished and not busy and self.clock.ticks() >= self._watch_until
-
-    @property
-    def idle(self) -> bool:
-        """True where nothing more will happen while the batch is paused."""
-        return not (self.roster.active or self._posting or self._ending or self._collecting)
 
     def wait(self) -> float:
         """Seconds until the next step has something to do; less where a thread brings something."""
@@ -219,8 +224,28 @@ class Runner:
         """Tell the user something that is worth an interruption."""
         log.warning("%s: %s", self.ledger.identity.name, message)
 
+    def _hear(self) -> None:
+        """Let the threads' answers be taken in; what follows from all of them becomes one transaction."""
+        self._hearing = True
+        try:
+            self.crew.hear()
+        finally:
+            self._hearing = False
+            self._draft = {}
+            heard, self._heard = self._heard, []
+            self.remember(heard)
+
+    def _job(self, key: str) -> JobRecord:
+        """The job's record, what was just heard of it included."""
+        return self._draft.get(key) or self.ledger.jobs[key]
+
     def remember(self, events: Iterable[Event]) -> None:
         """Put *events* in the ledger, then tell the observers."""
+        if self._hearing:
+            for event in events:
+                self._draft[event.key] = apply(self._job(event.key), event)
+                self._heard.append(event)
+            return
         changes = self.ledger.record(events)
         for change in changes:
             self.roster.update(change.before, change.after)
@@ -240,9 +265,9 @@ class Runner:
             counts=self.roster.counts,
             containers=sum(1 for key in self.roster.active if not self._seen_over(key)),
             room=max(0, IN_FLIGHT - len(self._posting)),
-            launches=tuple(self._launches),
-            finishes=tuple(self._finishes),
-            refusals=tuple(self._refusals),
+            launches=self._launches,
+            finishes=self._finishes,
+            refusals=self._refusals,
             limits=self._limits,
             usage=self._usage,
             ready=lambda: self._ready(now),
@@ -269,6 +294,16 @@ class Runner:
         if requests:
             self.ledger.answered(number for number, _, _ in requests)
 
+    def resume(self) -> None:
+        """Launch again after a pause."""
+        self.paused, self._alike = None, ("", set())
+
+    @property
+    def stuck(self) -> bool:
+        """True where nothing will happen any more before the user has mended what paused the batch."""
+        busy = self.roster.active or self._posting or self._ending or self._collecting
+        return self.paused is not None and not self.paused_for_platform and not busy
+
     def cancel(self, keys: Iterable[str] | None) -> None:
         """Mark these jobs (None: all) to be stopped; what was never launched is over at once."""
         now, events = self.clock.now(), list[Event]()
@@ -282,21 +317,61 @@ class Runner:
         self.remember(events)
         self._next_look = min(self._next_look, self.clock.ticks())
 
+    # -- the stages alone -----------------------------------------------------------------------------------------
+
+    def observe_now(self) -> None:
+        """Look at the platform, whatever the monitor wished, and follow up what is seen."""
+        self._next_look = self.clock.ticks()
+        self._look()
+        self._until(lambda: not self._looking and not self._at_work())
+
+    def launch_now(self) -> int:
+        """Let the strategy pick, and wait for the answers; how many launches were sent."""
+        if not self._looked_once:
+            self.observe_now()
+        self._decide_all()
+        before = len(self._posting)
+        self._send()
+        sent = len(self._posting) - before
+        self._until(lambda: not self._posting)
+        return sent
+
+    def collect_now(self, jobs: Iterable[JobRecord]) -> None:
+        """Fetch these jobs' results, and wait for them."""
+        for job in jobs:
+            self.fetch_result(job)
+        self._until(lambda: not self._collecting)
+
+    def _at_work(self) -> bool:
+        """True while a thread looks into an end."""
+        return any(ending.due is None for ending in self._ending.values())
+
+    def _until(self, over: Callable[[], bool]) -> None:
+        self._hear()
+        while not over():
+            self.crew.wait(1.0)
+            self._hear()
+
     # -- looking --------------------------------------------------------------------------------------------------
 
-    def look_now(self) -> None:
-        """Make the next step look at the platform, whatever the monitor wished."""
-        self._next_look = 0.0
-
     def _to_see(self) -> bool:
-        return bool(self.roster.active) or self.clock.ticks() < self._watch_until or self._limits is None
+        return bool(self.roster.active) or self.clock.ticks() < self._watch_until or not self._looked_once
 
     def _look(self) -> None:
         if self._looking or self.clock.ticks() < self._next_look or not self._to_see():
             return
         self._looking = True
         active = tuple(self._watched_jobs())
-        frozen = attrs.evolve(self.view(), counts=dict(self.roster.counts), ready=lambda: (), active=lambda: active)
+        view = self.view()
+        frozen = attrs.evolve(
+            view,
+            counts=dict(view.counts),
+            launches=tuple(islice(reversed(view.launches), 1)),
+            finishes=tuple(islice(reversed(view.finishes), 1)),
+            refusals=tuple(islice(reversed(view.refusals), 1)),
+            ready=lambda: (),
+            active=lambda: active,
+        )  # a copy, for a thread will read it: of the histories, the newest is enough to tell how quiet it is
         self.crew.submit("look", partial(self._look_out, frozen), self._saw)
 
     def _look_out(self, view: BatchView) -> tuple[Sighting, bool, Limits | None]:
@@ -334,12 +409,15 @@ class Runner:
         self._limits = limits or self._limits
         self._bad_looks = 0 if good else self._bad_looks + 1
         self._next_look = now + sighting.wait
-        if good and self.paused is not None and self._paused_for_platform:
+        if good and self.paused is not None and self.paused_for_platform:
             self.paused = None
             self.say("the platform answers again; going on")
+        if good and not self._looked_once:
+            self._refuse_a_taken_name(sighting)
         self._compare_all(sighting, good)
         if good:
-            self._looked = sighting.at
+            self.looked = sighting.at
+            self._looked_once = True
 
     def _saw_nothing(self, outcome: Outcome[Any]) -> None:
         """A look that failed says nothing about any job."""
@@ -357,7 +435,7 @@ class Runner:
     def _pause_for(self, error: CanfarBatchError) -> None:
         if self.paused is None:
             self.say(f"nothing is launched until this is mended: {error}")
-        self.paused, self._paused_for_platform = str(error), True
+        self.paused, self.paused_for_platform = str(error), True
         self._next_look = min(self._next_look, self.clock.ticks() + self._back_off(self._bad_looks))
 
     def _back_off(self, times: int) -> float:
@@ -366,22 +444,36 @@ class Runner:
 
     def _compare_all(self, sighting: Sighting, good: bool) -> None:
         """Hold what was seen against what is known; differences become events, all in one transaction."""
-        gap = None if self._looked is None else (sighting.at - self._looked).total_seconds()
+        gap = None if self.looked is None else (sighting.at - self.looked).total_seconds()
         watched = gap is None or gap < REMEMBERS
         by_name: dict[str, ContainerInfo] = {}
         for info in sighting.seen.values():
-            if info is not None and info.name in self.roster.by_name:
+            if info is not None and info.id not in self._past and info.name in self.roster.by_name:
                 by_name.setdefault(info.name, info)
         events: list[Event] = []
         for key in list(self.roster.active):
             if key not in self._ending:
-                events.extend(self._compare(self.ledger.jobs[key], sighting, by_name, good, watched))
+                events.extend(self._compare(self._job(key), sighting, by_name, good, watched))
         events.extend(self._unexpected(by_name, sighting))
         if sighting.complete:
             self._usage = Usage.of(filter(None, sighting.seen.values()), self._limits)
         self.remember(events)
         for key in [event.key for event in events if isinstance(event, Adopted)]:
-            self._judge_presence(self.ledger.jobs[key], by_name[self.ledger.jobs[key].attempts[-1].launch_name])
+            self._judge_presence(self._job(key), by_name[self._job(key).attempts[-1].launch_name])
+
+    def _refuse_a_taken_name(self, sighting: Sighting) -> None:
+        """A new ledger, and containers of a batch of this name: its real ledger is elsewhere, or was removed."""
+        if any(job.attempts for job in self.ledger.jobs.values()):
+            return
+        ours = encoding.names_of_batch(self.ledger.identity.name)
+        others = [info.name for info in filter(None, sighting.seen.values()) if not info.phase.final]
+        active = [name for name in others if ours.fullmatch(name)]
+        if active:
+            raise LedgerError(
+                f"the platform already has {len(active)} containers of a batch called {self.ledger.identity.name!r}, "
+                f"as {active[0]}, and this batch is new: open it where its home is, give it another name, or cancel "
+                "them first"
+            )
 
     def _compare(
         self, job: JobRecord, sighting: Sighting, by_name: dict[str, ContainerInfo], good: bool, watched: bool
@@ -447,7 +539,7 @@ class Runner:
 
     def _heard_events(self, job: JobRecord, outcome: Outcome[str]) -> None:
         trouble = image_trouble(outcome.value or "")
-        current = self.ledger.jobs[job.key]
+        current = self._job(job.key)
         if trouble is not None and current.state is JobState.PENDING and current.id == job.id:
             self._begin_end(current, _Ending(phase=None, stopping=True, stopped_for=trouble))
 
@@ -455,10 +547,10 @@ class Runner:
         """Containers of ours that should not be there: taken back where a doubt is resolved by them, else removed."""
         odd: dict[str, int] = {}
         for info in sighting.seen.values():
-            if info is None or info.name not in self.roster.by_name:
+            if info is None or info.id in self._past or info.name not in self.roster.by_name:
                 continue
             key, number = self.roster.by_name[info.name]
-            job = self.ledger.jobs[key]
+            job = self._job(key)
             newest = job.attempt is not None and job.attempt.number == number
             expected = newest and job.state.active and (job.id in (None, info.id) or key in self._posting)
             if expected or key in self._ending:
@@ -466,7 +558,9 @@ class Runner:
             waits = job.state in (JobState.WAITING, JobState.LOST, JobState.FAILED)
             if newest and waits and overruled_by_presence(job) and by_name[info.name] is info:
                 yield Adopted(key=key, at=sighting.at, id=info.id)
-            elif not info.phase.final:
+            elif info.phase.final:
+                self._past.add(info.id)
+            else:
                 odd[info.id] = self._surplus.get(info.id, 0) + 1
         self._surplus = odd
         for id in [id for id, looks in odd.items() if looks >= 2]:
@@ -503,7 +597,7 @@ class Runner:
         return found
 
     def _brought(self, job: JobRecord, ending: _Ending, outcome: Outcome[Found | None]) -> None:
-        current = self.ledger.jobs[job.key]
+        current = self._job(job.key)
         if not current.state.active or current.attempts[-1].launch_name != job.attempts[-1].launch_name:
             self._ending.pop(job.key, None)
             return
@@ -585,8 +679,8 @@ class Runner:
 
     def _compare_with_others(self, job: JobRecord) -> None:
         """Pause a batch whose first jobs all fail alike: the next thousand would as well."""
-        if job.state is JobState.SUCCEEDED or self.roster.counts[JobState.SUCCEEDED] or self.stop_alike is None:
-            self._alike = ("", set())
+        self._succeeded = self._succeeded or job.state is JobState.SUCCEEDED
+        if self._succeeded or self.stop_alike is None:
             return
         cause = job.failure.cause if job.failure else ""
         keys = self._alike[1] if cause == self._alike[0] else set()
@@ -594,7 +688,7 @@ class Runner:
         if len(self._alike[1]) >= self.stop_alike and self.paused is None:
             count = len(self._alike[1])
             self.paused = f"the first {count} jobs to end all failed alike, so no more are launched: {job.failure}"
-            self._paused_for_platform = False
+            self.paused_for_platform = False
             self.say(self.paused)
 
     # -- launching ------------------------------------------------------------------------------------------------
@@ -602,7 +696,9 @@ class Runner:
     def _send(self) -> None:
         """Let the strategy pick, write the intents down, then post them."""
         now = self.clock.ticks()
-        if self.paused is not None or now < self._launch_after or len(self._posting) >= IN_FLIGHT:
+        if not self._looked_once or self.paused is not None:
+            return  # what is there comes first: a launch of the last driver may have come to be
+        if now < self._launch_after or len(self._posting) >= IN_FLIGHT:
             return
         view = self.view()
         answer = self.launch(view)
@@ -617,6 +713,7 @@ class Runner:
         for event in events:
             if isinstance(event, Intended):
                 self._posting.add(event.key)
+                self._launches.append(view.now)
                 job = self.ledger.jobs[event.key]
                 self.crew.submit("launch", partial(self._post, job), partial(self._posted, job))
 
@@ -647,7 +744,7 @@ class Runner:
         """An answer to a launch came, or the certainty that none will."""
         self._posting.discard(job.key)
         now = self.clock.now()
-        current = self.ledger.jobs[job.key]
+        current = self._job(job.key)
         if current.state is not JobState.LAUNCHING:
             return  # a look found the container before its answer came
         try:
@@ -675,7 +772,6 @@ class Runner:
             self.remember([ended, self._decision(after)])
         else:
             self._setbacks = 0
-            self._launches.append(now)
             self.remember([Launched(key=job.key, at=now, id=id)])
 
     def _set_back(self, asked: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +13,19 @@ from urllib.parse import urlsplit
 
 from canfar_batch import encoding
 from canfar_batch.attempts import Surroundings, request_for
-from canfar_batch.errors import LaunchInDoubt, PlatformError, SpecError
+from canfar_batch.batch import Batch, Strategies
+from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, SpecError
+from canfar_batch.home import Home, batches
 from canfar_batch.job import LOOKS, Direct, Job, found_on_platform, launched
 from canfar_batch.lease import SystemClock
 from canfar_batch.local import LocalPlatform
-from canfar_batch.protocols import Clock, Platform
+from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
 from canfar_batch.records import Image, Limits, Resources, Usage, resources_of
 from canfar_batch.rest import open_platform
 from canfar_batch.spec import JobSpec, check_against
+from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
+
+log = logging.getLogger("canfar_batch")
 
 SETTLE = 120.0  #: seconds for which a launch without an answer is looked for: the create's time-out and 30 s
 SETTLE_NEARBY = 3.0  #: likewise on this machine, where nothing is slow and nothing stands between
@@ -165,7 +171,8 @@ class Session:
         Raises:
             JobNotFound: The platform knows none of this id, or has forgotten it.
         """
-        return self._single(found_on_platform(self.platform.container(id), self._clock.now())).refresh()
+        job = self._single(found_on_platform(self.platform.container(id), self._clock.now()))
+        return job.refresh() if job.state.final else job
 
     def jobs(self) -> list[Job]:
         """All your headless jobs that the platform knows at this moment, in one question.
@@ -174,6 +181,60 @@ class Session:
         """
         now = self._clock.now()
         return [self._single(found_on_platform(info, now)) for info in self.platform.containers()]
+
+    # -- batches --------------------------------------------------------------------------------------------------
+
+    def batch(
+        self,
+        name: str,
+        *,
+        launch: LaunchStrategy | None = None,
+        monitor: MonitorStrategy | None = None,
+        retry: RetryPolicy | None = None,
+        collect: ResultCollector | Mapping[str, ResultCollector] | None = None,
+        home: str | os.PathLike[str] | None = None,
+        settle: float | None = None,
+    ) -> Batch:
+        """Open the batch *name*, or make it if there is none.
+
+        Args:
+            name: Its name; the same name goes on with the same batch.
+            launch: Who is launched next; by default `Window(16)`.
+            monitor: How to look at the platform; by default `Listing((5, 60))`, and faster on this machine.
+            retry: What deserves another attempt; by default `Retry(2)`.
+            collect: How to fetch what a job made; a dict of collectors for several; by default `Logs()`.
+            home: The directory that holds the batch's own; by default `CANFAR_BATCH_HOME`, else `batches` in the
+                working directory.
+            settle: Seconds for which a container must be absent to be believed gone; by default 120.
+
+        Raises:
+            PlanError: *name* is no name for a batch.
+            HomeError: The home is in a place that is emptied, or cannot be written.
+            LedgerError: The batch belongs to another platform or user.
+        """
+        strategies = Strategies(
+            launch=launch or Window(16),
+            monitor=monitor or (Listing(every=(0.2, 2.0)) if self.nearby else Listing()),
+            retry=retry or (Retry(2, pause=1.0) if self.nearby else Retry(2)),
+            collect=as_collector(collect or Logs()),
+        )
+        return Batch.prepare(
+            name,
+            platform=self.platform,
+            strategies=strategies,
+            address="local" if self._local is not None else self.platform.url,
+            home=home,
+            clock=self._clock,
+            settle=self._settle if settle is None else settle,
+            shared=self._sees(Home.of(name, home).path),
+        )
+
+    @staticmethod
+    def batches(home: str | os.PathLike[str] | None = None) -> list[str]:
+        """The names of the batches in *home*, as `batch` would find them."""
+        return list(batches(home))
+
+    # -- details of launching -------------------------------------------------------------------------------------
 
     def _spec(self, cmd: str | Sequence[Any] | JobSpec, fields: Mapping[str, Any]) -> JobSpec:
         if not isinstance(cmd, JobSpec):
@@ -185,10 +246,14 @@ class Session:
         return cmd
 
     def _check(self, spec: JobSpec) -> None:
-        """Hold the resources against what the platform offers, where it says that."""
+        """Hold the resources against what the platform offers. Where it cannot say that now, it will refuse itself."""
         if resources_of(spec) == Resources():
             return
-        limits = self.platform.limits()
+        try:
+            limits = self.platform.limits()
+        except PlatformError as error:
+            log.info("the platform does not say what it offers: %s", error)
+            return
         check_against(spec, cores_options=limits.cores, ram_options=limits.ram, gpu_options=limits.gpus)
 
     def _single(self, record: Any) -> Job:
@@ -204,6 +269,8 @@ class Session:
         while looks < LOOKS or self._clock.ticks() - since < self._settle:
             try:
                 seen = {info.name: info.id for info in self.platform.containers()}
+            except CredentialError as error:
+                raise self._still_in_doubt(doubt, f"it cannot be asked ({error})") from doubt
             except PlatformError as error:
                 if self._clock.ticks() - since > self._settle * 3:
                     raise self._still_in_doubt(doubt, f"its list cannot be had ({error})") from doubt
@@ -223,6 +290,8 @@ class Session:
             launch_name=doubt.launch_name,
             status=doubt.status,
             words=doubt.words,
+            retry_after=doubt.retry_after,
+            same_again=doubt.same_again,
         )
 
     def _sees(self, directory: Path) -> bool:

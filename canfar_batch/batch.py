@@ -1,0 +1,789 @@
+"""`Batch`: an ordered set of jobs with a name, a home, a ledger and four strategies."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from canfar_batch import encoding, explain, planning
+from canfar_batch.attempts import Surroundings, own_output
+from canfar_batch.errors import (
+    BatchBusy,
+    BatchPaused,
+    CollectError,
+    Detached,
+    HomeError,
+    JobNotFound,
+    LedgerError,
+    PlanError,
+    PlatformError,
+    SpecError,
+    WaitTimeout,
+)
+from canfar_batch.home import Home, write_file
+from canfar_batch.job import Job
+from canfar_batch.lease import SystemClock
+from canfar_batch.ledger import Happened, Identity, Ledger
+from canfar_batch.lifecycle import Event, Reopened, Respecified
+from canfar_batch.preflight import Preflight, inspect
+from canfar_batch.progress import Progress
+from canfar_batch.protocols import (
+    BatchView,
+    Clock,
+    LaunchStrategy,
+    Load,
+    MonitorStrategy,
+    Observer,
+    Platform,
+    ResultCollector,
+    RetryPolicy,
+)
+from canfar_batch.records import JobRecord, JobState, resources_of
+from canfar_batch.report import Report
+from canfar_batch.runner import ALIKE, Runner
+from canfar_batch.spec import JobSpec
+from canfar_batch.workers import Crew, Workers
+
+log = logging.getLogger("canfar_batch")
+
+MANY = 100  #: jobs beyond which the platform's guide asks for word to support@canfar.net before the first batch
+_LOSERS = (JobState.FAILED, JobState.LOST)
+
+
+@attrs.frozen(kw_only=True)
+class Strategies:
+    """The four parts that a batch is driven by."""
+
+    launch: LaunchStrategy
+    monitor: MonitorStrategy
+    retry: RetryPolicy
+    collect: ResultCollector
+
+
+class Batch:
+    """An ordered set of jobs that outlives the script which made it.
+
+    `Session.batch` opens one to run it, `canfar_batch.open` to read it. Everything is in the batch's home, so the same
+    script run again goes on where the last one stopped. One thread drives it; what it returns is a snapshot.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        ledger: Ledger,
+        *,
+        platform: Platform | None = None,
+        strategies: Strategies | None = None,
+        clock: Clock | None = None,
+        crew: Crew | None = None,
+        settle: float = 120.0,
+        shared: bool = False,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._home, self._ledger = home, ledger
+        self._platform, self._strategies = platform, strategies
+        self._clock: Clock = clock or SystemClock()
+        self._crew = crew
+        self._settle, self._shared = settle, shared
+        self._observers = list(observers)
+        self._runner: Runner | None = None
+        self._held: dict[str, object] = {}  # results that the ledger cannot keep
+        self._asked: set[str] = set()
+        self._new: set[str] = set()
+
+    # -- opening --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, name: str, home: str | os.PathLike[str] | None = None) -> Batch:
+        """The batch *name*, to be read without a connection.
+
+        Args:
+            name: The batch's name.
+            home: The directory that holds its own; by default `CANFAR_BATCH_HOME`, else `batches` in the working one.
+
+        Raises:
+            UnknownBatch: There is none.
+        """
+        place, clock = Home.of(name, home), SystemClock()
+        return cls(place, Ledger.open(place, clock=clock, writable=False), clock=clock)
+
+    @classmethod
+    def prepare(
+        cls,
+        name: str,
+        *,
+        platform: Platform,
+        strategies: Strategies,
+        address: str,
+        home: str | os.PathLike[str] | None,
+        clock: Clock,
+        settle: float,
+        shared: bool,
+        crew: Crew | None = None,
+    ) -> Batch:
+        """The batch *name*, made if there is none, to be planned and run on *platform*.
+
+        Args:
+            name: The batch's name.
+            platform: Where its jobs run.
+            strategies: What drives it.
+            address: What tells the platform from others in the ledger.
+            home: As for `open`.
+            clock: The time.
+            settle: Seconds for which a container must be absent to be believed gone.
+            shared: True where containers are known to see this machine's files.
+            crew: Who talks to the platform; by default threads.
+
+        Raises:
+            HomeError: The home is in a place that is emptied, or cannot be written.
+            LedgerError: The batch belongs to another platform or user, or its name is taken by one that is not here.
+        """
+        place = Home.of(name, home)
+        if address != "local":
+            place.refuse_if_fleeting()
+        if place.exists():
+            ledger = Ledger.open(place, clock=clock, writable=True)
+            if ledger.identity.platform != address:
+                raise LedgerError(
+                    f"batch {name!r} in {place.path} ran on {ledger.identity.platform}, and this session is with "
+                    f"{address}; give the batch another name, or connect to the platform that it ran on"
+                )
+            user = ledger.identity.user
+            if user is not None and platform.user is not None and user != platform.user:
+                raise LedgerError(f"batch {name!r} in {place.path} is run by {user}, and you are {platform.user} here")
+        else:
+            token = secrets.token_hex(16)
+            ledger = Ledger.create(
+                place, Identity(name=name, platform=address, user=platform.user, token=token), clock=clock
+            )
+            write_file(place.token, f"{token}\n".encode())
+        if not place.token.exists():
+            write_file(place.token, f"{ledger.identity.token}\n".encode())
+        log.info("batch %s lives in %s", name, place.path)
+        return cls(
+            place,
+            ledger,
+            platform=platform,
+            strategies=strategies,
+            clock=clock,
+            crew=crew,
+            settle=settle,
+            shared=shared,
+        )
+
+    def close(self) -> None:
+        """Stop driving and close the ledger; jobs run on."""
+        self._stop_driving()
+        self._ledger.close()
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # -- planning -------------------------------------------------------------------------------------------------
+
+    def add(self, spec: JobSpec, /, key: str | None = None, **fields: Any) -> Job:
+        """Plan one job.
+
+        Args:
+            spec: What to run.
+            key: Its name in this batch, or a template for it; by default made of the fields.
+            fields: What the spec's templates are filled with.
+
+        Raises:
+            SpecError: A field is unknown, missing or cannot be filled in.
+            SpecChanged: The batch knows this key, launched as another job.
+        """
+        return self[self._plan(spec, [fields], key)[0]]
+
+    def map(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **columns: Any) -> list[str]:
+        """Plan one job for each place in the columns; scalars repeat. The jobs' keys, in plan order.
+
+        Args:
+            spec: What to run.
+            key: A template for the keys, as `"{path.stem}"`; by default they are made of the fields.
+            allow_empty: Whether columns without any element are meant.
+            columns: The values of each field: lists, arrays, columns of tables, generators.
+
+        Raises:
+            PlanError: The columns differ in length, or are empty.
+            SpecError: A value cannot be filled in.
+            SpecChanged: The batch knows a key, launched as another job.
+        """
+        return self._plan_all(spec, planning.rows_of_columns(columns), key, allow_empty)
+
+    def grid(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **axes: Any) -> list[str]:
+        """Plan one job for each combination of the axes' values, the last axis running fastest.
+
+        The arguments and errors are those of `map`.
+        """
+        return self._plan_all(spec, planning.rows_of_grid(axes), key, allow_empty)
+
+    def rows(self, spec: JobSpec, table: Any, key: str | None = None, *, allow_empty: bool = False) -> list[str]:
+        """Plan one job for each row of a list of dicts, a pandas DataFrame or an astropy Table.
+
+        The other arguments and errors are those of `map`.
+        """
+        return self._plan_all(spec, planning.rows_of_table(table), key, allow_empty)
+
+    def replicas(self, spec: JobSpec, n: int) -> list[str]:
+        """Plan *n* jobs that differ in their environment alone: `REPLICA_ID` from 1 to n, and `REPLICA_COUNT`.
+
+        `{replica}` and `{replicas}` are the same two numbers in the spec's templates.
+
+        Raises:
+            PlanError: *n* is not a positive whole number.
+        """
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise PlanError(f"replicas(n={n!r}): n is a whole number of at least 1")
+        counted = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
+        rows = [{"replica": number, "replicas": n} for number in range(1, n + 1)]
+        return self._plan(counted, rows, "replica-{replica}")
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Take jobs out of the plan that were never launched.
+
+        Raises:
+            PlanError: One was launched: cancel it instead.
+        """
+        chosen = [self._known(key) for key in ([keys] if isinstance(keys, str) else keys)]
+        launched = [job.key for job in chosen if job.attempts or job.state is not JobState.PLANNED]
+        if launched:
+            raise PlanError(f"{launched[0]!r} was launched, so it stays in the batch; cancel() stops it")
+        runner = self._driver()
+        for job in chosen:
+            runner.roster.forget(job)
+        self._ledger.drop(job.key for job in chosen)
+
+    def _plan_all(self, spec: JobSpec, rows: list[planning.Row], key: str | None, allow_empty: bool) -> list[str]:
+        if not rows and not allow_empty:
+            raise PlanError("there is nothing to do: the columns are empty. If that may be, say allow_empty=True")
+        return self._plan(spec, rows, key)
+
+    def _plan(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> list[str]:
+        """Hold the wanted jobs against the known ones; nothing is written unless all of them fit."""
+        known = {job.key.lower(): job for job in self._ledger.jobs.values()}
+        free = itertools.count(max((job.index for job in known.values()), default=-1) + 1)
+        fresh: list[JobRecord] = []
+        changes: list[Event] = []
+        keys: list[str] = []
+
+        def place(key: str) -> int:
+            old = known.get(key.lower())
+            return next(free) if old is None else old.index
+
+        for wanted in planning.records(spec, rows, key=key, place=place):
+            old = known.get(wanted.key.lower())
+            if old is None:
+                fresh.append(wanted)
+            elif planning.changed_identity(old, wanted) is not None:
+                fresh.append(planning.replaced(old, wanted))
+            elif old.spec != wanted.spec:
+                changes.append(Respecified(key=old.key, at=self._clock.now(), spec=spec, resources=resources_of(spec)))
+            keys.append(wanted.key if old is None else old.key)
+        if fresh or changes:
+            runner = self._driver()
+            before = {job.key: self._ledger.jobs.get(job.key) for job in fresh}
+            self._ledger.plan(fresh)
+            for job in fresh:
+                runner.roster.update(before[job.key], job)
+            runner.remember(changes)
+        self._asked.update(keys)
+        self._new.update(job.key for job in fresh)
+        return keys
+
+    # -- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The batch's name."""
+        return self._ledger.identity.name
+
+    @property
+    def home(self) -> Path:
+        """The directory that holds its ledger, logs and receipts."""
+        return self._home.path
+
+    def __len__(self) -> int:
+        return len(self._ledger.jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return (self._handle(job) for job in list(self._ledger.jobs.values()))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._ledger.jobs
+
+    def __getitem__(self, key: str) -> Job:
+        return self._handle(self._known(key))
+
+    @property
+    def records(self) -> list[JobRecord]:
+        """Every job's record, in plan order."""
+        return list(self._ledger.jobs.values())
+
+    @property
+    def counts(self) -> Mapping[JobState, int]:
+        """How many jobs are in each state; states without jobs are left out."""
+        counted = Counter(job.state for job in self._ledger.jobs.values())
+        return {state: counted[state] for state in JobState if counted[state]}
+
+    @property
+    def failed(self) -> list[Job]:
+        """The jobs that failed for good or were lost, in plan order."""
+        return [job for job in self if job.state in _LOSERS]
+
+    @property
+    def done(self) -> bool:
+        """True once every job is final and every result fetched."""
+        if self._runner is not None:
+            return self._runner.done
+        return all(job.state.final for job in self._ledger.jobs.values())
+
+    def results(self, missing: Any = None) -> dict[str, Any]:
+        """What the collector fetched, by key, in plan order and for every job.
+
+        Args:
+            missing: What stands for jobs that did not succeed, or whose result could not be fetched.
+        """
+        return {key: self._result(job, missing) for key, job in self._ledger.jobs.items()}
+
+    def _result(self, job: JobRecord, missing: Any) -> Any:
+        if job.state is not JobState.SUCCEEDED or not job.collected or job.collect_error is not None:
+            return missing
+        if job.key in self._held or job.result is not None:
+            return self._held.get(job.key, job.result)
+        if self._strategies is None or self._platform is None:
+            return None
+        try:
+            value = self._strategies.collect(job, self._platform)  # None, or more than the ledger keeps
+        except (CollectError, PlatformError, OSError):
+            return missing
+        self._held[job.key] = value
+        return value
+
+    def history(self, key: str | None = None) -> list[Happened]:
+        """What happened to one job, or to all, oldest first, past runs included."""
+        return list(self._ledger.history(key))
+
+    def explain(self) -> str:
+        """What went wrong, by cause: how often, why, and what to do."""
+        return explain.explain_batch(self._ledger.jobs.values())
+
+    def summary(self) -> Report:
+        """The report as things stand."""
+        return Report.of(self.name, self.records, home=self.home, now=self._clock.now())
+
+    def preview(self, n: int = 3) -> str:
+        """The exact commands, images and launch names of the next *n* jobs; nothing is sent."""
+        waiting = [job for job in self._ledger.jobs.values() if job.state in (JobState.PLANNED, JobState.WAITING)]
+        parts = []
+        for job in waiting[:n]:
+            number = len(job.attempts) + 1
+            name = encoding.launch_name(
+                self.name,
+                job.filled.name or job.key,
+                token=self._ledger.identity.token,
+                index=job.index,
+                attempt=number,
+            )
+            parts.append(explain.preview(job, launch_name=name))
+        more = len(waiting) - len(parts)
+        return "\n\n".join(parts) + (f"\n\n… and {more} more" if more > 0 else "")
+
+    def __repr__(self) -> str:
+        counted = ", ".join(f"{count} {state}" for state, count in self.counts.items())
+        return f"<Batch {self.name}: {len(self)} jobs{f' ({counted})' if counted else ''}, {self.home}>"
+
+    def _known(self, key: str) -> JobRecord:
+        try:
+            return self._ledger.jobs[key]
+        except KeyError:
+            raise JobNotFound(f"batch {self.name!r} has no job {key!r}") from None
+
+    def _handle(self, record: JobRecord) -> Job:
+        return Job(record, _FromBatch(self))
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        progress: bool = True,
+        timeout: float | None = None,
+        *,
+        takeover: bool = False,
+        stop_alike: int | None = ALIKE,
+    ) -> Report:
+        """Launch, follow, retry and collect until every job is final.
+
+        Ctrl-C detaches: the jobs run on, and running the script again goes on with them.
+
+        Args:
+            progress: Whether to show how it goes.
+            timeout: Seconds to go on for at most; None for as long as it takes.
+            takeover: Drive the batch even if another driver seems to: for those who know that it is gone.
+            stop_alike: Launch no more once so many jobs failed alike and none succeeded; None never stops.
+
+        Raises:
+            Detached: Ctrl-C was pressed.
+            WaitTimeout: The time is over; its `.report` tells how things stand. Also a `TimeoutError`.
+            BatchPaused: The first jobs all failed alike.
+            BatchBusy: Another driver runs this batch.
+            HomeError: The home cannot be written; nothing that was recorded is lost.
+        """
+        runner = self._driver(takeover=takeover)
+        runner.stop_alike = stop_alike
+        runner.resume()
+        deadline = None if timeout is None else self._clock.ticks() + timeout
+        try:
+            with Progress(self, shown=progress) as shown:
+                shown.say(self._opening())
+                while not runner.done:
+                    wait = runner.step()
+                    shown.update()
+                    if runner.stuck:
+                        raise BatchPaused(f"{runner.paused}. {self._how_on()}", report=self.summary())
+                    if deadline is not None and self._clock.ticks() >= deadline and not runner.done:
+                        raise WaitTimeout(
+                            f"batch {self.name} is not done after {timeout:g} s; its jobs run on. {self._how_on()}",
+                            report=self.summary(),
+                        )
+                    left = wait if deadline is None else min(wait, deadline - self._clock.ticks())
+                    runner.crew.wait(left)
+        except KeyboardInterrupt:
+            raise Detached(f"detached from batch {self.name}: its jobs run on. {self._how_on()}") from None
+        finally:
+            self._stop_driving()
+        return self.summary()
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[Job]:
+        """Run the batch, and yield each job once, when it is final; those that are final already come first.
+
+        Args:
+            timeout: Seconds to go on for at most.
+
+        Raises:
+            WaitTimeout: The time is over; the jobs run on.
+        """
+        runner = self._driver()
+        deadline = None if timeout is None else self._clock.ticks() + timeout
+        told: set[str] = set()
+        ended: list[str] = [key for key, job in self._ledger.jobs.items() if self._settled(job)]
+        watch: Observer = lambda event: ended.append(event.key)  # noqa: E731 (a role that a lambda fits)
+        runner.observers.append(watch)
+        try:
+            while True:
+                for key in ended:
+                    if key not in told and self._settled(self._ledger.jobs[key]):
+                        told.add(key)
+                        yield self[key]
+                ended.clear()
+                if runner.done and len(told) == len(self):
+                    return
+                if deadline is not None and self._clock.ticks() >= deadline:
+                    raise WaitTimeout(f"batch {self.name} is not done after {timeout:g} s; its jobs run on")
+                if runner.stuck:
+                    raise BatchPaused(f"{runner.paused}. {self._how_on()}", report=self.summary())
+                wait = runner.step()
+                if not ended:
+                    runner.crew.wait(wait)
+        finally:
+            runner.observers.remove(watch)
+            self._stop_driving()
+
+    def step(self) -> float:
+        """One turn of the loop, for scripts that hold it themselves: look, retry, launch, collect.
+
+        Returns:
+            Seconds until there is something to do again; sleep so long, or less.
+        """
+        return self._driver().step()
+
+    def observe(self) -> Mapping[JobState, int]:
+        """Look at the platform now, whatever the monitor wished, and return the counts."""
+        runner = self._driver()
+        runner.observe_now()
+        return self.counts
+
+    def launch(self) -> int:
+        """Let the launch strategy pick and send what it picks; how many launches were sent."""
+        return self._driver().launch_now()
+
+    def collect(self, keys: Iterable[str] | None = None) -> dict[str, Any]:
+        """Fetch results, also again: of these jobs, or of all that succeeded and have none. By key.
+
+        Raises:
+            PlanError: A job did not succeed, so it has no result.
+        """
+        runner = self._driver()
+        chosen = (
+            [self._known(key) for key in keys]
+            if keys is not None
+            else [job for job in self._ledger.jobs.values() if job.state is JobState.SUCCEEDED and not job.collected]
+        )
+        for job in chosen:
+            if job.state is not JobState.SUCCEEDED:
+                raise PlanError(f"job {job.key!r} is {job.state}, so it has no result")
+        runner.collect_now(chosen)
+        return {job.key: self._result(self._ledger.jobs[job.key], None) for job in chosen}
+
+    @staticmethod
+    def _settled(job: JobRecord) -> bool:
+        return job.state.final and (job.collected or job.state is not JobState.SUCCEEDED)
+
+    def _how_on(self) -> str:
+        return f"Run the same script again to go on; canfar_batch.open({self.name!r}) reads the batch meanwhile."
+
+    def _opening(self) -> str:
+        """What to say at the start: where the batch lives, what is known and new, and what cannot be promised here."""
+        known, new = len(self) - len(self._new), len(self._new)
+        unasked = len(set(self._ledger.jobs) - self._asked) if self._asked else 0
+        lines = [f"batch {self.name} in {self.home}: {known} jobs known, {new} new"]
+        if unasked:
+            lines[0] += f", {unasked} no longer asked for (they stay)"
+        if not self._shared:
+            lines.append(
+                "Containers do not see this directory, so receipts come back in logs alone: do not stay away longer "
+                "than an hour after a job's end, or it counts as lost unseen."
+            )
+        if len(self) > MANY and self._ledger.identity.platform != "local":
+            lines.append("CANFAR asks for word to support@canfar.net before batches as large as this.")
+        return "\n".join(lines)
+
+    def _driver(self, *, takeover: bool = False) -> Runner:
+        """The engine, with the lease held; made when it is first needed."""
+        if self._platform is None or self._strategies is None:
+            raise HomeError(f"batch {self.name} is open for reading; Session.batch({self.name!r}) opens it to be run")
+        if not self._ledger.driving:
+            self._ledger.acquire(takeover=takeover)
+            self._runner = None
+        if self._runner is None:
+            self._runner = Runner(
+                platform=self._platform,
+                ledger=self._ledger,
+                around=Surroundings(
+                    batch=self.name,
+                    token=self._ledger.identity.token,
+                    home=self._home,
+                    workdir=Path.cwd(),
+                    shared=self._shared,
+                ),
+                launch=self._strategies.launch,
+                monitor=self._strategies.monitor,
+                retry=self._strategies.retry,
+                collect=self._strategies.collect,
+                clock=self._clock,
+                crew=self._crew or Workers(),
+                settle=self._settle,
+                observers=self._observers,
+                results=self._held,
+            )
+        return self._runner
+
+    def _stop_driving(self) -> None:
+        """Give the lease back. What threads hear from now on is settled by the next driver."""
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        runner.crew.close()
+        if self._ledger.driving:
+            self._ledger.release(runner.looked)
+
+    def _refresh(self) -> None:
+        if self._runner is not None:
+            self._runner.step()
+        elif not self._ledger.driving:
+            self._ledger.reload()
+
+    def _wait(self, seconds: float) -> None:
+        if self._runner is not None:
+            self._runner.crew.wait(seconds)
+        else:
+            time.sleep(seconds)
+
+    # -- acting ---------------------------------------------------------------------------------------------------
+
+    def preflight(self, trial: bool = False) -> Preflight:
+        """Look for what would go wrong, before anything is launched: image, resources, credential, files.
+
+        Args:
+            trial: Also run the first job, alone, and raise if it fails.
+
+        Raises:
+            SpecError: The platform does not offer what a job asks for.
+            JobFailed: The trial job failed.
+        """
+        if self._platform is None:
+            raise HomeError(f"batch {self.name} is open for reading; Session.batch({self.name!r}) connects it")
+        found = inspect(self.records, self._platform, shared=self._shared, now=self._clock.now())
+        for warning in found.warnings:
+            log.warning("%s: %s", self.name, warning)
+        if trial:
+            self._trial()
+        return found
+
+    def _trial(self) -> None:
+        first = next((job for job in self._ledger.jobs.values() if job.state is JobState.PLANNED), None)
+        if first is None:
+            return
+        runner = self._driver()
+        usual, runner.launch = runner.launch, _only(first.key)
+        try:
+            while not self._settled(self._ledger.jobs[first.key]):
+                runner.crew.wait(runner.step())
+        finally:
+            runner.launch = usual
+        self[first.key].raise_if_failed()
+
+    def retry_failed(self, keys: Iterable[str] | None = None, cause: str | None = None, **changes: Any) -> list[str]:
+        """Open jobs again that failed or were lost; `run()` then launches them. Their keys.
+
+        Args:
+            keys: Only these; cancelled jobs are opened again only if named here.
+            cause: Only those with this cause, as the report words it (`"out of memory"`) or by class (`"OutOfMemory"`).
+            changes: New values for `cores`, `ram`, `gpus`, `timeout`, `pending_timeout` or `name`.
+
+        Raises:
+            SpecError: A change is no such value, or of what makes the job the one it is.
+        """
+        fixed = sorted(set(changes) - _CHANGEABLE)
+        if fixed:
+            raise SpecError(
+                f"{fixed[0]} is part of what the job is and cannot be changed; {', '.join(sorted(_CHANGEABLE))} can"
+            )
+        if keys is None:
+            chosen = [job for job in self._ledger.jobs.values() if job.state in _LOSERS]
+        else:
+            chosen = [self._known(key) for key in ([keys] if isinstance(keys, str) else keys)]
+            chosen = [job for job in chosen if job.state in (*_LOSERS, JobState.CANCELLED)]
+        if cause is not None:
+            chosen = [
+                job for job in chosen if job.failure is not None and cause in (job.failure.cause, job.failure.kind)
+            ]
+        now, events = self._clock.now(), list[Event]()
+        for job in chosen:
+            events.append(Reopened(key=job.key, at=now))
+            if changes:
+                spec = attrs.evolve(job.spec, **changes)
+                events.append(Respecified(key=job.key, at=now, spec=spec, resources=resources_of(spec)))
+        if events:
+            self._driver().remember(events)
+        return [job.key for job in chosen]
+
+    def cancel(
+        self, keys: Iterable[str] | None = None, *, wait: bool = True, timeout: float | None = None
+    ) -> list[str]:
+        """Stop these jobs, or all; what is not launched will not be. The keys of those that were not final.
+
+        The wish is recorded first, so that it is carried out even if this process dies. Where another process drives
+        the batch, that one carries it out.
+
+        Args:
+            keys: Which; None for all.
+            wait: Whether to wait until the platform no longer shows them.
+            timeout: Seconds to wait at most.
+
+        Raises:
+            WaitTimeout: The platform still shows one after *timeout* seconds; it is still being stopped.
+        """
+        named = None if keys is None else [keys] if isinstance(keys, str) else list(keys)
+        chosen = [job.key for job in (self._ledger.jobs.values() if named is None else map(self._known, named))]
+        chosen = [key for key in chosen if not self._ledger.jobs[key].state.final]
+        self._ledger.ask("cancel", named)
+        try:
+            runner = self._driver() if self._platform is not None else None
+        except BatchBusy:
+            runner = None
+        if runner is None:
+            log.info("%s: the process that drives the batch will stop %d jobs", self.name, len(chosen))
+            return chosen
+        deadline = None if timeout is None else self._clock.ticks() + timeout
+        pause = runner.step()
+        while wait and any(not self._ledger.jobs[key].state.final for key in chosen):
+            if deadline is not None and self._clock.ticks() >= deadline:
+                raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {timeout:g} s")
+            runner.crew.wait(pause)
+            pause = runner.step()
+        return chosen
+
+
+_CHANGEABLE = frozenset({"cores", "ram", "gpus", "timeout", "pending_timeout", "name"})
+
+
+def _only(key: str) -> LaunchStrategy:
+    def pick(view: BatchView) -> list[Load]:
+        return [Load(job) for job in view.ready() if job.key == key]
+
+    return pick
+
+
+@attrs.frozen
+class _FromBatch:
+    """The news of a batch's job: from its ledger and its home, and from the platform while it runs."""
+
+    batch: Batch
+
+    @property
+    def platform(self) -> Platform | None:
+        """The batch's platform, where it is connected."""
+        return self.batch._platform
+
+    def refresh(self, record: JobRecord) -> JobRecord:
+        """A turn of the loop where this process drives the batch; else what the ledger says by now."""
+        self.batch._refresh()
+        return self.batch._known(record.key)
+
+    def log(self, record: JobRecord) -> bytes:
+        """The saved log, else the platform's; nothing where there is neither."""
+        attempt = record.attempt
+        if attempt is None:
+            return b""
+        if attempt.log is not None and attempt.log.exists():
+            return attempt.log.read_bytes()
+        if self.platform is None or attempt.id is None:
+            return b""
+        return own_output(self.platform.logs(attempt.id), attempt.launch_name)
+
+    def events(self, record: JobRecord) -> str:
+        """The saved events, else the platform's."""
+        attempt = record.attempt
+        if attempt is None:
+            return ""
+        saved = self.batch._home.events(record.key, attempt.number)
+        if saved.exists():
+            return saved.read_text()
+        if self.platform is None or attempt.id is None or attempt.over:
+            return ""
+        return self.platform.events(attempt.id)
+
+    def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
+        """Let the batch stop the job."""
+        self.batch.cancel([record.key], timeout=timeout)
+        return self.batch._known(record.key)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, but not beyond the moment at which a thread brings something."""
+        self.batch._wait(seconds)
+
+
+def open(name: str, home: str | os.PathLike[str] | None = None) -> Batch:  # noqa: A001 (read as canfar_batch.open)
+    """The batch *name*, to be read: offline, while another process drives it, or long after.
+
+    Args:
+        name: The batch's name.
+        home: The directory that holds its own; by default `CANFAR_BATCH_HOME`, else `batches` in the working directory.
+
+    Raises:
+        UnknownBatch: There is none.
+    """
+    return Batch.open(name, home)

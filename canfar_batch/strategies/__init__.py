@@ -1,0 +1,25 @@
+"""Ready-made parts: plain callables that play the roles of `canfar_batch.protocols`. Write your own beside them."""
+
+from canfar_batch.strategies.collect import Files, Json, Logs, Serial, Several, as_collector
+from canfar_batch.strategies.launch import Adaptive, AtOnce, Chunks, Throttle, Window
+from canfar_batch.strategies.monitor import Listing, OneByOne
+from canfar_batch.strategies.retry import ANY, Retry, never
+
+__all__ = [
+    "ANY",
+    "Adaptive",
+    "AtOnce",
+    "Chunks",
+    "Files",
+    "Json",
+    "Listing",
+    "Logs",
+    "OneByOne",
+    "Retry",
+    "Serial",
+    "Several",
+    "Throttle",
+    "Window",
+    "as_collector",
+    "never",
+]

@@ -1,0 +1,152 @@
+"""Ways to fetch what a job made. A collector is any callable that takes the job and the platform."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from canfar_batch.errors import CollectError
+from canfar_batch.protocols import Platform, ResultCollector
+from canfar_batch.records import JobRecord
+from canfar_batch.spec import literal_path
+
+
+@attrs.frozen
+class Logs:
+    """The result is the path of the saved log."""
+
+    def __call__(self, job: JobRecord, platform: Platform) -> Path:
+        """The newest attempt's log."""
+        attempt = job.attempt
+        if attempt is None or attempt.log is None:
+            raise CollectError(f"no log of job {job.key} was saved")
+        return attempt.log
+
+
+@attrs.frozen(init=False)
+class Files:
+    """The result is the path of the job's output file, or the list of them where there are several.
+
+    Nothing is copied: a file on shared storage is already where it should be. Files that this machine sees are checked;
+    for those that only the container saw, its receipt vouches.
+    """
+
+    patterns: tuple[str, ...]  #: relative to the job's working directory; without any, the spec's outputs
+
+    def __init__(self, *patterns: str) -> None:
+        self.__attrs_init__(patterns)
+
+    def __call__(self, job: JobRecord, platform: Platform) -> Path | list[Path]:
+        """The files.
+
+        Raises:
+            CollectError: One is not there.
+        """
+        patterns = self.patterns or job.filled.outputs
+        if not patterns:
+            raise CollectError(f"job {job.key} declares no outputs: name them in JobSpec(outputs=…) or Files(…)")
+        found = [path for pattern in patterns for path in _files(job, pattern)]
+        single = len(patterns) == 1 and literal_path(patterns[0]) is not None
+        return found[0] if single else found
+
+
+@attrs.frozen
+class Json:
+    """The result is the value in the job's JSON file, or, for jobs without declared outputs, in its log's last line.
+
+    The file is *pattern*, or the first declared output that ends in `.json`, or the only one.
+    """
+
+    pattern: str | None = None
+
+    def __call__(self, job: JobRecord, platform: Platform) -> Any:
+        """The parsed value.
+
+        Raises:
+            CollectError: There is no such file or line, or what it holds is no JSON.
+        """
+        pattern = self.pattern or self._declared(job)
+        if pattern is None:
+            text, where = _last_line(job, platform), "the last line of its log"
+        else:
+            path = _files(job, pattern)[0]
+            text, where = _read(path), str(path)
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise CollectError(f"{where} of job {job.key} is no JSON: {error}") from error
+
+    @staticmethod
+    def _declared(job: JobRecord) -> str | None:
+        outputs = job.filled.outputs
+        return next((output for output in outputs if output.endswith(".json")), outputs[0] if outputs else None)
+
+
+@attrs.frozen
+class Several:
+    """The result is a dict, each value fetched by the collector of that name."""
+
+    parts: Mapping[str, ResultCollector] = attrs.field(hash=False)
+
+    def __call__(self, job: JobRecord, platform: Platform) -> dict[str, object]:
+        """Every part's result."""
+        return {name: collect(job, platform) for name, collect in self.parts.items()}
+
+
+@attrs.frozen
+class Serial:
+    """A collector that is called in the thread that drives the batch, one job at a time; the loop waits for it."""
+
+    collect: ResultCollector
+    serial: bool = attrs.field(default=True, init=False)
+
+    def __call__(self, job: JobRecord, platform: Platform) -> object:
+        """What the collector inside returns."""
+        return self.collect(job, platform)
+
+
+def as_collector(
+    collect: ResultCollector | Mapping[str, ResultCollector] | Callable[[JobRecord], object],
+) -> ResultCollector:
+    """*collect*, or the `Several` that a dict of collectors stands for."""
+    return Several(collect) if isinstance(collect, Mapping) else collect  # type: ignore[return-value]
+
+
+def _files(job: JobRecord, pattern: str) -> list[Path]:
+    """The files that *pattern* stands for, as this machine sees them, else as the receipt names them."""
+    directory = Path(job.filled.workdir) if job.filled.workdir else Path.cwd()
+    here = sorted(glob.glob(pattern, root_dir=directory))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    if here:
+        return [directory / path for path in here]
+    receipt = job.attempt.receipt if job.attempt else None
+    vouched = receipt.outputs if receipt else {}
+    plain = literal_path(pattern)
+    named = [Path(path) for path in vouched if path == plain or (plain is None and Path(path).match(pattern))]
+    if named:
+        return named
+    raise CollectError(f"job {job.key} left no {plain or pattern} below {directory}, and its receipt names none")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise CollectError(
+            f"{path} cannot be read from here ({error.strerror}); where only the containers see it, let the job print "
+            "the JSON as its last line, declare no outputs, and Json() takes it from the log"
+        ) from error
+
+
+def _last_line(job: JobRecord, platform: Platform) -> str:
+    lines = _read(Logs()(job, platform)).strip().splitlines()
+    if not lines:
+        raise CollectError(f"job {job.key} printed nothing")
+    return lines[-1]
+
+
+_fits: tuple[ResultCollector, ...] = (Logs(), Files(), Json(), Several({}), Serial(Logs()))

@@ -1,0 +1,81 @@
+"""Ways to look at the platform. They bring facts, never verdicts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import attrs
+
+from canfar_batch.errors import JobNotFound
+from canfar_batch.protocols import BatchView, MonitorStrategy, Platform, Sighting
+from canfar_batch.records import ContainerInfo
+
+
+def _pair(value: tuple[float, float]) -> tuple[float, float]:
+    fast, slow = value
+    return float(fast), float(slow)
+
+
+def _two_waits(_: object, attribute: attrs.Attribute[tuple[float, float]], value: tuple[float, float]) -> None:
+    fast, slow = value
+    if not 0 < fast <= slow:
+        raise ValueError(f"{attribute.name}={value!r}: two positive numbers of seconds, the shorter first")
+
+
+@attrs.frozen
+class Listing:
+    """One question for all jobs, however many: often while things happen, more rarely when all is quiet.
+
+    A tenth of the time for which nothing happened is waited, within the two bounds.
+    """
+
+    every: tuple[float, float] = attrs.field(default=(5.0, 60.0), converter=_pair, validator=_two_waits)  #: seconds
+
+    def __call__(self, platform: Platform, view: BatchView) -> Sighting:
+        """All of the user's headless containers."""
+        seen = {info.id: info for info in platform.containers()}
+        return Sighting(seen=seen, at=view.now, wait=self._wait(view))
+
+    def _wait(self, view: BatchView) -> float:
+        fast, slow = self.every
+        news = [times[-1] for times in (view.launches, view.finishes) if times]
+        quiet = (view.now - max(news)).total_seconds() if news else 0.0
+        return min(slow, max(fast, quiet / 10)) * _jitter()
+
+
+@attrs.frozen
+class OneByOne:
+    """One question for each job, for platforms whose list cannot be trusted: a hundred jobs, a hundred questions.
+
+    The list is asked for only while a launch is in doubt, for its name is then all that is known of it.
+    """
+
+    every: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))  #: seconds
+
+    def __call__(self, platform: Platform, view: BatchView) -> Sighting:
+        """Each active job's container."""
+        jobs = list(view.active())
+        seen: dict[str, ContainerInfo | None] = {}
+        doubt = any(job.id is None for job in jobs)
+        if doubt:
+            seen.update((info.id, info) for info in platform.containers())
+        for job in jobs:
+            if job.id is not None:
+                seen[job.id] = _one(platform, job.id)
+        return Sighting(seen=seen, at=view.now, wait=self.every * _jitter(), complete=doubt)
+
+
+def _one(platform: Platform, id: str) -> ContainerInfo | None:
+    try:
+        return platform.container(id)
+    except JobNotFound:
+        return None
+
+
+def _jitter() -> float:
+    """So that many drivers that began together do not go on asking together."""
+    return random.uniform(0.9, 1.1)  # noqa: S311 (no secret)
+
+
+_fits: Sequence[MonitorStrategy] = (Listing(), OneByOne())

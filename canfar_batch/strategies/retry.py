@@ -1,0 +1,105 @@
+"""What deserves another attempt. Policies are pure: they look at the job and its failure, and at nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterable, Mapping
+
+import attrs
+
+from canfar_batch.failures import ExitCode, Failure, Killed, LaunchRefused, OutOfMemory
+from canfar_batch.protocols import Again, RetryPolicy, Stop
+from canfar_batch.records import JobRecord, Resources
+
+SLOWEST = 600.0  #: seconds between two attempts at most
+
+
+class _Any:
+    """Holds everything."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return "ANY"
+
+
+ANY: Container[int] = _Any()  #: every exit code
+
+
+def _codes(codes: int | Container[int] | Iterable[int]) -> Container[int]:
+    if isinstance(codes, int):
+        return frozenset({codes})
+    return codes if isinstance(codes, _Any) else frozenset(codes)  # type: ignore[arg-type]  # an iterable, then
+
+
+def _kinds(kinds: type[Failure] | Iterable[type[Failure]]) -> frozenset[type[Failure]]:
+    return frozenset({kinds}) if isinstance(kinds, type) else frozenset(kinds)
+
+
+@attrs.frozen
+class Retry:
+    """Launch a failed job again, if its failure may well not happen again.
+
+    By default that is what the platform is to blame for: jobs that were lost, evicted, stuck, or whose image could not
+    be fetched. The job's own exit code, a kill, and what nobody can explain are retried only if you ask.
+
+    A launch that never came to be (no answer, and not in the platform's list) is tried three times more, and once more
+    where the platform's answer says that the same would happen again.
+    """
+
+    again: int = attrs.field(default=2, validator=attrs.validators.ge(0))  #: more attempts for each class of failure
+    exit_codes: Container[int] = attrs.field(default=(), converter=_codes, kw_only=True)  #: to retry as well, or `ANY`
+    classes: frozenset[type[Failure]] = attrs.field(default=(), converter=_kinds, kw_only=True)  #: to retry as well
+    budgets: Mapping[type[Failure], int] = attrs.field(factory=dict, kw_only=True, hash=False)  #: instead of `again`
+    grow_ram: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.gt(1)), kw_only=True
+    )  #: retry what ran out of memory with so many times more
+    max_ram: int | None = attrs.field(default=None, kw_only=True)  #: GiB; memory grows no further
+    at_most: int = attrs.field(default=5, validator=attrs.validators.gt(0), kw_only=True)  #: attempts in all
+    pause: float = attrs.field(default=10.0, validator=attrs.validators.ge(0), kw_only=True)  #: s; doubles each time
+
+    def __call__(self, job: JobRecord, failure: Failure) -> Again | Stop:
+        """Another attempt while this class of failure has some left, and the job as a whole."""
+        counted = job.attempts[job.forgiven :]
+        budget = self._budget(failure)
+        if budget == 0:
+            return Stop(f"{failure.cause} is not retried")
+        alike = sum(type(attempt.failure) is type(failure) for attempt in counted)
+        if alike > budget:
+            return Stop(f"{failure.cause}: {budget} more attempts were made")
+        if len(counted) >= self.at_most:
+            return Stop(f"{len(counted)} attempts were made in all")
+        resources = self._more(job, failure) if self.grow_ram is not None else None
+        if self.grow_ram is not None and resources is None and isinstance(failure, (OutOfMemory, Killed)):
+            return Stop(f"{failure.cause}, and it already asked for max_ram={self.max_ram} GiB")
+        return Again(after=min(SLOWEST, self.pause * 2 ** (alike - 1)), resources=resources)
+
+    def _budget(self, failure: Failure) -> int:
+        kind = type(failure)
+        if kind in self.budgets:
+            return self.budgets[kind]
+        if isinstance(failure, LaunchRefused):
+            return 3 if failure.again else int(failure.inferred)
+        asked = kind in self.classes or (isinstance(failure, ExitCode) and failure.code in self.exit_codes)
+        grows = self.grow_ram is not None and kind in (OutOfMemory, Killed)
+        return self.again if failure.platform or asked or grows else 0
+
+    def _more(self, job: JobRecord, failure: Failure) -> Resources | None:
+        """More memory than the last attempt had; None where there is no more to ask for. The runner rounds it up."""
+        if not isinstance(failure, (OutOfMemory, Killed)) or self.grow_ram is None:
+            return None
+        attempt = job.attempts[-1]
+        had = attempt.resources.ram or (attempt.receipt and attempt.receipt.ram_limit) or 4
+        wanted = math.ceil(had * self.grow_ram)
+        if self.max_ram is not None:
+            wanted = min(wanted, self.max_ram)
+        return attrs.evolve(attempt.resources, ram=wanted) if wanted > had else None
+
+
+def never(job: JobRecord, failure: Failure) -> Stop:
+    """No job is launched twice, whatever happened to it."""
+    return Stop("retry=never")
+
+
+_fits: tuple[RetryPolicy, RetryPolicy] = (Retry(), never)
