@@ -56,7 +56,7 @@ class _Places:
 
     def certificate(self, path: str | os.PathLike[str], mend: str) -> Certificate:
         text = os.fspath(path)
-        full = self.home / text[2:] if text.startswith("~/") else Path(text).expanduser()
+        full = self.home / text[2:] if text.startswith("~/") else Path(text).absolute()
         return Certificate(full, mend=mend, home=self.home, now=self.now)
 
 

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from canfar_batch.errors import AddressError, JobNotFound
-from canfar_batch.protocols import Platform
 from canfar_batch.records import ContainerInfo, Image, LaunchRequest, Limits
 from canfar_batch.rest import wire
 from canfar_batch.rest.credentials import Provider, when
@@ -228,7 +227,3 @@ def _version() -> str:
         return metadata.version("canfar_batch")
     except metadata.PackageNotFoundError:  # run from a checkout
         return "0"
-
-
-def _fills_the_role(platform: RestPlatform) -> Platform:
-    return platform

@@ -164,10 +164,11 @@ class Server:
                 return
             conn.settimeout(30)
             if self.tls:
-                plain, conn = conn, self.tls.wrap_socket(conn, server_side=True)
+                plain, conn = conn, self.tls.wrap_socket(conn, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
                     self._open.discard(plain)
                     self._open.add(conn)
+                self._shake_hands(conn)
             while not self.stopped.is_set() and self._answer(conn, number):
                 pass
         except (OSError, EOFError):
@@ -176,6 +177,16 @@ class Server:
             with self._lock:
                 self._open.discard(conn)
             conn.close()
+
+    def _shake_hands(self, conn):
+        try:
+            conn.do_handshake()
+        except ssl.SSLError:
+            # to close over unread bytes would reset the connection, and the alert might be lost
+            socket.socket.shutdown(conn, socket.SHUT_WR)
+            while socket.socket.recv(conn, 65536):
+                pass
+            raise
 
     def _answer(self, conn, number):
         request = self._read(conn)

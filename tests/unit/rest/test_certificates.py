@@ -80,6 +80,7 @@ def test_a_certificate_cut_short_is_a_value_error(keep):
 @pytest.mark.parametrize(
     "pem",
     [b"", b"hello", b"-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----", certificate(utc(2040, 1, 1))[:99]],
+    ids=["empty", "words", "junk", "cut"],
 )
 def test_a_file_without_a_certificate_says_so(pem):
     with pytest.raises(ValueError, match=r"it holds no certificate|its certificate"):

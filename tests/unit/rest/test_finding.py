@@ -250,6 +250,7 @@ def test_an_expired_certificate_names_the_command_and_the_time(look, put):
     [(b"", "no private key"), (b"hello", "no private key"),
      (pem().partition(b"-----BEGIN PRIVATE")[0], "no private key"),
      (pem().partition(b"-----END CERTIFICATE-----\n")[2], "no certificate")],
+    ids=["empty", "words", "no key", "no certificate"],
 )  # fmt: skip
 def test_a_file_that_is_no_certificate_says_why(content, why, look, put):
     path = put("x.pem", content)
