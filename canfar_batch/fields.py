@@ -99,8 +99,9 @@ class Field:
         self._refuse_unfit(value, whole=True)
         if self.conversion:
             value = _CONVERSIONS[self.conversion](value)
-        elif not self.format and isinstance(value, os.PathLike):
-            value = os.fspath(value)
+        elif not self.format:
+            # not format(): numpy's shows a float32 with the digits of a float64
+            return os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
         try:
             return format(value, self.format)
         except (TypeError, ValueError) as error:
@@ -317,6 +318,10 @@ def _plain(value: Any, name: object) -> Any:
         return {str(key): _plain(item, name) for key, item in value.items()}
     if _missing(value):
         return None
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return str(value)
     if (unit := getattr(value, "unit", None)) is not None and hasattr(value, "value"):
         return f"{_plain(value.value, name)} {unit}"
     if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
@@ -331,8 +336,6 @@ def _plain(value: Any, name: object) -> Any:
 def _plain_scalar(value: Any, name: object) -> Any:
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
-    if isinstance(value, (dt.date, dt.time)):
-        return value.isoformat()
     if isinstance(value, (decimal.Decimal, fractions.Fraction)):
         return str(value)
     if isinstance(value, numbers.Integral):

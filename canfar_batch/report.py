@@ -420,8 +420,15 @@ def _use(use: Use) -> str:
     if use.ran_out:
         found.append(f"{use.ran_out:,} ran out of memory")
     hint = f" ({use.suggestion})" if use.suggestion else ""
-    asked = f"{explain.cores(use.asked)}, {explain.memory(use.asked)} asked"
-    return f"{asked}: {', '.join(found)}{hint}" if found else ""
+    return f"{_asked(use.asked)} asked: {', '.join(found)}{hint}" if found else ""
+
+
+def _asked(asked: Resources) -> str:
+    if asked == Resources():
+        return "nothing"
+    cores = "default cores" if asked.cores is None else _count(asked.cores, "core")
+    ram = "default memory" if asked.ram is None else f"{asked.ram} GiB"
+    return f"{cores}, {ram}" + (f", {_count(asked.gpus, 'GPU')}" if asked.gpus else "")
 
 
 def _gib(amount: float) -> str:

@@ -204,6 +204,8 @@ class Runner:
 
     def wait(self) -> float:
         """Seconds until the next step has something to do; less where a thread brings something."""
+        if self.done or self.stuck:
+            return 0.0
         now, moments = self.clock.ticks(), [self.clock.ticks() + 60.0]
         if self._to_see() and not self._looking:
             moments.append(self._next_look)
