@@ -198,7 +198,7 @@ class Receipt:
             started_at=moment("started_at"),
             finished_at=moment("finished_at"),
             cpu_seconds=fields.get("cpu_seconds"),
-            peak_ram=gib("peak_bytes"),
+            peak_ram=gib("peak_bytes") or None,  # nothing runs in no memory: a 0 was not measured
             ram_limit=gib("limit_bytes"),
             oom_kills=fields.get("oom_kills"),
             timed_out=bool(fields.get("timed_out")),

@@ -1,6 +1,6 @@
 """One job from end to end, over the REST layer and the local platform: what its user sees."""
 
-import datetime
+import datetime as dt
 import json
 import sys
 import threading
@@ -13,7 +13,7 @@ from canfar_batch import JobState, errors, failures
 from canfar_batch.local.faults import after, answer, cut_short, drop, login_page, rewrite
 
 IMAGE = "skaha/astroml:latest"
-UTC = datetime.timezone.utc
+UTC = dt.timezone.utc
 
 
 @pytest.fixture
@@ -50,8 +50,9 @@ def until(job, *states):
 
 
 def test_a_job_that_succeeds_tells_its_exit_code_its_memory_and_its_times(run):
-    before = datetime.datetime.now(UTC)
-    job = run("python -c 'print(6 * 7)'", cores=1, ram=2)
+    before = dt.dt.now(UTC)
+    measured = "[ $(cat $CANFAR_BATCH_CGROUP/memory.peak) -gt 0 ]"
+    job = run(["sh", "-c", f"echo 42; until {measured}; do sleep 0.02; done"], cores=1, ram=2)
     assert job.state is JobState.SUCCEEDED
     assert job.exit_code == 0
     assert job.failure is None
@@ -59,8 +60,8 @@ def test_a_job_that_succeeds_tells_its_exit_code_its_memory_and_its_times(run):
     assert job.cpu_seconds >= 0
     assert job.logs() == "42\n"
     assert job.attempt == 1
-    assert job.started_at.utcoffset() == datetime.timedelta(0)
-    assert before - datetime.timedelta(seconds=1) <= job.started_at <= job.finished_at
+    assert job.started_at.utcoffset() == dt.timedelta(0)
+    assert before - dt.timedelta(seconds=1) <= job.started_at <= job.finished_at
     assert job.raise_if_failed() is job
     assert repr(job) == f"<Job {job.key} succeeded, exit code 0, id={job.id}>"
 
@@ -350,7 +351,7 @@ def test_a_support_report_has_all_that_is_asked_for_and_no_secret(platform, sess
     assert [text for text in secrets if text in report] == []
 
 
-# -- a create is sent once ----------------------------------------------------------------------------------------------
+# -- a create is sent once --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
