@@ -60,7 +60,7 @@ class Payload:
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 #: What YAML readers take for a boolean or a number on the way.
-_RETYPED = re.compile(r"[yYnN]|[-+]?0[oO].*|[-+]?0[XB].*|[-+.]?[0-9].*_.*|[-+][0_].*")
+_RETYPED = re.compile(r"[yYnN]|[-+]?0[oO].*|[-+]?0[XB].*|[-+.]*[0-9].*_.*|[-+][0_].*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RENAMED = re.compile(r"yes|no|on|off|true|false|null|y|n", re.IGNORECASE)  #: names that YAML gives another type
 _SERVERS_OWN = frozenset({"skaha_hostname", "skaha_username", "skaha_sessionid", "HOME", "PWD", "OMP_NUM_THREADS"})
