@@ -50,7 +50,7 @@ def until(job, *states):
 
 
 def test_a_job_that_succeeds_tells_its_exit_code_its_memory_and_its_times(run):
-    before = dt.dt.now(UTC)
+    before = dt.datetime.now(UTC)
     measured = "[ $(cat $CANFAR_BATCH_CGROUP/memory.peak) -gt 0 ]"
     job = run(["sh", "-c", f"echo 42; until {measured}; do sleep 0.02; done"], cores=1, ram=2)
     assert job.state is JobState.SUCCEEDED
