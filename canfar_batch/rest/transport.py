@@ -184,9 +184,11 @@ class Transport:
 
     def _authorised(self, send: Callable[[Credential], Answer], *, doing: str) -> Answer:
         """The answer to a request with a credential that is accepted; a refused one is renewed once."""
-        credential = self._provider.current()
+        credential: Credential | None = self._provider.current()
         refusal = ""
-        for _once_more in range(2):
+        for renewable in (True, False):
+            if credential is None:
+                break
             try:
                 answer = send(credential)
                 if not wire.is_unauthorised(answer):
@@ -195,10 +197,8 @@ class Transport:
             except _CertificateRefusedError as error:
                 refusal = str(error)
             log.debug("%s: the credential was refused", doing)
-            fresh = self._renewed(credential, refusal)
-            if fresh is None:
-                break
-            credential = fresh
+            # a renewal may use up a refresh token: none is made that would not be shown
+            credential = self._renewed(credential, refusal) if renewable else None
         raise CredentialRefused(
             f"{origin(self.url)} does not accept the {self._provider.source} ({refusal}). {self._provider.mend}"
         )

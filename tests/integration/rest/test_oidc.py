@@ -154,6 +154,15 @@ def test_a_refused_token_is_renewed_once(servers, tmp_path, login_server):
     assert len(servers[0].requests) == 2
 
 
+def test_a_token_that_is_refused_when_it_is_new_is_not_renewed_again(servers, tmp_path, login_server):
+    save(tmp_path, servers)
+    servers[0].always = reply(401, "Token from untrusted issuer: x")
+    with pytest.raises(errors.CredentialRefused, match="untrusted issuer"):
+        shown_by(tmp_path)
+    assert len(servers[0].requests) == 2
+    assert login_server.count == 1
+
+
 def test_a_token_that_another_program_renewed_is_taken(servers, tmp_path, login_server):
     save(tmp_path, servers)
     with open_platform(env={}, home=tmp_path) as platform:
