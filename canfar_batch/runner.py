@@ -192,8 +192,8 @@ class Runner:
         self._pursue_endings()
         self._decide_all()
         self._send()
-        self._fetch_results()
         self._hear()
+        self._fetch_results()  # last: what was heard just now must not lie until the next step
         return self.wait()
 
     @property
