@@ -10,11 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from canfar_batch import encoding, explain, planning
+from canfar_batch import encoding, explain, planning, tables
 from canfar_batch.attempts import Surroundings, own_output
 from canfar_batch.errors import (
     BatchBusy,
@@ -47,11 +47,15 @@ from canfar_batch.protocols import (
     ResultCollector,
     RetryPolicy,
 )
-from canfar_batch.records import JobRecord, JobState, resources_of
+from canfar_batch.records import JobRecord, JobState, Limits, resources_of
 from canfar_batch.report import Report
 from canfar_batch.runner import ALIKE, Runner
 from canfar_batch.spec import JobSpec
 from canfar_batch.workers import Crew, Workers
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from astropy.table import Table
 
 log = logging.getLogger("canfar_batch")
 
@@ -96,6 +100,7 @@ class Batch:
         self._settle, self._shared = settle, shared
         self._observers = list(observers)
         self._runner: Runner | None = None
+        self._limits: Limits | None = None  # as the platform told the last run
         self._held: dict[str, object] = {}  # results that the ledger cannot keep
         self._asked: set[str] = set()
         self._new: set[str] = set()
@@ -335,7 +340,10 @@ class Batch:
     @property
     def counts(self) -> Mapping[JobState, int]:
         """How many jobs are in each state; states without jobs are left out."""
-        counted = Counter(job.state for job in self._ledger.jobs.values())
+        if self._runner is not None:
+            counted = self._runner.roster.counts
+        else:
+            counted = Counter(job.state for job in self._ledger.jobs.values())
         return {state: counted[state] for state in JobState if counted[state]}
 
     @property
@@ -382,7 +390,27 @@ class Batch:
 
     def summary(self) -> Report:
         """The report as things stand."""
-        return Report.of(self.name, self.records, home=self.home, now=self._clock.now())
+        limits = self._limits if self._runner is None else self._runner.view().limits
+        return Report.of(self.name, self.records, home=self.home, now=self._clock.now(), limits=limits)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One row for each job: key, fields, state, attempt, times, resources, results that are single values.
+
+        `canfar_batch.tables` tells what each column is, and in which unit.
+        """
+        return tables.to_rows(self._ledger.jobs.values())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_rows` as CSV; the path."""
+        return tables.to_csv(self._ledger.jobs.values(), path)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """`to_rows` as a pandas DataFrame; needs the extra `tables`."""
+        return tables.to_dataframe(self._ledger.jobs.values())
+
+    def to_table(self) -> Table:
+        """`to_rows` as an astropy Table with units; needs the extra `tables`."""
+        return tables.to_table(self._ledger.jobs.values())
 
     def preview(self, n: int = 3) -> str:
         """The exact commands, images and launch names of the next *n* jobs; nothing is sent."""
@@ -400,6 +428,9 @@ class Batch:
             parts.append(explain.preview(job, launch_name=name))
         more = len(waiting) - len(parts)
         return "\n\n".join(parts) + (f"\n\n… and {more} more" if more > 0 else "")
+
+    def __str__(self) -> str:
+        return tables.overview(self._ledger.jobs.values())
 
     def __repr__(self) -> str:
         counted = ", ".join(f"{count} {state}" for state, count in self.counts.items())
@@ -449,8 +480,7 @@ class Batch:
             with Progress(self, shown=progress) as shown:
                 shown.say(self._opening())
                 while not runner.done:
-                    wait = runner.step()
-                    shown.update()
+                    wait = min(runner.step(), shown.update())
                     if runner.stuck:
                         raise BatchPaused(f"{runner.paused}. {self._how_on()}", report=self.summary())
                     if deadline is not None and self._clock.ticks() >= deadline and not runner.done:
@@ -595,6 +625,7 @@ class Batch:
         runner, self._runner = self._runner, None
         if runner is None:
             return
+        self._limits = runner.view().limits or self._limits
         runner.crew.close()
         if self._ledger.driving:
             self._ledger.release(runner.looked)
