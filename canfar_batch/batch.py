@@ -27,6 +27,7 @@ from canfar_batch.errors import (
     PlanError,
     PlatformError,
     SpecError,
+    UnknownBatch,
     WaitTimeout,
 )
 from canfar_batch.home import Home, write_file
@@ -155,24 +156,22 @@ class Batch:
         place = Home.of(name, home)
         if address != "local":
             place.refuse_if_fleeting()
-        if place.exists():
+        try:
             ledger = Ledger.open(place, clock=clock, writable=True)
-            if ledger.identity.platform != address:
-                raise LedgerError(
-                    f"batch {name!r} in {place.path} ran on {ledger.identity.platform}, and this session is with "
-                    f"{address}; give the batch another name, or connect to the platform that it ran on"
-                )
-            user = ledger.identity.user
-            if user is not None and platform.user is not None and user != platform.user:
-                raise LedgerError(f"batch {name!r} in {place.path} is run by {user}, and you are {platform.user} here")
-        else:
+        except UnknownBatch:
             token = secrets.token_hex(16)
-            ledger = Ledger.create(
-                place, Identity(name=name, platform=address, user=platform.user, token=token), clock=clock
+            made = Identity(name=name, platform=address, user=platform.user, token=token)
+            ledger = Ledger.create(place, made, clock=clock)
+        if ledger.identity.platform != address:
+            raise LedgerError(
+                f"batch {name!r} in {place.path} ran on {ledger.identity.platform}, and this session is with "
+                f"{address}; give the batch another name, or connect to the platform that it ran on"
             )
-            write_file(place.token, f"{token}\n".encode())
-        if not place.token.exists():
-            write_file(place.token, f"{ledger.identity.token}\n".encode())
+        user = ledger.identity.user
+        if user is not None and platform.user is not None and user != platform.user:
+            raise LedgerError(f"batch {name!r} in {place.path} is run by {user}, and you are {platform.user} here")
+        # the token that is in the ledger, which another process may have made at the same time
+        write_file(place.token, f"{ledger.identity.token}\n".encode())
         log.info("batch %s lives in %s", name, place.path)
         return cls(
             place,

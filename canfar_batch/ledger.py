@@ -114,6 +114,9 @@ class Ledger:
         self._fresh_numbers: dict[JobSpec, int] = {}  # of those that the transaction under way put there
         with _errors(home.ledger):
             self._db = _connect(home.ledger, writable=writable)
+            if not _has_tables(self._db):
+                self._db.close()
+                raise UnknownBatch(f"there is no batch in {home.path}: whoever began to make it was interrupted")
             self._migrate(writable)
             self.identity = self._read_identity()
             self.jobs: dict[str, JobRecord] = {}
@@ -135,7 +138,7 @@ class Ledger:
             db = _connect(home.ledger, writable=True)
             with contextlib.closing(db):
                 db.execute("BEGIN IMMEDIATE")
-                if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                if not _has_tables(db):
                     for statement in filter(str.strip, _TABLES.split(";")):
                         db.execute(statement)
                     rows = {**attrs.asdict(identity), "created": clock.now().isoformat(), "schema": str(SCHEMA)}
@@ -466,6 +469,11 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
         db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30.0, isolation_level=None)
         db.row_factory = sqlite3.Row
     return db
+
+
+def _has_tables(db: sqlite3.Connection) -> bool:
+    """False for the empty file that is there while a ledger is made, and stays if its maker is killed."""
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
 
 
 @contextlib.contextmanager
