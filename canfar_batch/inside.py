@@ -1,0 +1,619 @@
+"""For code that runs in the container: who am I, what is my share, what may I use, and how do I write safely.
+
+```python
+from canfar_batch import inside
+
+inside.configure_logging("logs")
+for number in inside.chunk(range(1000)):
+    ...
+```
+
+Nothing but the standard library is needed, and little of it is loaded before it is used. Where the image has no
+`canfar_batch`, put a copy of this one file beside your script and `import inside`; Python 3.8 is enough.
+Outside a container everything works as for one job alone, so a script can be tried on a laptop first.
+"""
+
+# os.path is loaded anyway, and pathlib is not:
+# ruff: noqa: PTH
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, Dict, NamedTuple, TypeVar  # noqa: UP035 - a base class in Python 3.8
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "Description",
+    "Replica",
+    "Scratch",
+    "atomic_write",
+    "attempt",
+    "batch",
+    "chunk",
+    "configure_logging",
+    "describe",
+    "job_id",
+    "key",
+    "replica",
+    "scratch",
+    "stripe",
+]
+
+T = TypeVar("T")
+
+SCRATCH = "/scratch"  #: the disk that the platform gives to each container, and takes back at its end
+GIB = 1024**3
+
+
+# -- who am I -------------------------------------------------------------------------------------------------------
+
+
+def job_id() -> str | None:
+    """The platform's id for the container, as the portal and `Job.id` show it; None outside one.
+
+    The platform sets `skaha_sessionid`; the name in its guide, `SKAHA_SESSION_ID`, is taken where that is missing.
+
+    ```python
+    from canfar_batch import inside
+
+    print(f"this is job {inside.job_id() or 'unknown'}")
+    ```
+    """
+    return os.environ.get("skaha_sessionid") or os.environ.get("SKAHA_SESSION_ID") or None  # noqa: SIM112
+
+
+def key() -> str | None:
+    """The job's key in its batch, the same for every attempt; None where `canfar_batch` did not launch the container.
+
+    ```python
+    from canfar_batch import inside
+
+    checkpoint = f"checkpoints/{inside.key() or 'by-hand'}.npz"  # a later attempt finds it again
+    ```
+    """
+    return os.environ.get("CANFAR_BATCH_KEY") or None
+
+
+def attempt() -> int:
+    """Which attempt of the job this is, counted from 1. A script that is run by hand is at its first.
+
+    Raises:
+        ValueError: `CANFAR_BATCH_ATTEMPT` is set and is no whole number of at least 1.
+
+    ```python
+    from canfar_batch import inside
+
+    if inside.attempt() > 1:
+        print("an earlier attempt failed: looking for its checkpoint")
+    ```
+    """
+    return _count_from_environment("CANFAR_BATCH_ATTEMPT") or 1
+
+
+def batch() -> str | None:
+    """The name of the batch that the job belongs to; None for a job of its own, and outside.
+
+    ```python
+    from canfar_batch import inside
+
+    results = f"results/{inside.batch() or 'by-hand'}"
+    ```
+    """
+    return os.environ.get("CANFAR_BATCH_NAME") or None
+
+
+# -- my share of the work ---------------------------------------------------------------------------------------------
+
+
+class Replica(NamedTuple):
+    """One of several jobs that share the same work: number *index*, counted from 1, of *count*."""
+
+    index: int  # type: ignore[assignment] # nobody looks for a value in so short a tuple
+    count: int  # type: ignore[assignment]
+
+
+def replica() -> Replica:
+    """Which replica this is, from `REPLICA_ID` and `REPLICA_COUNT`, as `Batch.replicas` sets them; (1, 1) outside.
+
+    Raises:
+        ValueError: Only one of the two is set, or they are not numbers with 1 <= index <= count: nothing is computed
+            twice or left out because of a slip.
+
+    ```python
+    from canfar_batch import inside
+
+    index, count = inside.replica()
+    print(f"this is replica {index} of {count}")
+    ```
+    """
+    index, count = _count_from_environment("REPLICA_ID"), _count_from_environment("REPLICA_COUNT")
+    if index is None and count is None:
+        return Replica(1, 1)
+    if index is None or count is None:
+        there, missing = ("REPLICA_ID", "REPLICA_COUNT") if count is None else ("REPLICA_COUNT", "REPLICA_ID")
+        raise ValueError(f"{there} is set and {missing} is not; set both, or neither for one job alone")
+    return _checked(Replica(index, count))
+
+
+def stripe(items: Iterable[T], index: int | None = None, count: int | None = None) -> list[T]:
+    """Every *count*-th of *items*, beginning with number *index*: this replica's share, dealt like cards.
+
+    Prefer it to `chunk` where neighbours cost alike, as when files are sorted by size: each replica gets some of all.
+
+    Args:
+        items: The same in every replica, in the same order: sort what comes from `glob` or `os.listdir`.
+        index: Which replica, counted from 1; by default this one.
+        count: How many replicas there are; by default as many as `replica` says.
+
+    Raises:
+        TypeError: *items* is a set, whose order differs from one process to the next.
+        ValueError: Not 1 <= *index* <= *count*.
+
+    ```python
+    from canfar_batch import inside
+
+    assert inside.stripe("abcdefgh", 2, 3) == ["b", "e", "h"]
+    ```
+    """
+    mine = _share(index, count)
+    return list(_in_order(items)[mine.index - 1 :: mine.count])
+
+
+def chunk(items: Iterable[T], index: int | None = None, count: int | None = None) -> list[T]:
+    """This replica's part of *items*: neighbours stay together, and parts differ in length by one at most.
+
+    Prefer it to `stripe` where neighbours share something, as a calibration or a file that is read once.
+
+    Args:
+        items: The same in every replica, in the same order: sort what comes from `glob` or `os.listdir`.
+        index: Which replica, counted from 1; by default this one.
+        count: How many replicas there are; by default as many as `replica` says.
+
+    Raises:
+        TypeError: *items* is a set, whose order differs from one process to the next.
+        ValueError: Not 1 <= *index* <= *count*.
+
+    ```python
+    from canfar_batch import inside
+
+    assert [inside.chunk("abcdefgh", index, 3) for index in (1, 2, 3)] == [list("abc"), list("def"), list("gh")]
+    ```
+    """
+    mine = _share(index, count)
+    whole = _in_order(items)
+    least, longer = divmod(len(whole), mine.count)
+    begin = (mine.index - 1) * least + min(mine.index - 1, longer)
+    return list(whole[begin : begin + least + (mine.index <= longer)])
+
+
+def _share(index: int | None, count: int | None) -> Replica:
+    if index is not None and count is not None:
+        return _checked(Replica(index, count))
+    mine = replica()
+    return _checked(Replica(mine.index if index is None else index, mine.count if count is None else count))
+
+
+def _checked(one: Replica) -> Replica:
+    if one.count < 1 or not 1 <= one.index <= one.count:
+        raise ValueError(f"there is no replica {one.index} of {one.count}: replicas are counted from 1 to their number")
+    return one
+
+
+def _in_order(items: Iterable[T]) -> Sequence[T]:
+    if isinstance(items, (set, frozenset)):
+        raise TypeError("a set has another order in every process, so replicas would not agree; pass sorted(items)")
+    return items if isinstance(items, Sequence) else list(items)
+
+
+def _count_from_environment(name: str) -> int | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name}={text!r} is not a whole number of at least 1")
+    return number
+
+
+# -- logging ----------------------------------------------------------------------------------------------------------
+
+
+def configure_logging(directory: str | os.PathLike[str], level: int | str = "INFO") -> Path:
+    """Log to the console, which `Job.logs` shows, and to a file of this job's own, which stays.
+
+    Args:
+        directory: Where the file goes; it is made if it is not there. Every attempt gets a file of its own in it,
+            `job_<id>_<time>.log`, so that none writes over another's. The time is in UTC, as are those in the log.
+        level: What is logged at least, as `logging` takes it.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: The directory cannot be made, or written to.
+
+    Called again, it ends the file it began and begins another; handlers that others set up stay as they are.
+
+    ```python
+    import logging
+    from canfar_batch import inside
+
+    file = inside.configure_logging("logs")
+    logging.info("the log is in %s", file)
+    ```
+    """
+    import logging
+    import time
+    from pathlib import Path
+
+    place = Path(directory)
+    place.mkdir(parents=True, exist_ok=True)
+    file = _new_log(place, time.strftime("%Y%m%d_%H%M%S", time.gmtime()))
+    layout = logging.Formatter("%(asctime)s - %(levelname)s - %(message)s", "%Y-%m-%d %H:%M:%S")
+    layout.converter = time.gmtime
+
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if handler.name in _HANDLERS]:
+        root.removeHandler(old)
+        old.close()
+    handlers: list[logging.Handler] = [logging.FileHandler(file, encoding="utf-8"), logging.StreamHandler()]
+    for name, handler in zip(_HANDLERS, handlers):  # noqa: B905 - Python 3.8 has no strict=
+        handler.name = name
+        handler.setFormatter(layout)
+        root.addHandler(handler)
+    root.setLevel(level)
+    return file
+
+
+_HANDLERS = ("canfar_batch.inside.file", "canfar_batch.inside.console")
+
+
+def _new_log(place: Path, time: str) -> Path:
+    """A file that was not there: a container that is restarted has the same id, perhaps within the same second."""
+    import itertools
+
+    id = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in job_id() or "unknown")
+    for number in itertools.count(1):
+        file = place / f"job_{id}_{time}{'' if number == 1 else f'-{number}'}.log"
+        try:
+            file.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return file
+    raise AssertionError("numbers do not end")
+
+
+# -- what may I use ---------------------------------------------------------------------------------------------------
+
+
+class Description(Dict[str, Any]):  # noqa: UP006
+    """What `describe` found: a dict that JSON can take, and as text a line for each fact."""
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+def _lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}:"
+            yield from _lines(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {'unknown' if value is None else value}"
+
+
+def describe() -> Description:
+    """Where this runs, and with how much: for the head of a log, where it answers most questions afterwards.
+
+    CPUs and memory are those that the container may use, which its cgroup says; the usual calls tell of the whole
+    machine. Units are cores and GiB; what cannot be told is None. The disk's free room is the machine's: the platform
+    evicts a container that fills more than its share of `/scratch`, and that share cannot be seen from inside.
+    Of the environment only names known to be harmless are shown, and the value of any that sounds like a secret is not.
+
+    ```python
+    from canfar_batch import inside
+
+    print(inside.describe())
+    workers = max(1, int(inside.describe()["cpus"]["allowed"]))
+    ```
+    """
+    import platform
+
+    number = os.environ.get("CANFAR_BATCH_ATTEMPT")
+    index, count = os.environ.get("REPLICA_ID"), os.environ.get("REPLICA_COUNT")
+    return Description(
+        job=job_id(),
+        key=key(),
+        attempt=int(number) if number and number.isdecimal() else number,
+        batch=batch(),
+        replica=f"{index} of {count}" if index or count else None,
+        host=platform.node(),
+        system=platform.platform(),
+        python=platform.python_version(),
+        workdir=os.getcwd(),
+        cpus=_cpus(),
+        memory_gib=_memory(),
+        disk_free_gib=_disks(),
+        environment=_environment(),
+    )
+
+
+def _cpus() -> dict[str, Any]:
+    machine = os.cpu_count()
+    # a share of the machine may be given to a process, where the system knows such a thing
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
+    allowed = [quota for quota in map(_quota, _cgroups("cpu")) if quota is not None]
+    return {"allowed": _least([*allowed, usable]), "machine": machine}
+
+
+def _memory() -> dict[str, Any]:
+    machine = _machine_memory()
+    groups = [_memory_of(directory) for directory in _cgroups("memory")]
+    limits = [limit for limit, _ in groups if limit is not None]
+    left = [limit - used for limit, used in groups if limit is not None and used is not None]
+    in_gib = {
+        "allowed": _least([*limits, machine]),
+        "available": _least([*left, _entry("/proc/meminfo", "MemAvailable:", 1024)]),
+        "machine": machine,
+    }
+    return {name: None if value is None else round(value / GIB, 2) for name, value in in_gib.items()}
+
+
+def _least(values: list[Any]) -> Any:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _machine_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _cgroups(controller: str) -> list[str]:
+    """The directories that account for *controller* here, from this process's own up: each may hold a limit."""
+    top = os.environ.get("CANFAR_BATCH_CGROUP")
+    if top:
+        return [_version_1(top, controller) or top]
+    top, own = "/sys/fs/cgroup", ""
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            top, own = _version_1(top, controller) or top, path
+            break
+        if not controllers:
+            own = path
+    # a container sees its own group as the root, while the path may be the one that the machine knows
+    parts = [part for part in own.split("/") if part]
+    chain = ["/".join([top, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
+    return [directory for directory in chain if os.path.isdir(directory)]
+
+
+def _version_1(top: str, controller: str) -> str | None:
+    """Where version 1 accounts for *controller*; None in version 2, which has one tree for all."""
+    names = (controller, "cpu,cpuacct") if controller == "cpu" else (controller,)
+    return next((place for place in (f"{top}/{name}" for name in names) if os.path.isdir(place)), None)
+
+
+def _quota(directory: str) -> float | None:
+    """Cores; None without a limit."""
+    words = _read(f"{directory}/cpu.max").split() or [
+        *_read(f"{directory}/cpu.cfs_quota_us").split(),
+        *_read(f"{directory}/cpu.cfs_period_us").split(),
+    ]
+    if len(words) != 2 or not all(word.isdigit() for word in words):  # `max` and -1 are no limit
+        return None
+    quota, period = map(int, words)
+    return round(quota / period, 2) if quota and period else None
+
+
+def _memory_of(directory: str) -> tuple[int | None, int | None]:
+    """Limit, and what is used of it, in bytes; file cache that can be dropped at any time counts as free."""
+    for limit, used, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, now = _read(f"{directory}/{limit}").strip(), _read(f"{directory}/{used}").strip()
+        if most.isdigit():
+            dropped = _entry(f"{directory}/memory.stat", cache) or 0
+            return int(most), max(0, int(now) - dropped) if now.isdigit() else None
+    return None, None
+
+
+def _entry(file: str, name: str, unit: int = 1) -> int | None:
+    """The number behind *name* in a file of such lines."""
+    for line in _read(file).splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == name and words[1].isdigit():
+            return int(words[1]) * unit
+    return None
+
+
+def _read(file: str) -> str:
+    try:
+        with open(file, encoding="utf-8", errors="replace") as opened:
+            return opened.read()
+    except OSError:
+        return ""
+
+
+def _disks() -> dict[str, float]:
+    places = [os.getcwd(), os.environ.get("HOME"), _own_disk() or os.environ.get("TMPDIR") or "/tmp"]  # noqa: S108
+    return {place: round(_free(place), 2) for place in places if place and os.path.isdir(place)}
+
+
+def _free(place: str) -> float:
+    disk = os.statvfs(place)
+    return disk.f_bavail * disk.f_frsize / GIB
+
+
+_HARMLESS = (
+    "CONDA_DEFAULT_ENV", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES", "HOME", "HOSTNAME", "LANG", "LC_ALL",
+    "LD_LIBRARY_PATH", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PATH",
+    "PYTHONPATH", "REPLICA_COUNT", "REPLICA_ID", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV",
+)  # fmt: skip
+_SECRET = ("AUTH", "CERT", "COOKIE", "CREDENTIAL", "KEY", "PASS", "PRIVATE", "SECRET", "TOKEN")
+
+
+def _environment() -> dict[str, str]:
+    shown = {}
+    for name, value in sorted(os.environ.items()):
+        if name in _HARMLESS or name.upper().startswith(("SKAHA", "CANFAR_BATCH_")):
+            secret = name != "CANFAR_BATCH_KEY" and any(word in name.upper() for word in _SECRET)
+            shown[name] = "[secret]" if secret else value
+    return shown
+
+
+# -- writing safely ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_write(
+    path: str | os.PathLike[str],
+    mode: str = "w",
+    *,
+    encoding: str | None = None,
+    newline: str | None = None,
+) -> Iterator[IO[Any]]:
+    """Open a file to write; *path* changes only when the block ends well, and then all at once.
+
+    A job that is killed leaves the old file, or none, but never half a one that looks like a result; two runs of a job
+    do each other no harm. The bytes are on the disk before the name is. A file that was there keeps its permissions,
+    and a symbolic link stays one; a new file gets the permissions that `open` would give it.
+
+    Args:
+        path: The file. It is written beside itself first, under a hidden name that ends in `.part`; if the block
+            raises, that is removed. A process that is killed outright leaves it behind.
+        mode: `"w"` for text, `"wb"` for bytes, `"w+b"` for writers that also read.
+        encoding: Of text; by default UTF-8, whatever the image's locale.
+        newline: As for `open`.
+
+    Raises:
+        ValueError: *mode* is not one that writes a whole file.
+        OSError: The file cannot be written, or *path* is no ordinary file.
+
+    ```python
+    import json
+    from canfar_batch import inside
+
+    with inside.atomic_write("result.json") as file:
+        json.dump({"seeing": 0.7}, file)
+    ```
+    """
+    if not mode.startswith("w"):
+        raise ValueError(f"mode={mode!r}: a file is written whole here, so it is 'w', 'wb' or 'w+b'")
+    target = os.path.realpath(path)
+    directory, name = os.path.split(target)
+    before = _status_of_file(target)
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(_errno("ENOENT"), "There is no such directory to write into", directory)
+    part = os.path.join(directory, f".{name[:40]}.{os.urandom(6).hex()}.part")
+    encoding = encoding if "b" in mode else encoding or "utf-8"
+    try:
+        with open(part, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
+            if before is not None:
+                os.chmod(part, before.st_mode & 0o7777)
+            yield file
+        _to_disk(part)
+        os.replace(part, target)
+    except BaseException:
+        if os.path.lexists(part):
+            os.unlink(part)
+        raise
+    with suppress(OSError):  # some network disks sync no directories; the file itself is complete
+        _to_disk(directory)
+
+
+def _status_of_file(path: str) -> os.stat_result | None:
+    if not os.path.exists(path):
+        return None
+    if not os.path.isfile(path):
+        raise OSError(_errno("EINVAL"), "This is no ordinary file, so it cannot be replaced by one", path)
+    return os.stat(path)
+
+
+def _errno(name: str) -> int:
+    import errno
+
+    return int(getattr(errno, name))
+
+
+def _to_disk(path: str) -> None:
+    # by a descriptor of its own: writers of some formats close the file that they are given
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Scratch:
+    """A directory for temporary files, which `scratch` makes and removes. It stands for its path wherever one goes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path  #: where it is
+
+    @property
+    def free(self) -> float:
+        """GiB that are free on its disk now."""
+        return _free(str(self.path))
+
+    def __truediv__(self, name: str | os.PathLike[str]) -> Path:
+        return self.path / name
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"<Scratch {self.path}, {self.free:.1f} GiB free>"
+
+
+@contextmanager
+def scratch(at_least: float = 0.0) -> Iterator[Scratch]:
+    """A new directory for temporary files, empty, for this process's eyes only, removed with all in it at the end.
+
+    It is below `/scratch`, the container's own fast disk, where there is one; else below `TMPDIR` or `/tmp`.
+    Copy what shall stay to `/arc` before the block ends.
+
+    Args:
+        at_least: GiB that must be free. Better no beginning than an end after hours for want of room.
+
+    Raises:
+        OSError: Less is free (`ENOSPC`), or there is no place to write.
+
+    ```python
+    from canfar_batch import inside
+
+    with inside.scratch(at_least=0.001) as work:
+        (work / "tiles.txt").write_text("1 2 3")
+        print(f"{work.free:.1f} GiB left in {work}")
+    ```
+    """
+    import shutil
+    import tempfile
+    from pathlib import Path
+
+    root = _own_disk() or tempfile.gettempdir()
+    room = _free(root)
+    if room < at_least:
+        raise OSError(_errno("ENOSPC"), f"{room:.1f} GiB are free and {at_least:g} are needed; make room", root)
+    made = Path(tempfile.mkdtemp(prefix="job-", dir=root))
+    try:
+        yield Scratch(made)
+    finally:
+        # what cannot be removed goes with the container, and is no reason to call the job failed
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _own_disk() -> str | None:
+    return SCRATCH if os.path.isdir(SCRATCH) and os.access(SCRATCH, os.W_OK | os.X_OK) else None
