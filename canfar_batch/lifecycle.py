@@ -271,6 +271,8 @@ def _retrying(job: JobRecord, event: Retrying) -> JobRecord:
 
 
 def _gave_up(job: JobRecord, event: GaveUp) -> JobRecord:
+    if job.failure is None:
+        raise TransitionError(f"job {job.key!r} has no failure to be given up for")
     lost = isinstance(job.failure, (Lost, Unwatched))
     return attrs.evolve(job, state=JobState.LOST if lost else JobState.FAILED, due=None)
 

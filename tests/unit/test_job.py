@@ -1,0 +1,254 @@
+"""A job and where its news come from, on a platform in memory whose clock stands still."""
+
+from datetime import timezone
+
+import pytest
+from fakes import FakeClock, FakePlatform, Fate
+
+from canfar_batch import Job, JobSpec, JobState, Session, errors, failures
+from canfar_batch.job import BRINGS, LOOKS
+from canfar_batch.records import Phase
+
+SETTLE = 120.0
+
+
+def begin(fate=None, *, forget_after=3600.0, **fields):
+    """A session, its platform, and a job that was launched on it."""
+    platform = FakePlatform(FakeClock(), lambda request: fate or Fate(), forget_after=forget_after)
+    session = Session(platform, clock=platform.clock, sleep=platform.clock.sleep, settle=SETTLE)
+    return session, platform, session.launch("run me", image="skaha/astroml", **fields)
+
+
+def raising(error):
+    def fail():
+        raise error
+
+    return fail
+
+
+def test_attributes_ask_nobody():
+    _, platform, job = begin()
+    asked = sum(platform.calls.values())
+    attributes = [name for name in dir(Job) if isinstance(getattr(Job, name), property)]
+    assert {name: getattr(job, name) for name in attributes}.keys() >= {"state", "exit_code", "failure", "outputs"}
+    assert repr(job).startswith("<Job run-")
+    assert sum(platform.calls.values()) == asked
+
+
+def test_a_job_goes_from_pending_over_running_to_its_end():
+    _, platform, job = begin(Fate(queue=30, lasts=30))
+    assert job.refresh().state is JobState.PENDING
+    assert job.started_at is None
+    platform.clock.sleep(40)
+    assert job.refresh().state is JobState.RUNNING
+    assert job.started_at.tzinfo is timezone.utc
+    assert job.exit_code is None
+    platform.clock.sleep(40)
+    assert job.refresh().state is JobState.SUCCEEDED
+    assert job.exit_code == 0
+
+
+def test_what_is_over_is_not_asked_about_again():
+    _, platform, job = begin()
+    job.wait()
+    asked = sum(platform.calls.values())
+    job.refresh().wait().raise_if_failed().logs()
+    job.events()
+    assert sum(platform.calls.values()) == asked
+
+
+def test_what_was_seen_at_the_end_outlives_the_platforms_memory():
+    _, platform, job = begin(Fate(code=3, log=b"no convergence\n"))
+    job.wait()
+    platform.forget(job.id)
+    assert (job.refresh().state, job.logs(), job.exit_code) == (JobState.FAILED, "no convergence\n", 3)
+
+
+def test_questions_come_fast_at_first_and_then_as_asked():
+    _, platform, job = begin(Fate(lasts=60))
+    naps = []
+    sleep = platform.clock.sleep
+    job._source.sleep = lambda seconds: (naps.append(seconds), sleep(seconds))
+    job.wait(poll=3.0)
+    assert naps[:6] == [0.25, 0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+def test_a_platform_that_asks_for_patience_is_given_it():
+    _, platform, job = begin(Fate(lasts=1))
+    naps = []
+    busy = [errors.PlatformBusy("not now", retry_after=300.0)]
+    platform.before["container"] = lambda: raising(busy.pop())() if busy else None
+    sleep = platform.clock.sleep
+    job._source.sleep = lambda seconds: (naps.append(seconds), sleep(seconds))
+    job.wait(poll=3.0)
+    assert naps == [300.0]
+
+
+def test_a_wait_says_what_the_platforms_last_trouble_was():
+    _, platform, job = begin()
+    platform.before["container"] = raising(errors.PlatformUnreachable("no route to it"))
+    with pytest.raises(errors.WaitTimeout, match=r"is still pending after 0 s; it runs on; .*: no route to it"):
+        job.wait(timeout=0)
+
+
+def test_a_wait_ends_where_the_credential_does():
+    _, platform, job = begin()
+    platform.before["container"] = raising(errors.CredentialExpired("log in again"))
+    with pytest.raises(PermissionError):
+        job.wait()
+
+
+def test_a_wait_that_is_interrupted_can_be_taken_up_again():
+    _, platform, job = begin(Fate(lasts=100))
+    job._source.sleep = lambda seconds: raising(KeyboardInterrupt())()
+    with pytest.raises(KeyboardInterrupt):
+        job.wait()
+    assert job.state is JobState.RUNNING
+    job._source.sleep = platform.clock.sleep
+    assert job.wait().state is JobState.SUCCEEDED
+
+
+# -- gone -------------------------------------------------------------------------------------------------------------
+
+
+def test_absence_counts_after_several_looks_and_the_settle_time():
+    _, platform, job = begin(Fate(lasts=1000))
+    job.refresh()
+    platform.forget(job.id)
+    for _ in range(LOOKS + 2):
+        assert job.refresh().state is JobState.RUNNING
+    platform.clock.sleep(SETTLE)
+    assert job.refresh().state is JobState.LOST
+    assert isinstance(job.failure, failures.Lost)
+
+
+def test_a_container_that_is_back_was_never_gone():
+    _, platform, job = begin(Fate(lasts=1000))
+    gone = [errors.JobNotFound("session x not found")] * 2
+    platform.before["container"] = lambda: raising(gone.pop())() if gone else None
+    job.refresh().refresh()
+    platform.clock.sleep(SETTLE)
+    assert job.refresh().refresh().state is JobState.RUNNING
+    platform.forget(job.id)
+    assert job.refresh().refresh().refresh().state is JobState.RUNNING
+
+
+def test_who_was_away_for_longer_than_the_platform_remembers_is_told_so():
+    _, platform, job = begin(Fate(lasts=60))
+    job.refresh()
+    platform.clock.sleep(5 * 3600)
+    assert isinstance(job.wait().failure, failures.Unwatched)
+    assert job.state is JobState.LOST
+    assert "outputs" in job.explain()
+
+
+# -- logs that cannot be had ----------------------------------------------------------------------------------------
+
+
+def test_a_broken_log_delays_the_verdict_but_not_for_ever():
+    _, platform, job = begin(Fate(lasts=0, code=1))
+    platform.before["logs"] = raising(errors.PlatformBroken("no logs today"))
+    for _ in range(BRINGS - 1):
+        with pytest.raises(errors.PlatformBroken):
+            job.refresh()
+    assert job.refresh().state is JobState.FAILED
+    assert isinstance(job.failure, failures.Unknown)
+    with pytest.raises(errors.PlatformBroken, match="no logs today"):
+        job.logs()
+    del platform.before["logs"]
+    assert job.logs() == ""
+
+
+def test_events_that_cannot_be_had_do_not_matter_where_a_receipt_tells_all():
+    _, platform, job = begin(Fate(lasts=0, code=1))
+    platform.before["events"] = raising(errors.PlatformBroken("no events today"))
+    assert job.refresh().failure == failures.ExitCode(1)
+
+
+def test_raising_for_a_failure_needs_no_platform():
+    _, platform, job = begin(Fate(lasts=0, code=1))
+    platform.before["logs"] = raising(errors.PlatformBroken("no logs today"))
+    job.wait()
+    with pytest.raises(errors.JobFailed, match="not to be had: no logs today"):
+        job.raise_if_failed()
+
+
+def test_nothing_is_raised_while_a_job_runs():
+    _, _, job = begin()
+    assert job.raise_if_failed() is job
+
+
+# -- cancelling -------------------------------------------------------------------------------------------------------
+
+
+def test_a_success_receipt_wins_over_a_cancel():
+    _, platform, job = begin(Fate(lasts=100))
+    log = platform.logs
+
+    def ends_meanwhile(id):
+        platform.clock.sleep(100)
+        return log(id)
+
+    platform.logs = ends_meanwhile
+    assert job.cancel().state is JobState.SUCCEEDED
+
+
+def test_a_cancel_that_cannot_be_sent_leaves_the_job_as_it_was():
+    _, platform, job = begin(Fate(lasts=100))
+    platform.before["cancel"] = raising(errors.PlatformUnreachable("no route to it"))
+    with pytest.raises(ConnectionError):
+        job.cancel()
+    del platform.before["cancel"]
+    assert job.wait().state is JobState.SUCCEEDED
+
+
+def test_cancelling_what_the_platform_does_not_know_any_more_is_no_error():
+    _, platform, job = begin(Fate(lasts=1000))
+    platform.forget(job.id)
+    assert job.cancel().state is JobState.CANCELLED
+
+
+def test_a_pending_timeout_does_not_concern_a_job_that_runs():
+    _, platform, job = begin(Fate(queue=50, lasts=500), pending_timeout=100)
+    assert job.wait().state is JobState.SUCCEEDED
+    _, platform, job = begin(Fate(queue=500), pending_timeout=100)
+    assert isinstance(job.wait().failure, failures.StuckPending)
+    assert platform.all == {}
+
+
+# -- found on the platform ------------------------------------------------------------------------------------------
+
+
+def test_a_container_that_was_not_launched_from_here_is_a_job_of_unknown_command():
+    session, _, job = begin(Fate(lasts=100), cores=2, ram=8)
+    (found,) = session.jobs()
+    assert found.spec.cmd == ("(unknown)",)
+    assert (found.key, found.id, found.state) == (job.key, job.id, JobState.RUNNING)
+    assert (found.spec.cores, found.spec.ram) == (2, 8)
+    assert found.wait().exit_code == 0
+
+
+def test_a_job_found_at_its_end_keeps_its_verdict_while_its_log_cannot_be_had():
+    session, platform, _ = begin(Fate(lasts=0))
+    (found,) = session.jobs()
+    platform.before["logs"] = raising(errors.PlatformBroken("no logs today"))
+    with pytest.raises(errors.PlatformBroken):
+        found.refresh()
+    assert found.state is JobState.SUCCEEDED
+    del platform.before["logs"]
+    assert found.refresh().exit_code == 0
+
+
+def test_an_unknown_word_of_the_platform_changes_nothing():
+    _, platform, job = begin(Fate(lasts=100))
+    job.refresh()
+    platform.phase = lambda container: Phase.OTHER
+    assert job.refresh().state is JobState.RUNNING
+
+
+def test_a_spec_is_launched_whole():
+    session, _, _ = begin()
+    job = session.launch(JobSpec("echo {not a field}", image="skaha/astroml", name="whole"))
+    assert job.spec.name == "whole"
+    with pytest.raises(errors.SpecError, match="put cores into it"):
+        session.launch(job.spec, cores=2)
