@@ -319,6 +319,19 @@ class Batch:
         """The directory that holds its ledger, logs and receipts."""
         return self._home.path
 
+    @property
+    def address(self) -> str:
+        """The platform that it runs on: its address, or `"local"`."""
+        return self._ledger.identity.platform
+
+    @property
+    def driver(self) -> str | None:
+        """Who drives it at this moment, in words; None where nobody does."""
+        lease = self._ledger.lease()
+        if lease is None or lease.left <= 0 or lease.holder.provably_gone():
+            return None
+        return f"process {lease.holder.pid} on {lease.holder.host}"
+
     def __len__(self) -> int:
         return len(self._ledger.jobs)
 
