@@ -1,0 +1,74 @@
+"""A driver that dies at any step loses nothing, invents nothing, and runs nothing twice.
+
+The batch has twenty jobs. The driver is killed at its first point, and the same script run again; then, with a new
+batch, at its second point; and so on, until one gets through without passing the point at which it would die.
+"""
+
+import contextlib
+import itertools
+import signal
+import threading
+
+import pytest
+from crash.drivers import Verdict, World, fork_server
+
+from canfar_batch import LocalPlatform
+
+JOBS = 20
+LANES = 5  #: drivers at a time: much of what they do is waiting
+FORGET = 10.0  #: seconds after which the platform forgets, so that its list does not grow with the test
+
+
+@pytest.mark.timeout(900)
+def test_whatever_step_a_driver_dies_at_the_next_one_ends_the_batch_as_planned(tmp_path):
+    died = kill_at_every_step(tmp_path, kills=1)
+    assert any("commit" in place for place in died)
+    assert any("POST" in place for place in died)
+    assert any("view=logs" in place for place in died)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_driver_may_die_at_every_step_of_its_resumption_too(tmp_path):
+    kill_at_every_step(tmp_path, kills=2)
+
+
+def kill_at_every_step(directory, *, kills):
+    """Run the batch once for each step; where its drivers died. The first *kills* drivers of a batch die."""
+    numbers, lock, total, died = itertools.count(1), threading.Lock(), Verdict(), []
+    through = threading.Event()  # a driver passed all its points alive
+    trouble = []
+
+    def run_all(server):
+        nonlocal total
+        while not through.is_set() and not trouble:
+            with lock:
+                number = next(numbers)
+            world = World.make(directory / f"{number}", name=f"step{number}")
+            points = world.directory / "points"
+            codes = [-signal.SIGKILL]
+            while codes[-1] == -signal.SIGKILL and len(codes) <= kills:
+                codes.append(server.run(**world.order, kill_at=number, points=str(points)))
+            if codes[1:] == [0]:
+                through.set()
+            if codes[-1] != 0:
+                codes.append(server.run(**world.order))
+            verdict = world.verdict()
+            with lock:
+                total += verdict
+                died.extend(line for line in points.read_text().splitlines() if not line.isdigit())
+                if codes[-1] != 0 or not verdict.good or verdict.starts != JOBS:
+                    trouble.append(f"step {number}: ended with {codes}, {verdict}\n{points.read_text()}{world.tell()}")
+
+    with contextlib.ExitStack() as stack:
+        platform = stack.enter_context(LocalPlatform(cores=256, ram=4096, termination_grace=0.5, forget_after=FORGET))
+        servers = [stack.enter_context(fork_server(platform, directory)) for _ in range(LANES)]
+        threads = [threading.Thread(target=run_all, args=(server,)) for server in servers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    print(f"{len(died)} steps: {total}")
+    assert not trouble, "\n\n".join(trouble)
+    assert through.is_set()
+    return died
