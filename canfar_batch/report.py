@@ -212,12 +212,14 @@ class Report:
     # -- showing --------------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
+        return "\n\n".join(filter(None, ("\n".join(self._head()), self.why(), "\n".join(self._figures()))))
+
+    def why(self) -> str:
+        """Why jobs failed and results are missing, by cause; empty where all is well."""
         failed, lacking = _total(self.failures), _total(self.not_collected)
         parts = (
-            self._head(),
             _listed(f"Why {_count(failed, 'job')} failed:", self.failures),
             _listed(f"Why {_count(lacking, 'result')} could not be collected:", self.not_collected),
-            self._figures(),
         )
         return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
