@@ -13,9 +13,6 @@ Nothing but the standard library is needed, and little of it is loaded before it
 Outside a container everything works as for one job alone, so a script can be tried on a laptop first.
 """
 
-# os.path is loaded anyway, and pathlib is not:
-# ruff: noqa: PTH
-
 from __future__ import annotations
 
 import os
