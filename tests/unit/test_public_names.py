@@ -1,0 +1,90 @@
+"""The names that scripts are written against: all there, all told about, and fetched only when used."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import canfar_batch
+from canfar_batch import errors, failures
+
+STABLE = {"Batch", "Job", "JobSpec", "JobState", "LocalPlatform", "Session", "errors", "failures", "open"}
+STABLE |= {"AtOnce", "Window", "Chunks", "Throttle", "Adaptive", "Listing", "OneByOne", "Retry", "never"}
+STABLE |= {"Logs", "Files", "Json", "Report", "__version__"}
+
+HANDLES = {
+    "Session": "batch batches close connect images job jobs launch limits stats usage",
+    "Job": "attempt attempts cancel cpu_seconds events exit_code explain failure fields finished_at follow id key logs"
+    " name outputs peak_ram raise_if_failed refresh result spec started_at state support_report wait",
+    "Batch": "add as_completed cancel collect counts done drop explain failed grid launch map observe preflight preview"
+    " replicas results retry_failed rows run step to_csv to_dataframe to_rows to_table",
+    "Report": "raise_if_failed",
+    "LocalPlatform": "start stop url",
+}
+
+
+def members(module):
+    return {name: value for name, value in vars(module).items() if inspect.isclass(value) and not name.startswith("_")}
+
+
+def test_the_package_lists_its_names_and_no_others():
+    assert set(canfar_batch.__all__) >= STABLE
+    assert dir(canfar_batch) == sorted(canfar_batch.__all__)
+    for name in canfar_batch.__all__:
+        assert getattr(canfar_batch, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="canfar_batch"):
+        _ = canfar_batch.Sesion
+
+
+def test_star_import_brings_them_all():
+    names = {}
+    exec("from canfar_batch import *", names)
+    assert set(canfar_batch.__all__) <= set(names)
+
+
+@pytest.mark.parametrize("name", sorted(set(canfar_batch.__all__) - {"__version__"}))
+def test_every_name_and_every_public_member_has_a_docstring(name):
+    value = getattr(canfar_batch, name)
+    if not (inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value)):
+        value = type(value)
+    assert inspect.getdoc(value)
+    if inspect.isclass(value) and value.__module__.startswith("canfar_batch"):
+        for member, thing in vars(value).items():
+            if not member.startswith("_") and (inspect.isroutine(thing) or isinstance(thing, property)):
+                assert inspect.getdoc(thing), f"{name}.{member}"
+
+
+@pytest.mark.parametrize(("name", "promised"), HANDLES.items())
+def test_handles_have_the_methods_that_were_promised(name, promised):
+    handle = getattr(canfar_batch, name)
+    assert [member for member in promised.split() if not hasattr(handle, member)] == []
+
+
+@pytest.mark.parametrize("error", members(errors).values())
+def test_every_error_has_one_root_a_builtin_and_a_docstring(error):
+    assert error.__doc__
+    if error is errors.Detached:
+        assert issubclass(error, KeyboardInterrupt)
+    else:
+        assert issubclass(error, errors.CanfarBatchError)
+    if error not in (errors.CanfarBatchError, errors.PlatformError):
+        builtins = [base for base in error.__mro__ if base.__module__ == "builtins"]
+        assert set(builtins) - {Exception, BaseException, object}, "it resembles no builtin"
+
+
+@pytest.mark.parametrize("kind", failures.KINDS.values())
+def test_every_failure_says_what_it_is(kind):
+    assert kind.__doc__
+    assert kind.label != failures.Failure.label or kind is failures.ExitCode
+
+
+def test_importing_the_package_imports_nothing_else_of_weight():
+    code = (
+        "import sys, canfar_batch; print(*[m for m in ('requests', 'attrs', 'sqlite3', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
