@@ -1,0 +1,107 @@
+"""What the README and the docs show can be typed: every Python block runs, every command names what is there."""
+
+import re
+import shlex
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from canfar_batch.local import __main__ as local_command
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    tomllib = None
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(
+    r"^(?P<indent>[ ]*)```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
+)
+
+#: what the pages' scripts find in their working directory
+FILES = {
+    "fit.py": "import sys\nprint('fitted', *sys.argv[1:])\n",
+    "calib.py": (
+        "import sys, pathlib\n"
+        "source, *targets = map(pathlib.Path, sys.argv[1:])\n"
+        "words = source.read_text()\n"
+        "for target in targets:\n"
+        "    target.parent.mkdir(parents=True, exist_ok=True)\n"
+        "    target.write_text(words)\n"
+    ),
+    "raw/night1.fits": "placeholder\n",
+    "raw/night2.fits": "placeholder\n",
+}
+
+
+def blocks(page, *languages):
+    """The page's blocks in these languages, each with the number of its first line."""
+    text = page.read_text()
+    for found in FENCE.finditer(text):
+        if found["language"] in languages:
+            yield text.count("\n", 0, found.start("text")), textwrap.dedent(found["text"])
+
+
+def commands(page):
+    """The commands of the page's console blocks, without the prompt."""
+    for _, block in blocks(page, "console", "bash", "sh", "shell"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if block.lstrip().startswith("$ ") and not line.startswith("$ "):
+                continue  # what the command printed
+            yield from (part.strip() for part in line.removeprefix("$ ").split("&&") if not part.startswith("#"))
+
+
+@pytest.fixture
+def at_work(away_from_home, monkeypatch):
+    """A directory with the files that the pages speak of, and a platform on this machine."""
+    for name, content in FILES.items():
+        path = away_from_home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    monkeypatch.setenv("CANFAR_URL", "local")
+    # a batch may not live where tests do, in a directory for temporary files
+    monkeypatch.setattr("canfar_batch.home.Home.refuse_if_fleeting", lambda self: None)
+    return away_from_home
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_python_block_runs_as_it_stands(page, at_work):
+    shared = {"__name__": "__main__"}  # a page's later blocks may go on from its earlier ones
+    for line, block in blocks(page, "python", "py"):
+        exec(compile("\n" * line + block, str(page), "exec"), shared)
+
+
+def test_the_pages_hold_what_is_looked_for_here():
+    assert len(list(blocks(ROOT / "README.md", "python"))) >= 2
+    assert len(list(commands(ROOT / "README.md"))) >= 6
+
+
+@pytest.mark.skipif(tomllib is None, reason="Python 3.10 cannot read pyproject.toml")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_names_what_is_there(page):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for command in commands(page):
+        words = shlex.split(command)
+        for word in words:
+            assert set(",".join(re.findall(r"\[([\w,]+)\]$", word)).split(",")) <= {*extras, ""}, command
+        if words[:1] in (["python"], ["bash"]) and len(words) > 1 and "/" in words[1]:
+            assert (ROOT / words[1]).is_file(), command
+        if words[:3] == ["python", "-m", "canfar_batch.local"]:
+            local_command.parser().parse_args(words[3:])
+
+
+def test_the_readmes_test_command_is_the_one_that_is_run_before_every_change():
+    (test_line,) = [block for _, block in blocks(ROOT / "README.md", "console") if "pytest" in block]
+    ci = (ROOT / ".ci/run").read_text()
+    assert 'pip install -e ".[test]"' in test_line
+    assert re.search(r'pip install (--quiet )?-e "\.\[test\]"', ci)
+    assert test_line.rstrip().endswith("&& pytest -n 2")
+    assert ci.rstrip().endswith("pytest -n 2")
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_repository_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
