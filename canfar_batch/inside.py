@@ -514,7 +514,7 @@ def atomic_write(
     part = os.path.join(directory, f".{name[:40]}.{os.urandom(6).hex()}.part")
     encoding = encoding if "b" in mode else encoding or "utf-8"
     try:
-        with open(part, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
+        with open(part, mode, encoding=encoding, newline=newline, opener=_new_file) as file:
             if before is not None:
                 os.chmod(part, before.st_mode & 0o7777)
             yield file
@@ -526,6 +526,11 @@ def atomic_write(
         raise
     with suppress(OSError):  # some network disks sync no directories; the file itself is complete
         _to_disk(directory)
+
+
+def _new_file(path: str, flags: int) -> int:
+    # mode "x" would do it as well, but some writers look at a file's mode, and know "w" alone
+    return os.open(path, flags | os.O_EXCL, 0o666)
 
 
 def _status_of_file(path: str) -> os.stat_result | None:

@@ -80,7 +80,7 @@ def write_whole(target, hdu):
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name[:40]}.{os.urandom(6).hex()}.part")
     try:
-        with part.open("xb") as file:
+        with part.open("wb") as file:
             hdu.writeto(file, output_verify="silentfix", checksum=True)
             file.flush()
             os.fsync(file.fileno())
