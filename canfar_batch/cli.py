@@ -30,6 +30,7 @@ from canfar_batch.errors import (
 )
 from canfar_batch.home import batches
 from canfar_batch.job import Job
+from canfar_batch.records import JobState
 from canfar_batch.report import Report
 from canfar_batch.session import Session
 from canfar_batch.spec import JobSpec
@@ -229,7 +230,7 @@ def _run(options: argparse.Namespace) -> int:
     with Session.connect(options.url) as session, session.batch(
         options.name,
         launch=_launch(options),
-        retry=Retry(options.retry, exit_codes=ANY if options.retry_any else (), grow_ram=options.grow_ram),
+        retry=_retry(options, pause=1.0 if session.nearby else 10.0),
         collect=_collector(options),
         home=options.home,
     ) as batch:  # fmt: skip
@@ -251,6 +252,11 @@ def _run(options: argparse.Namespace) -> int:
 def _launch(options: argparse.Namespace) -> Any:
     pace = Window(options.window) if options.chunk is None else Chunks(options.chunk)
     return pace if options.rate is None else Throttle(options.rate, then=pace)
+
+
+def _retry(options: argparse.Namespace, pause: float) -> Retry:
+    codes = ANY if options.retry_any else ()
+    return Retry(options.retry, exit_codes=codes, grow_ram=options.grow_ram, pause=pause)
 
 
 def _collector(options: argparse.Namespace) -> Any:
@@ -359,7 +365,7 @@ def _status(options: argparse.Namespace) -> int:
             job = _job(batch, options.key)
             (row,) = [row for row in batch.to_rows() if row["key"] == job.key]
             _print(options, row, job.explain())
-            return SOME_FAILED if job in batch.failed else FINE
+            return SOME_FAILED if job.state in (JobState.FAILED, JobState.LOST) else FINE
         report, driver = batch.summary(), batch.driver
         counts = {state.value: count for state, count in batch.counts.items()}
         told = {
@@ -488,7 +494,7 @@ def _job(batch: Batch, key: str | None) -> Job:
     meant = [known for known in keys if known.startswith(key or "")]
     if len(meant) == 1:
         return batch[meant[0]]
-    near = meant or difflib.get_close_matches(key or "", keys)
+    near = meant or difflib.get_close_matches(key or "", keys, cutoff=0.4)
     hint = f"did you mean {' or '.join(near[:3])}?" if near else listed
     raise JobNotFound(f"batch {batch.name} has no job {key!r}; {hint}")
 

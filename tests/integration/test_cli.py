@@ -1,0 +1,419 @@
+"""The command line, from planning to reading what became of it; most of it needs no connection."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from canfar_batch import cli
+from canfar_batch.local import LocalPlatform
+
+IMAGE = ["--image", "skaha/astroml:latest"]
+ON_THIS_MACHINE = ["--url", "local", "--quiet"]
+
+
+@attrs.frozen
+class Ended:
+    """What a command ended with, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs one command in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("CANFAR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["canfar-batch"])
+
+    def run(*words: object) -> Ended:
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else -1
+        return Ended(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a batch that ran: two files were counted, and one could not be."""
+    folder = tmp_path_factory.mktemp("ran")
+    for name, text in (("a", "1\n"), ("b", "1\n2\n")):
+        (folder / f"{name}.txt").write_text(text)
+    (folder / "c.txt").mkdir()
+    words = [*IMAGE, *ON_THIS_MACHINE, "--each", "path=*.txt", "--key", "{path.stem}", "--output", "{path.stem}.n"]
+    done = process(folder, "run", "count", *words, "--shell", "--", "wc -l < {path} > {path.stem}.n")
+    assert done.communicate(timeout=60)[1] == ""
+    assert done.returncode == cli.SOME_FAILED
+    return folder
+
+
+def process(folder: Path, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """The command as a process of its own. Its home may be in a temporary folder, which is refused otherwise."""
+    start = (
+        "import sys; from canfar_batch import cli, home; home.Home.refuse_if_fleeting = lambda self: None; "
+        "sys.argv[0] = 'canfar-batch'; sys.exit(cli.main())"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CANFAR_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", start, *words],
+        cwd=folder, env={**clean, **(env or {})}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def there(ran: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs one command where a batch ran, without any connection."""
+    monkeypatch.chdir(ran)
+    monkeypatch.setattr("canfar_batch.session.Session.connect", lambda *_: pytest.fail("this needs no connection"))
+    return command
+
+
+# -- running ------------------------------------------------------------------------------------------------------
+
+
+def test_one_job_without_fields(command: Command):
+    ended = command("run", "one", *IMAGE, *ON_THIS_MACHINE, "--", "echo", "hello  world")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("Batch one: 1 job in ")
+    assert command("logs", "one").out == "hello  world\n"
+
+
+def test_a_command_of_one_word_is_split_and_one_of_several_is_not(command: Command):
+    command("run", "split", *IMAGE, *ON_THIS_MACHINE, "--", "printf '%s|' 'a b' c")
+    command("run", "whole", *IMAGE, *ON_THIS_MACHINE, "--", "printf", "%s|", "a b", "it's")
+    assert command("logs", "split").out == "a b|c|"
+    assert command("logs", "whole").out == "a b|it's|"
+
+
+def test_the_same_command_again_does_nothing_twice(command: Command):
+    words = ["run", "once", *IMAGE, *ON_THIS_MACHINE, "--grid", "n=1,2", "--", "sh", "-c", "echo {n} >> runs"]
+    assert [command(*words).code, command(*words).code] == [0, 0]
+    assert sorted(Path("runs").read_text().split()) == ["1", "2"]
+
+
+def test_the_name_alone_goes_on_with_a_batch(command: Command):
+    command("run", "again", *IMAGE, *ON_THIS_MACHINE, "--", "echo", "hello")
+    ended = command("run", "again", *ON_THIS_MACHINE)
+    assert ended.code == 0
+    assert "1 succeeded" in ended.out
+
+
+def test_each_row_of_a_table_is_a_job_and_its_text_arrives_as_it_is(command: Command):
+    with open("table.csv", "w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows([["name", "z"], ["M 31", "0.10"], ['say "ä"', "1e3"]])
+    words = [*IMAGE, *ON_THIS_MACHINE, "--rows", "table.csv", "--key", "job-{index}"]
+    assert command("run", "rows", *words, "--", "printf", "%s", "{name}:{z}").code == 0
+    assert [command("logs", "rows", f"job-{n}").out for n in (0, 1)] == ["M 31:0.10", 'say "ä":1e3']
+
+
+def test_a_table_that_astropy_reads_has_jobs_too(command: Command):
+    table = pytest.importorskip("astropy.table").Table({"name": ["a", "b"], "z": [1, 2]})
+    table.write("table.ecsv")
+    ended = command("run", "x", *IMAGE, "--rows", "table.ecsv", "--preview", "--json", "--", "echo {name} {z}")
+    assert [job["argv"] for job in ended.json] == [["echo", "a", "1"], ["echo", "b", "2"]]
+
+
+def test_a_grid_combines_each_with_each(command: Command):
+    words = [*IMAGE, "--grid", "t=0.1,0.5", "--grid", "m=gauss,top", "--preview", "--json"]
+    ended = command("run", "sweep", *words, "--", "fit", "--t={t}", "{m}")
+    told = [job["argv"] for job in ended.json]
+    assert told == [["fit", f"--t={t}", m] for t in ("0.1", "0.5") for m in ("gauss", "top")]
+
+
+def test_a_preview_remembers_nothing(command: Command):
+    ended = command("run", "later", *IMAGE, "--cores", 2, "--preview", "--", "echo", "hello")
+    assert ended.code == 0
+    assert "command  echo hello" in ended.out
+    assert "2 cores" in ended.out
+    assert not Path("batches").exists()
+
+
+def test_what_a_job_needs_is_passed_on(command: Command):
+    words = ["--env", "A=1=2", "--env", "B=", "--workdir", "sub", "--output", "{key}.out", "--timeout", "60"]
+    Path("sub").mkdir()
+    ended = command(
+        "run", "env", *IMAGE, *ON_THIS_MACHINE, *words, "--", "sh", "-c", 'echo "$A,$B" > "$CANFAR_BATCH_KEY".out'
+    )
+    assert ended.code == 1, "without fields, {key} stands as it is written, and no such file was made"
+    assert "missing output" in ended.out
+    assert [path.read_text() for path in Path("sub").glob("*.out")] == ["1=2,\n"]
+
+
+def test_exit_codes_are_retried_only_if_asked(command: Command):
+    words = ["--retry", 1, "--", "sh", "-c", "echo x >> tries; exit 3"]
+    assert command("run", "no", *IMAGE, *ON_THIS_MACHINE, *words).code == 1
+    assert Path("tries").read_text() == "x\n"
+    assert command("run", "yes", *IMAGE, *ON_THIS_MACHINE, "--retry-any", *words).code == 1
+    assert Path("tries").read_text() == "x\nx\nx\n"
+
+
+def test_jobs_that_all_fail_alike_stop_the_batch_and_the_reason_is_told(command: Command):
+    words = ["--window", 1, "--grid", f"n={','.join(map(str, range(20)))}", "--json"]
+    ended = command("run", "alike", *IMAGE, *ON_THIS_MACHINE, *words, "--", "sh", "-c", "exit 3", "{n}")
+    assert ended.code == 1
+    assert ended.json["counts"]["failed"] in (5, 6)
+    assert "all failed alike, so no more are launched: exit code 3" in ended.err
+
+
+def test_the_report_is_json_if_asked(command: Command):
+    ended = command("run", "j", *IMAGE, *ON_THIS_MACHINE, "--json", "--", "true")
+    assert (ended.json["ok"], ended.json["counts"], ended.json["attempts"]) == (True, {"succeeded": 1}, 1)
+
+
+def test_progress_goes_to_standard_error(command: Command):
+    ended = command("run", "loud", *IMAGE, "--url", "local", "--json", "--", "true")
+    assert ended.json["ok"]
+    assert "loud 1/1 | 1 succeeded" in ended.err
+
+
+# -- mistakes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "x", "--preview", "--", "echo"], "no image was given: name one, as --image skaha/astroml:latest"),
+        (["run", "x", "--preview", *IMAGE], "no command was given: write it behind --"),
+        (["run", "x", "--preview", *IMAGE, "--", "a > b"], "say shell=True"),
+        (["run", "x", "--preview", *IMAGE, "--each", "p=*.fits", "--", "a"], r"no file matches '\*\.fits'; quote"),
+        (["run", "x", "--preview", *IMAGE, "--rows", "no.csv", "--", "a"], r"no\.csv cannot be read as a table"),
+        (["run", "x", "--preview", *IMAGE, "--grid", "n=1", "--", "a {m}"], "m"),
+        (["run", "x", *ON_THIS_MACHINE], "batch 'x' is empty: say what to run"),
+        (["run", "../x", *ON_THIS_MACHINE, *IMAGE, "--", "a"], "cannot be a batch's name"),
+        (["run", "x", *ON_THIS_MACHINE, *IMAGE, "--ram", "99999", "--", "a"], "ram=99999 is not offered"),
+        (["run", "x", "--window", "0"], "'0' is not a whole number of at least 1"),
+        (["run", "x", "--env", "A"], "'A' is not NAME=VALUE"),
+        (["status", "nope"], "there is no batch in .*nope"),
+        (["report", "nope", "--json"], "there is no batch in .*nope"),
+        (["ls", "--", "x"], "only run takes a command"),
+        (["run", "x", *IMAGE, "--", "true"], "(?i)credential|login"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_advice(command: Command, words: Sequence[str], told: str, monkeypatch):
+    monkeypatch.setenv("HOME", os.getcwd())
+    ended = command(*words)
+    assert ended.code == 2
+    assert ended.out == ""
+    last = ended.err.rstrip("\n").splitlines()[-1]
+    assert re.match("canfar-batch.*: error: ", last)
+    assert re.search(told, last)
+    assert "Traceback" not in ended.err
+
+
+def test_a_table_with_a_short_row_is_refused(command: Command):
+    Path("t.csv").write_text("a,b\n1,2\n3\n")
+    assert "longer or shorter" in command("run", "x", *IMAGE, "--rows", "t.csv", "--preview", "--", "echo {a}").err
+
+
+@pytest.mark.parametrize("name", ["run", "ls", "status", "logs", "failures", "cancel", "report"])
+def test_every_command_explains_itself(command: Command, name: str):
+    ended = command(name, "--help")
+    assert ended.code == 0
+    assert "--json" in ended.out
+    assert "130 if Ctrl-C" in ended.out
+
+
+# -- looking, without a connection --------------------------------------------------------------------------------
+
+
+def test_batches_are_listed(there: Command):
+    assert there("ls").out.splitlines() == [
+        "batch  jobs  stands                 driver", "count     3  2 succeeded, 1 failed",
+    ]  # fmt: skip
+    (told,) = there("ls", "--json").json
+    assert told == {"batch": "count", "jobs": 3, "counts": {"succeeded": 2, "failed": 1}, "driver": None}
+
+
+def test_where_there_are_no_batches_it_says_where_it_looked(command: Command, tmp_path: Path):
+    assert command("ls", "--home", tmp_path / "nowhere").out == f"no batches in {tmp_path}/nowhere\n"
+
+
+def test_a_batch_that_cannot_be_read_does_not_hide_the_others(command: Command):
+    command("run", "good", *IMAGE, *ON_THIS_MACHINE, "--", "true")
+    Path("batches/bad").mkdir()
+    Path("batches/bad/ledger.db").write_text("this is no ledger, whatever its name says")
+    ended = command("ls")
+    assert ended.code == 0
+    assert [line.split()[0] for line in ended.out.splitlines()] == ["batch", "bad", "good"]
+
+
+def test_the_jobs_of_a_batch_are_listed(there: Command):
+    lines = there("ls", "count").out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["a", "succeeded"], ["b", "succeeded"], ["c", "failed"]]
+    assert [row["path"] for row in there("ls", "count", "--json").json] == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_status_counts_and_shows_what_went_wrong(there: Command):
+    ended = there("status", "count")
+    assert ended.code == 1
+    assert ended.out.startswith("batch count: 3 jobs (2 succeeded, 1 failed)\n")
+    assert [line.split()[0] for line in ended.out.splitlines()[2:]] == ["key", "c"]
+    told = there("status", "count", "--json").json
+    assert (told["done"], told["ok"], told["driver"], told["platform"]) == (True, False, None, "local")
+
+
+def test_status_of_a_job_says_what_happened_and_ends_accordingly(there: Command):
+    assert (there("status", "count", "a").code, there("status", "count", "c").code) == (0, 1)
+    assert there("status", "count", "c").out.startswith("Job c failed after ")
+    assert there("status", "count", "c", "--json").json["cause"] == "exit code 1"
+
+
+def test_logs_are_the_jobs_own_bytes(there: Command):
+    assert there("logs", "count", "a").out == ""
+    assert "Is a directory" in there("logs", "count", "c").out or "read error" in there("logs", "count", "c").out
+    assert there("logs", "count", "c", "--json").json["attempt"] == 1
+
+
+def test_the_end_of_a_log(command: Command):
+    command("run", "long", *IMAGE, *ON_THIS_MACHINE, "--", "seq", "1", "9")
+    assert command("logs", "long", "--tail", "2").out == "8\n9\n"
+    assert command("logs", "long", "--tail", "0").out == ""
+
+
+def test_a_beginning_of_a_key_is_enough_where_it_is_the_only_one(command: Command):
+    command("run", "k", *IMAGE, *ON_THIS_MACHINE, "--grid", "name=alpha,beta", "--", "echo {name}")
+    assert command("logs", "k", "alp").out == "alpha\n"
+    assert "did you mean alpha-" in command("logs", "k", "alpah").err
+    assert "name one; canfar-batch ls k lists them" in command("logs", "k").err
+
+
+def test_an_attempt_that_never_was_is_told(there: Command):
+    assert "job c has no attempt 7; there are 1" in there("logs", "count", "c", "--attempt", "7").err
+
+
+def test_failures_are_told_by_cause_with_advice(there: Command):
+    ended = there("failures", "count")
+    assert ended.code == 1
+    assert ended.out.startswith("Why 1 job failed:\n  1 x exit code 1 (c)\n")
+    (told,) = there("failures", "count", "--json").json
+    assert (told["key"], told["class"], told["attempt"]) == ("c", "ExitCode", 1)
+    assert Path(told["log"]).exists()
+
+
+def test_no_failures_are_fine(command: Command):
+    command("run", "fine", *IMAGE, *ON_THIS_MACHINE, "--", "true")
+    assert (command("failures", "fine").code, command("failures", "fine").out) == (0, "nothing failed\n")
+    assert command("failures", "fine", "--json").json == []
+
+
+def test_the_report_can_be_had_later(there: Command):
+    ended = there("report", "count")
+    assert ended.code == 1
+    assert ended.out.startswith("Batch count: 3 jobs in ")
+    assert there("report", "count", "--json").json["counts"] == {"succeeded": 2, "failed": 1}
+
+
+def test_it_is_a_module_too(ran: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "canfar_batch", "ls", "--json"], cwd=ran, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)[0]["batch"] == "count"
+
+
+def test_a_reader_that_has_enough_is_no_error(ran: Path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "canfar_batch", "report", "count"], cwd=ran, stdout=writing, stderr=subprocess.PIPE,
+        timeout=60,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+# -- detaching and cancelling -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def platform() -> Iterator[LocalPlatform]:
+    """A platform that outlives the command."""
+    with LocalPlatform() as platform:
+        yield platform
+
+
+@pytest.fixture
+def running(
+    tmp_path: Path, platform: LocalPlatform, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> subprocess.Popen[str]:
+    """A batch of two jobs that run until they are stopped, and the process that drives it."""
+    monkeypatch.setenv("CANFAR_URL", platform.url)
+    monkeypatch.setenv("CANFAR_TOKEN", platform.token)
+    monkeypatch.setattr("canfar_batch.home.Home.refuse_if_fleeting", lambda self: None)
+    driver = process(
+        tmp_path, "run", "slow", *IMAGE, "--grid", "n=1,2", "--", "sh", "-c", "echo begun {n}; exec sleep 600",
+        env={"CANFAR_URL": platform.url, "CANFAR_TOKEN": platform.token},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while command("status", "slow", "--json").out.count('"running": 2') == 0:
+        assert time.monotonic() < deadline, "the jobs never ran"
+        time.sleep(0.05)
+    yield driver
+    driver.kill()
+    driver.communicate()
+
+
+def test_ctrl_c_detaches_and_the_jobs_run_on_until_they_are_cancelled(running, command: Command):
+    assert "driven by process" in command("status", "slow").out
+    running.send_signal(signal.SIGINT)
+    assert running.wait(20) == cli.DETACHED
+    assert "its jobs run on" in running.stderr.read()
+
+    ended = command("status", "slow")
+    assert (ended.code, "2 running" in ended.out, "nobody drives it" in ended.out) == (0, True, True)
+    assert command("logs", "slow", "1").out == "begun 1\n", "a log that is not saved yet comes from the platform"
+
+    ended = command("cancel", "slow", "--json")
+    assert (ended.code, len(ended.json["cancelled"])) == (0, 2)
+    assert command("status", "slow", "--json").json["counts"] == {"cancelled": 2}
+    assert "every job was over already" in command("cancel", "slow").out
+
+
+def test_the_process_that_drives_a_batch_stops_what_another_command_cancels(running, command: Command):
+    ended = command("cancel", "slow")
+    assert ended.code == 0
+    assert re.search(r"2 jobs: process \d+ on .* drives the batch and stops them", ended.out)
+    assert running.wait(30) == cli.SOME_FAILED
+    assert command("status", "slow", "--json").json["counts"] == {"cancelled": 2}
+
+
+def test_a_second_driver_is_told_who_drives(running, command: Command):
+    ended = command("run", "slow")
+    assert ended.code == 2
+    assert "is being run by process" in ended.err
+
+
+def test_what_cannot_be_cancelled_now_is_remembered(running, platform, command: Command, monkeypatch):
+    running.send_signal(signal.SIGINT)
+    running.wait(20)
+    monkeypatch.setenv("CANFAR_TOKEN", "not.the.token")
+    ended = command("cancel", "slow", "--timeout", "1")
+    assert ended.code == 2
+    monkeypatch.setenv("CANFAR_TOKEN", platform.token)
+    assert command("run", "slow", "--quiet", "--json").json["counts"] == {"cancelled": 2}
