@@ -1,0 +1,163 @@
+"""What every platform does, the one in memory and the real API alike: what holds in a test with one holds for both."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from contract.conftest import FORGET_AFTER
+
+from canfar_batch.errors import JobNotFound
+from canfar_batch.protocols import Platform
+from canfar_batch.records import Phase, Resources
+
+UNKNOWN = "zzzz9999"
+
+
+def ids(platform, kind="headless"):
+    return [info.id for info in platform.containers(kind)]
+
+
+def test_it_fills_the_role(platform):
+    assert isinstance(platform, Platform)
+    assert "://" in platform.url
+    assert platform.expires_at is None
+
+
+def test_who_we_are_is_known_once_it_has_answered(platform):
+    platform.containers()
+    assert platform.user
+
+
+def test_a_container_is_listed_as_soon_as_it_is_launched(scene, platform):
+    assert platform.containers() == []
+    id = platform.launch(scene.lasting())
+    (listed,) = platform.containers()
+    assert listed.id == id == platform.container(id).id
+    assert (listed.type, listed.image) == ("headless", "images.canfar.net/skaha/astroml:latest")
+    assert ids(platform, None) == [id]
+
+
+def test_names_come_back_in_lower_case(scene, platform):
+    id = platform.launch(scene.lasting(name="Mixed-Case-7"))
+    assert platform.container(id).name == "mixed-case-7"
+    assert platform.containers()[0].name == "mixed-case-7"
+
+
+def test_one_name_may_be_given_twice_and_one_id_is_not(scene, platform):
+    first, second = platform.launch(scene.lasting()), platform.launch(scene.lasting())
+    assert first != second
+    assert sorted(ids(platform)) == sorted([first, second])
+
+
+def test_a_container_waits_runs_and_ends(scene, platform):
+    good, bad = platform.launch(scene.quick()), platform.launch(scene.failing())
+    assert scene.until(good, Phase.COMPLETED).phase.final
+    assert scene.until(bad, Phase.FAILED).phase.final
+    assert {info.id: info.phase for info in platform.containers()} == {good: Phase.COMPLETED, bad: Phase.FAILED}
+
+
+def test_it_has_a_time_of_start_once_it_runs(scene, platform):
+    lasting = scene.until(platform.launch(scene.lasting()), Phase.RUNNING)
+    assert lasting.started_at.utcoffset() == timedelta(0)
+    scene.hold()
+    waiting = platform.container(platform.launch(scene.lasting()))
+    assert waiting.phase is Phase.PENDING
+    assert waiting.started_at is None
+
+
+def test_resources_are_shown_where_they_were_asked_for(scene, platform):
+    fixed = platform.container(platform.launch(scene.lasting(resources=Resources(cores=2, ram=4))))
+    flexible = platform.container(platform.launch(scene.lasting()))
+    assert fixed.cores == 2
+    assert fixed.ram == pytest.approx(4, abs=0.01)
+    assert (flexible.cores, flexible.ram, flexible.gpus) == (None, None, 0)
+
+
+def test_logs_are_what_was_printed(scene, platform):
+    id = platform.launch(scene.quick())
+    scene.until(id, Phase.COMPLETED)
+    assert platform.logs(id) == b"hello\n"
+
+
+def test_there_is_no_log_before_the_start_nor_of_what_is_unknown(scene, platform):
+    scene.hold()
+    assert platform.logs(platform.launch(scene.quick())) == b""
+    assert platform.logs(UNKNOWN) == b""
+
+
+def test_events_are_text_or_nothing(scene, platform):
+    scene.hold()
+    assert platform.events(platform.launch(scene.quick())) == ""
+    assert platform.events(UNKNOWN) == ""
+    assert isinstance(platform.events(platform.launch(scene.lasting())), str)
+
+
+@pytest.mark.parametrize("id", [UNKNOWN, "", "a/b", "../x", "ABCD1234"])
+def test_an_unknown_id_is_not_found(scene, platform, id):
+    platform.launch(scene.lasting())
+    with pytest.raises(JobNotFound):
+        platform.container(id)
+
+
+def test_what_is_cancelled_is_gone_with_its_log(scene, platform):
+    id, other = platform.launch(scene.lasting()), platform.launch(scene.lasting())
+    scene.until(id, Phase.RUNNING)
+    platform.cancel(id)
+    with pytest.raises(JobNotFound):
+        platform.container(id)
+    assert ids(platform) == [other]
+    assert platform.logs(id) == b""
+
+
+def test_cancelling_again_or_what_is_unknown_is_no_error(scene, platform):
+    id = platform.launch(scene.lasting())
+    platform.cancel(id)
+    platform.cancel(id)
+    platform.cancel(UNKNOWN)
+    assert ids(platform) == []
+
+
+def test_what_is_over_can_be_removed(scene, platform):
+    id = platform.launch(scene.quick())
+    scene.until(id, Phase.COMPLETED)
+    platform.cancel(id)
+    assert ids(platform) == []
+
+
+def test_what_is_over_is_forgotten_after_a_while(scene_that):
+    scene = scene_that(forget_after=FORGET_AFTER)
+    platform = scene.platform
+    over, lasting = platform.launch(scene.quick()), platform.launch(scene.lasting())
+    scene.eventually(lambda: over not in ids(platform))
+    with pytest.raises(JobNotFound):
+        platform.container(over)
+    assert platform.logs(over) == b""
+    assert ids(platform) == [lasting]
+
+
+def test_limits_name_what_may_be_asked_for_in_order(platform):
+    limits = platform.limits()
+    for options in (limits.cores, limits.ram, limits.gpus):
+        assert list(options) == sorted(set(options))
+    assert 1 in limits.cores
+    assert limits.default_cores > 0
+    assert limits.default_ram > 0
+
+
+def test_images_are_named_whole_and_by_kind(platform):
+    headless = platform.images()
+    assert "images.canfar.net/skaha/astroml:latest" in [image.id for image in headless]
+    assert all("headless" in image.kinds for image in headless)
+    assert {image.id for image in headless} <= {image.id for image in platform.images(None)}
+
+
+def test_statistics_are_told_as_they_are(platform):
+    assert "requestedCPUCores" in platform.stats()["cores"]
+
+
+def test_many_threads_may_ask_at_once(scene, platform):
+    with ThreadPoolExecutor(8) as pool:
+        launched = list(pool.map(lambda n: platform.launch(scene.quick(name=f"n{n}")), range(16)))
+        names = list(pool.map(lambda id: platform.container(id).name, launched))
+    assert names == [f"n{n}" for n in range(16)]
+    assert sorted(ids(platform)) == sorted(launched)
