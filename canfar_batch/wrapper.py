@@ -23,7 +23,7 @@ MARK = "#canfar_batch"  #: how every line of a receipt begins
 MOST_OUTPUTS = 1000  #: so many files are named in a receipt; all are counted
 
 _TEXT = r"""
-cb_job= cb_dog= cb_told= cb_dying= cb_late= cb_again= cb_trouble= cb_text= cb_ours= cb_where=
+cb_job= cb_gone= cb_dog= cb_told= cb_dying= cb_late= cb_again= cb_trouble= cb_text= cb_ours= cb_where=
 cb_lines=0 cb_left=@MOST@
 
 # -- what the container can tell; each leaves its answer in cb_v, empty where there is none
@@ -129,7 +129,7 @@ cb_flush() {
 
 # Wakes this shell by SIGALRM after $1 seconds. Asked to stop, it takes its sleep along.
 cb_watch() {
-  [ -z "$cb_dog" ] || kill "$cb_dog"
+  [ -z "$cb_dog" ] || kill "$cb_dog" 2>/dev/null
   # a shell just forked still has its parent's traps, and would lose a TERM to them
   trap - TERM
   (
@@ -148,7 +148,7 @@ cb_listen() {
 # $1 is told to the job.
 cb_tell() {
   cb_again=1
-  [ -z "$cb_job" ] || kill -s "$1" "$cb_job"
+  [ -z "$cb_job" ] || kill -s "$1" "$cb_job" 2>/dev/null
 }
 # The job shall end: TERM now, KILL when the grace is over.
 cb_end() {
@@ -157,10 +157,20 @@ cb_end() {
   cb_dying=1
 }
 cb_alarm() {
+  cb_again=1
+  [ -z "$cb_gone" ] || return 0
   if [ -n "$cb_dying" ]; then cb_tell KILL; else cb_late=1; cb_end; fi
 }
 
 # -- the run
+
+if [ -n "$cb_timeout" ]; then
+  if command -v sleep >/dev/null 2>&1; then cb_watch "$cb_timeout"; else cb_trouble=no-sleep; fi
+fi
+cb_listen
+trap 'cb_told=INT; cb_tell INT' INT
+trap 'cb_told=HUP; cb_tell HUP' HUP
+trap cb_alarm ALRM
 
 cb_safe "${skaha_sessionid:-}"; cb_id=$cb_v
 cb_safe "${HOSTNAME:-}"; cb_host=$cb_v
@@ -187,24 +197,18 @@ cb_facts="$cb_facts limit=$cb_max quota=$cb_quota period=$cb_period"
 cb_say "start $cb_facts"
 cb_save start
 
-if [ -n "$cb_timeout" ] && [ "$cb_trouble" != workdir ]; then
-  if command -v sleep >/dev/null 2>&1; then cb_watch "$cb_timeout"; else cb_trouble=no-sleep; fi
-fi
-cb_listen
-trap 'cb_told=INT; cb_tell INT' INT
-trap 'cb_told=HUP; cb_tell HUP' HUP
-trap cb_alarm ALRM
+# behind a shell, INT and QUIT are ignored; env can take that back
+if cb_v=$(command -v env) && "$cb_v" --default-signal=INT,QUIT true; then
+  cb_via="$cb_v --default-signal=INT,QUIT$cb_nice"
+fi </dev/null >/dev/null 2>&1
 
 if [ "$cb_trouble" = workdir ]; then
   cb_rc=@WORKDIR@
-elif [ "$cb_told" = TERM ]; then
+elif [ -n "$cb_dying" ]; then
   cb_rc=143
 else
-  # a shell gives what runs behind it no stdin, and has it ignore INT and QUIT; env can take the latter back
+  # what runs behind a shell is given no stdin
   command exec 9<&0 || exec 9</dev/null
-  if cb_v=$(command -v env) && "$cb_v" --default-signal=INT,QUIT true; then
-    cb_via="$cb_v --default-signal=INT,QUIT$cb_nice"
-  fi </dev/null >/dev/null 2>&1
   (
     exec <&9 9<&-
     cb_work
@@ -213,15 +217,22 @@ else
   # from here on nothing of ours may end up in the job's log
   exec </dev/null 2>/dev/null 9<&-
   trap '' PIPE
-  # what came while there was nobody to tell
-  if [ -n "$cb_dying" ]; then cb_dying=; cb_end; elif [ -n "$cb_told" ]; then cb_tell "$cb_told"; fi
-  cb_again=1
-  while [ -n "$cb_again" ]; do
+  # what came in between: a shell just forked would lose anything gentler
+  if [ -n "$cb_dying" ]; then cb_tell KILL; elif [ -n "$cb_told" ]; then cb_tell "$cb_told"; fi
+  # A trapped signal ends a wait as if the job had exited with 128 + its number; then ask again. A shell may have
+  # forgotten the status, though (dash says 127), or lost it (bash, where job and wait ended at once, says -1 or waits
+  # for its other children): of a job that is gone, the first answer stands unless a better one comes within a second.
+  cb_pid=$cb_job cb_rc= cb_gone=
+  while :; do
     cb_again=
-    wait "$cb_job"
-    cb_rc=$?
+    [ -z "$cb_rc" ] || kill -s 0 "$cb_pid" || { cb_gone=1 cb_job=; cb_watch 1; }
+    wait "$cb_pid"
+    cb_v=$?
+    case $cb_gone$cb_v in 1127 | 1142 | 1-*) break ;; esac
+    cb_rc=$cb_v
+    case $cb_again$cb_v in 1129 | 1130 | 1142 | 1143) ;; *) break ;; esac
   done
-  cb_job=
+  cb_job= cb_gone=1
 fi
 exec </dev/null 2>/dev/null
 [ -z "$cb_dog" ] || kill "$cb_dog"

@@ -442,6 +442,25 @@ def test_other_ways_of_asking_reach_the_job_too(begin, number):
     assert (process.returncode, end["exit_code"], end["stopped_by"]) == (9, 9, number.name[3:])
 
 
+@pytest.mark.parametrize("argv", [["true"], sh("exit 3"), ["sleep", "1000"]], ids=["true", "3", "sleep"])
+def test_whenever_it_is_told_to_end_a_container_ends_and_its_receipt_is_true(begin, argv):
+    for moment in range(25):
+        process = begin(argv, grace=0.2, timeout=(None, 3600, 0.01)[moment % 3])
+        time.sleep(moment / 1000)
+        process.send_signal(signal.SIGTERM)
+        raw, stderr = process.communicate(timeout=PATIENCE)
+        _, start, end = split_log(raw, NAME)
+        assert stderr == b""
+        if process.returncode == -signal.SIGTERM:
+            assert end is None  # the shell had hardly begun
+            continue
+        assert start is not None
+        assert end is not None
+        assert end["exit_code"] == process.returncode
+        # what was told to end before it had begun is killed
+        assert process.returncode in (143, 137, *((0,) if argv == ["true"] else (3,) if argv[0] == "/bin/sh" else ()))
+
+
 def test_the_time_out_ends_the_job(run):
     ended = run(["sleep", "1000"], timeout=0.2, outputs=["none"])
     assert (ended.code, ended.end["exit_code"], ended.end["timed_out"]) == (143, 143, True)
