@@ -108,6 +108,18 @@ class Found:
         """True where a second try may find more: no log, or a log that begins and has no end."""
         return self.ended is None and (self.log is None or self.began is not None)
 
+    def beside(self, earlier: Found | None) -> Found:
+        """It, and of what an earlier try found that which is there no more."""
+        if earlier is None:
+            return self
+        return attrs.evolve(
+            self,
+            log=self.log or earlier.log or self.log,
+            began=self.began or earlier.began,
+            ended=self.ended or earlier.ended,
+            events=self.events or earlier.events,
+        )
+
     def evidence(self, phase: Phase | None, *, watched: bool = True) -> Evidence:
         """All of it as evidence, beside the platform's final word."""
         return Evidence(
@@ -189,4 +201,7 @@ def _read_receipt(path: Path) -> Receipt | None:
 
 
 def _receipt(fields: Mapping[str, object] | None) -> Receipt | None:
-    return Receipt.from_fields(fields) if fields else None
+    try:
+        return Receipt.from_fields(fields) if fields else None
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None  # it bears our mark, and says what cannot be, as a time beyond all calendars

@@ -26,6 +26,7 @@ from canfar_batch.protocols import Clock
 from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
 from canfar_batch.spec import Filled, JobSpec
 
+PATIENCE = 10  #: times 30 seconds for which a file that is locked is waited for
 SCHEMA = 1  #: the version of the tables; raised with a step in `_MIGRATIONS` whenever they change
 _MIGRATIONS: Mapping[int, str] = {}  #: from a version to the script that leads to the next one
 
@@ -101,15 +102,17 @@ class Ledger:
     Attributes:
         jobs: Every job's record by its key, in plan order, as of the last transaction.
         identity: Whose ledger it is.
+        generation: Which driver of the batch this one is, or last was; each has a number of its own.
     """
 
     def __init__(self, home: Home, *, clock: Clock, writable: bool) -> None:
         self.home = home
         self._clock = clock
         self._holder: Holder | None = None
-        self._generation = 0
+        self.generation = 0
         self._lease_until = 0.0
         self._watches = threading.local()
+        self._current = False  # whether `jobs` is all that the file says
         self._numbers: dict[JobSpec, int] = {}  # of the specs in the file
         self._fresh_numbers: dict[JobSpec, int] = {}  # of those that the transaction under way put there
         with _errors(home.ledger):
@@ -207,6 +210,7 @@ class Ledger:
         parsed = {number: JobSpec.from_json(json.loads(body)) for number, body in specs.items()}
         records = (_job_from(row, parsed[row["spec"]], tuple(made.get(row["place"], ()))) for row in jobs)
         self.jobs = {record.key: record for record in records}
+        self._current = True
 
     def history(self, key: str | None = None) -> Iterator[Happened]:
         """What happened to one job, or to all, oldest first."""
@@ -255,6 +259,7 @@ class Ledger:
             )
             self._store([(self.jobs[key], after) for key, after in fresh.items()])
         self.jobs.update(fresh)
+        self._current = True
         return changes
 
     def plan(self, records: Sequence[JobRecord]) -> None:
@@ -262,6 +267,7 @@ class Ledger:
         with self._writing():
             self._db.executemany(_REPLACE_JOB, [self._row(record) for record in records])
         self.jobs.update({record.key: record for record in records})
+        self._current = True
 
     def drop(self, keys: Iterable[str]) -> None:
         """Forget jobs that were never launched."""
@@ -271,10 +277,11 @@ class Ledger:
             self._db.executemany("DELETE FROM event WHERE key = ?", [(key,) for key in chosen])
         for key in chosen:
             del self.jobs[key]
+        self._current = True
 
     def note_user(self, user: str) -> None:
         """Remember who the platform says that we are."""
-        with self._writing():
+        with self._writing(jobs=False):
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('user', ?)", (user,))
         self.identity = attrs.evolve(self.identity, user=user)
 
@@ -305,14 +312,15 @@ class Ledger:
         return number
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One transaction, checked against the lease and durable once this returns."""
+    def _writing(self, *, jobs: bool = True) -> Iterator[None]:
+        """One transaction, checked against the lease and durable once this returns; *jobs*: whether it changes any."""
         with _errors(self.home.ledger):
-            self._db.execute("BEGIN IMMEDIATE")
+            self._begin()
+            self._current = self._current and not jobs  # until what is written is in the records, too
             try:
                 self._check_lease()
                 yield
-                self._db.execute("COMMIT")
+                self._commit()
                 self._numbers.update(self._fresh_numbers)
             except BaseException:
                 if self._db.in_transaction:
@@ -320,6 +328,12 @@ class Ledger:
                 raise
             finally:
                 self._fresh_numbers = {}
+
+    def _begin(self) -> None:
+        _patiently(self._db, "BEGIN IMMEDIATE")
+
+    def _commit(self) -> None:
+        _patiently(self._db, "COMMIT")
 
     # -- requests of other processes ------------------------------------------------------------------------------
 
@@ -339,7 +353,7 @@ class Ledger:
 
     def answered(self, numbers: Iterable[int]) -> None:
         """Forget requests that were carried out."""
-        with self._writing():
+        with self._writing(jobs=False):
             self._db.executemany("DELETE FROM request WHERE seq = ?", [(number,) for number in numbers])
 
     # -- the lease ------------------------------------------------------------------------------------------------
@@ -359,34 +373,37 @@ class Ledger:
             return
         me = Holder.me()
         with _errors(self.home.ledger):
-            self._db.execute("BEGIN IMMEDIATE")
+            self._begin()
             try:
                 other = self.lease()
                 if other is not None and other.left > 0 and not takeover and not other.holder.provably_gone():
                     raise _busy(other)
-                self._generation = self._db.execute("SELECT generation FROM lease").fetchone()[0] + 1
+                before = self._db.execute("SELECT generation FROM lease").fetchone()[0]
+                self._current = self._current and before == self.generation  # nobody has written in between
+                self.generation = before + 1
                 self._lease_until = self._clock.ticks() + TERM
                 self._db.execute(
                     "UPDATE lease SET generation = ?, holder = ?, host = ?, boot = ?, pid = ?, born = ?,"
                     " until_ticks = ?, until = ?",
                     (
-                        self._generation, me.id, me.host, me.boot, me.pid, me.born, self._lease_until,
+                        self.generation, me.id, me.host, me.boot, me.pid, me.born, self._lease_until,
                         _seconds(self._clock.now()) + TERM,
                     ),
                 )  # fmt: skip
-                self._db.execute("COMMIT")
+                self._commit()
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
         self._holder = me
-        self.reload()
+        if not self._current:
+            self.reload()
 
     def renew(self, looked: datetime | None = None) -> None:
         """Keep the lease for another term, once a tenth of it is used up; *looked*: when the platform last answered."""
         if self._lease_until - self._clock.ticks() > TERM * 0.9:
             return
-        with self._writing():
+        with self._writing(jobs=False):
             self._lease_until = self._clock.ticks() + TERM
             self._db.execute(
                 "UPDATE lease SET until_ticks = ?, until = ?, looked = coalesce(?, looked)",
@@ -397,7 +414,7 @@ class Ledger:
         """Stop being the driver; *looked*: when the platform last answered."""
         if self._holder is None:
             return
-        with self._writing():
+        with self._writing(jobs=False):
             self._db.execute("UPDATE lease SET holder = NULL, looked = coalesce(?, looked)", (_maybe_seconds(looked),))
         self._holder = None
 
@@ -417,9 +434,10 @@ class Ledger:
             left = row["until_ticks"] - self._clock.ticks()  # the same machine: a clock that nobody can set
         return LeaseState(holder=holder, left=left)
 
-    def still_mine(self) -> bool:
-        """True while this process is the driver; may be called from any thread, and asks the file itself."""
-        if self._holder is None or self._clock.ticks() > self._lease_until:
+    def still_mine(self, generation: int) -> bool:
+        """True while the driver of *generation* drives; may be called from any thread, and asks the file itself."""
+        holder = self._holder
+        if holder is None or generation != self.generation or self._clock.ticks() > self._lease_until:
             return False
         try:
             if not hasattr(self._watches, "db"):
@@ -427,13 +445,13 @@ class Ledger:
             row = self._watches.db.execute("SELECT holder, generation FROM lease").fetchone()
         except sqlite3.Error:
             return False  # cannot tell: then rather launch nothing
-        return (row["holder"], row["generation"]) == (self._holder.id, self._generation)
+        return (row["holder"], row["generation"]) == (holder.id, generation)
 
     def _check_lease(self) -> None:
         if self._holder is None:
             raise BatchBusy("this batch is open for reading only: it has no driver here")
         row = self._db.execute("SELECT holder, generation FROM lease").fetchone()
-        if (row["holder"], row["generation"]) != (self._holder.id, self._generation):
+        if (row["holder"], row["generation"]) != (self._holder.id, self.generation):
             self._holder = None
             raise LeaseLost("another driver has taken this batch over, so this one stops; its jobs run on")
 
@@ -471,6 +489,18 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     return db
 
 
+def _patiently(db: sqlite3.Connection, statement: str) -> None:
+    """Begin or end a transaction; who else has the file locked (a backup, a reader that stays) is waited for."""
+    for left in reversed(range(PATIENCE)):
+        try:
+            db.execute(statement)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or not left:
+                raise
+        else:
+            return
+
+
 def _has_tables(db: sqlite3.Connection) -> bool:
     """False for the empty file that is there while a ledger is made, and stays if its maker is killed."""
     return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
@@ -505,7 +535,7 @@ _REPLACE_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, 
 
 
 def _dumps(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 def _seconds(moment: datetime) -> float:

@@ -177,7 +177,7 @@ ALLOWED: Mapping[type[Event], frozenset[JobState]] = {
     GaveUp: frozenset({_W}),
     CancelAsked: frozenset({_P, _L, _PE, _R, _W}),
     Cancelled: frozenset({_P, _L, _PE, _R, _W}),
-    Proved: frozenset({_LOST, _W}),
+    Proved: frozenset({_LOST, _FAILED, _W}),
     Collected: frozenset({_OK}),
     NotCollected: frozenset({_OK}),
     Reopened: frozenset({_FAILED, _LOST, _OFF}),
@@ -435,6 +435,7 @@ _DISK_FULL = re.compile(rb"No space left on device|Disk quota exceeded", re.IGNO
 _NO_WRAPPER = re.compile(rb"base64: (not found|command not found|inaccessible)|/bin/sh: .*not found", re.IGNORECASE)
 _NOT_STARTED = re.compile(r"executable file not found|exec: |exec format error|OCI runtime|StartError", re.IGNORECASE)
 _PULL = re.compile(r"ErrImagePull|ImagePullBackOff|InvalidImageName|Failed to pull image", re.IGNORECASE)
+_PULLED = re.compile(r"Successfully pulled|already present on machine|Started container", re.IGNORECASE)
 _TAKEN = re.compile(r"Evicted|Preempt|NodeLost|NodeNotReady|TaintManagerEviction|NodeShutdown", re.IGNORECASE)
 _EPHEMERAL = re.compile(r"ephemeral.storage|DiskPressure", re.IGNORECASE)
 _DEADLINE = re.compile(r"DeadlineExceeded", re.IGNORECASE)
@@ -464,7 +465,9 @@ def telling_line(log: bytes) -> str:
 
 def image_trouble(events: str) -> ImagePull | None:
     """The failure that *events* of a pending container speak of, where its image cannot be fetched."""
-    return ImagePull(message=_line_with(_PULL, events), inferred=True) if _PULL.search(events) else None
+    if _PULLED.search(events) or not _PULL.search(events):
+        return None  # a registry that failed once may have served since
+    return ImagePull(message=_line_with(_PULL, events), inferred=True)
 
 
 def _line_with(pattern: re.Pattern[str], text: str) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 
+from canfar_batch.lifecycle import overruled_by_presence
 from canfar_batch.records import JobRecord, JobState
+
+_GIVEN_UP = (JobState.LOST, JobState.FAILED)
+_NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 
 class Roster:
@@ -18,6 +22,7 @@ class Roster:
         active: The keys of the jobs that have a container or may have one, the longest active first.
         undecided: The keys of the jobs whose last attempt failed and about which no policy was asked yet.
         uncollected: The keys of the jobs that succeeded and whose result was not fetched yet.
+        unproved: The keys of the jobs that were given up for absence alone, so that a late receipt overrules that.
         by_name: For every launch name of every attempt, the job's key and the attempt's number.
         by_id: Likewise for every id that the platform gave.
     """
@@ -28,11 +33,12 @@ class Roster:
         self.active: dict[str, None] = {}
         self.undecided: dict[str, None] = {}
         self.uncollected: dict[str, None] = {}
+        self.unproved: dict[str, None] = {}
         self.by_name: dict[str, tuple[str, int]] = {}
         self.by_id: dict[str, tuple[str, int]] = {}
         self._ready: list[tuple[int, str]] = []  # a heap in plan order; entries that are no longer true are skipped
         self._due: list[tuple[datetime, int, str]] = []  # a heap by time; likewise
-        self._queued: set[str] = set()
+        self._queued: dict[str, datetime | None] = {}  # which entry of a job is true: in which heap, and for when
         for job in jobs.values():
             self.update(None, job)
 
@@ -49,68 +55,62 @@ class Roster:
         _member(self.active, after.key, after.state.active)
         _member(self.undecided, after.key, after.state is JobState.WAITING and after.due is None)
         _member(self.uncollected, after.key, after.state is JobState.SUCCEEDED and not after.collected)
+        _member(self.unproved, after.key, after.state in _GIVEN_UP and overruled_by_presence(after))
         for attempt in after.attempts[-1:] if before is not None else after.attempts:
             self.by_name[attempt.launch_name] = (after.key, attempt.number)
             if attempt.id is not None:
                 self.by_id[attempt.id] = (after.key, attempt.number)
-        if _launchable(after) and after.key not in self._queued:
-            self._enqueue(after)
+        if not _launchable(after):
+            self._queued.pop(after.key, None)
+        elif after.key not in self._queued or self._queued[after.key] != after.due:
+            self._enqueue(after.due, after.index, after.key)
 
     def forget(self, job: JobRecord) -> None:
         """Take out a job that was never launched."""
         self.counts[job.state] -= 1
+        self._queued.pop(job.key, None)
 
     def ready(self, now: datetime) -> Iterator[JobRecord]:
         """The jobs that may be launched at *now*, in plan order; what is taken costs, the rest does not."""
         self._promote(now)
-        taken: list[tuple[int, str]] = []
+        taken: dict[str, int] = {}
         try:
             while self._ready:
                 place, key = heapq.heappop(self._ready)
-                job = self._jobs.get(key)
-                if job is None or not _launchable(job):
-                    self._queued.discard(key)
-                    continue
-                if job.due is not None and job.due > now:
-                    heapq.heappush(self._due, (job.due, place, key))
-                    continue
-                taken.append((place, key))
-                yield job
+                if key not in taken and self._stands(None, key):
+                    taken[key] = place
+                    yield self._jobs[key]
         finally:
-            for entry in taken:
-                heapq.heappush(self._ready, entry)
+            for key, place in taken.items():
+                heapq.heappush(self._ready, (place, key))
+
+    def is_ready(self, key: str, now: datetime) -> bool:
+        """Whether this job may be launched at *now*."""
+        due = self._queued.get(key, _NEVER)
+        return due is None or due <= now
 
     def next_due(self, now: datetime) -> datetime | None:
         """When the next job that waits for its time may be launched; None where none waits."""
         self._promote(now)
-        while self._due:
-            due, place, key = self._due[0]
-            job = self._jobs.get(key)
-            if job is not None and _launchable(job) and job.due == due:
-                return due
-            heapq.heappop(self._due)
-            self._requeue(place, key, job)
-        return None
+        return self._due[0][0] if self._due else None
 
-    def _enqueue(self, job: JobRecord) -> None:
-        self._queued.add(job.key)
-        if job.due is None:
-            heapq.heappush(self._ready, (job.index, job.key))
+    def _enqueue(self, due: datetime | None, place: int, key: str) -> None:
+        self._queued[key] = due
+        if due is None:
+            heapq.heappush(self._ready, (place, key))
         else:
-            heapq.heappush(self._due, (job.due, job.index, job.key))
+            heapq.heappush(self._due, (due, place, key))
 
     def _promote(self, now: datetime) -> None:
-        while self._due and self._due[0][0] <= now:
-            _, place, key = heapq.heappop(self._due)
-            self._requeue(place, key, self._jobs.get(key), now)
+        """Move what is due by now among the ready, and let go of what is no longer true."""
+        while self._due and (self._due[0][0] <= now or not self._stands(self._due[0][0], self._due[0][2])):
+            due, place, key = heapq.heappop(self._due)
+            if self._stands(due, key):
+                self._enqueue(None, place, key)
 
-    def _requeue(self, place: int, key: str, job: JobRecord | None, now: datetime | None = None) -> None:
-        if job is None or not _launchable(job):
-            self._queued.discard(key)
-        elif job.due is not None and (now is None or job.due > now):
-            heapq.heappush(self._due, (job.due, place, key))
-        else:
-            heapq.heappush(self._ready, (place, key))
+    def _stands(self, due: datetime | None, key: str) -> bool:
+        """Whether an entry of the heaps is still true."""
+        return key in self._queued and self._queued[key] == due
 
 
 def _launchable(job: JobRecord) -> bool:

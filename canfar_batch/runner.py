@@ -24,6 +24,7 @@ from canfar_batch.errors import (
     AccessDenied,
     CanfarBatchError,
     CredentialError,
+    HomeError,
     JobNotFound,
     LaunchInDoubt,
     LeaseLost,
@@ -32,6 +33,7 @@ from canfar_batch.errors import (
     PlatformBusy,
     PlatformError,
     PlatformRefused,
+    SpecError,
 )
 from canfar_batch.failures import Failure, LaunchRefused, StuckPending, TimedOut
 from canfar_batch.ledger import Ledger, storable
@@ -79,7 +81,8 @@ GOOD_LOOKS = 3  #: so many answers without a container, spread over the settle t
 IN_FLIGHT = 32  #: launches whose answer is awaited at once: what a crash can leave in doubt
 ALIKE = 5  #: so many jobs that fail alike before any success pause the batch
 REMEMBERS = 3600.0  #: seconds for which the platform remembers a container that is over (skaha, launch template)
-BRINGS = 6  #: tries to fetch the log of a container that is over
+BRINGS = 12  #: tries to fetch the log of a container that is over: some minutes, where the platform breaks at it
+SHORTEST = 0.05  #: seconds between two looks at least, whatever a monitor wishes
 SLOWEST = 300.0  #: seconds between two tries at most, however often they failed
 GRACE = 60.0  #: seconds beyond a job's time-out before the driver stops what its own wrapper should have stopped
 PULL_CHECK = 120.0  #: seconds of waiting after which a pending container's events are read, and again at twice that
@@ -104,6 +107,7 @@ class _Ending:
     watched: bool = True
     tries: int = 0
     due: float | None = None  #: when to try again; None while a thread is at it
+    found: Found | None = None  #: what was brought so far; the next try may find less
 
 
 class Runner:
@@ -139,6 +143,8 @@ class Runner:
         self.observers = list(observers)
         self.roster = Roster(ledger.jobs)
         self.results = {} if results is None else results
+        self._generation = ledger.generation
+        self._proofs_sought: float | None = None
         self.looked: datetime | None = ledger.looked
         self.paused: str | None = None
         self.paused_for_platform = False
@@ -173,8 +179,10 @@ class Runner:
         self._alike: tuple[str, set[str]] = ("", set())
         self._succeeded = self.roster.counts[JobState.SUCCEEDED] > 0
         self._watch_until = 0.0
-        if any(self._name_in_doubt(job) for job in ledger.jobs.values()):
-            self._watch_until = clock.ticks() + settle
+        doubts = [at for job in ledger.jobs.values() if (at := self._in_doubt_since(job)) is not None]
+        if doubts:
+            left = settle - (clock.now() - max(doubts)).total_seconds()
+            self._watch_until = clock.ticks() + min(settle, left)
 
     # -- one step -------------------------------------------------------------------------------------------------
 
@@ -188,19 +196,21 @@ class Runner:
         self.ledger.renew(self.looked)
         self._hear()
         self._heed_requests()
+        self._heed_late_receipts()
         self._look()
         self._pursue_endings()
         self._decide_all()
         self._send()
-        self._hear()
+        heard = self._hear()
         self._fetch_results()  # last: what was heard just now must not lie until the next step
-        return self.wait()
+        return 0.0 if heard else self.wait()  # a place that was just heard to be free is filled at once
 
     @property
     def done(self) -> bool:
         """True once every job is final, every result fetched, and no launch in doubt."""
         busy = self._posting or self._ending or self._collecting or self.roster.uncollected
-        return not self.roster.unfinished and not busy and self.clock.ticks() >= self._watch_until
+        hopes = self.roster.unproved and self._proofs_sought is None
+        return not self.roster.unfinished and not busy and not hopes and self.clock.ticks() >= self._watch_until
 
     def wait(self) -> float:
         """Seconds until the next step has something to do; less where a thread brings something."""
@@ -214,7 +224,7 @@ class Runner:
             if due is not None:
                 moments.append(max(self._launch_after, now + (due - self.clock.now()).total_seconds()))
             if self._launch_again is not None:
-                moments.append(self._launch_again)
+                moments.append(max(self._launch_after, self._launch_again))
             if self._launch_after > now:
                 moments.append(self._launch_after)
         moments.extend(ending.due for ending in self._ending.values() if ending.due is not None)
@@ -226,11 +236,11 @@ class Runner:
         """Tell the user something that is worth an interruption."""
         log.warning("%s: %s", self.ledger.identity.name, message)
 
-    def _hear(self) -> None:
-        """Let the threads' answers be taken in; what follows from all of them becomes one transaction."""
+    def _hear(self) -> int:
+        """Take in the threads' answers, and how many; what follows from all of them becomes one transaction."""
         self._hearing = True
         try:
-            self.crew.hear()
+            return self.crew.hear()
         finally:
             self._hearing = False
             self._draft = {}
@@ -272,12 +282,9 @@ class Runner:
             refusals=self._refusals,
             limits=self._limits,
             usage=self._usage,
-            ready=lambda: self._ready(now),
+            ready=lambda: self.roster.ready(now),
             active=self._watched_jobs,
         )
-
-    def _ready(self, now: datetime) -> Iterator[JobRecord]:
-        return (job for job in self.roster.ready(now) if not job.cancelling)
 
     def _watched_jobs(self) -> Iterator[JobRecord]:
         return (self.ledger.jobs[key] for key in self.roster.active if not self._seen_over(key))
@@ -319,12 +326,25 @@ class Runner:
         self.remember(events)
         self._next_look = min(self._next_look, self.clock.ticks())
 
+    def _heed_late_receipts(self) -> None:
+        """Look, now and then, whether what was given up for absence has left a receipt after all."""
+        now = self.clock.ticks()
+        if self._proofs_sought is not None and now - self._proofs_sought < SLOWEST:
+            return
+        self._proofs_sought = now
+        self.remember(filter(None, [self._late_proof(self.ledger.jobs[key]) for key in self.roster.unproved]))
+
     # -- the stages alone -----------------------------------------------------------------------------------------
 
     def observe_now(self) -> None:
         """Look at the platform, whatever the monitor wished, and follow up what is seen."""
+        self.ledger.renew(self.looked)
+        self._hear()
+        self._heed_requests()
+        self._heed_late_receipts()
         self._next_look = self.clock.ticks()
         self._look()
+        self._pursue_endings()
         self._until(lambda: not self._looking and not self._at_work())
 
     def launch_now(self) -> int:
@@ -352,6 +372,7 @@ class Runner:
         self._hear()
         while not over():
             self.crew.wait(1.0)
+            self.ledger.renew(self.looked)
             self._hear()
 
     # -- looking --------------------------------------------------------------------------------------------------
@@ -410,7 +431,7 @@ class Runner:
         sighting, good, limits = outcome.get()
         self._limits = limits or self._limits
         self._bad_looks = 0 if good else self._bad_looks + 1
-        self._next_look = now + sighting.wait
+        self._next_look = now + max(sighting.wait, SHORTEST)
         if good and self.paused is not None and self.paused_for_platform:
             self.paused = None
             self.say("the platform answers again; going on")
@@ -424,20 +445,19 @@ class Runner:
     def _saw_nothing(self, outcome: Outcome[Any]) -> None:
         """A look that failed says nothing about any job."""
         self._bad_looks += 1
-        try:
-            outcome.get()
-        except (CredentialError, AccessDenied) as error:
-            self._pause_for(error)
-        except (PlatformError, TimeoutError, ConnectionError) as error:
-            if self._bad_looks == 3:
-                self.say(f"the platform does not answer ({error}); jobs run on, and it is asked again and again")
+        if isinstance(outcome.error, (CredentialError, AccessDenied)):
+            self._pause_for(outcome.error)
+        elif not isinstance(outcome.error, (PlatformError, TimeoutError, ConnectionError)):
+            log.error("%s: the monitor failed; it is asked again", self.ledger.identity.name, exc_info=outcome.error)
+        elif self._bad_looks == 3:
+            self.say(f"the platform does not answer ({outcome.error}); jobs run on, and it is asked again and again")
         asked = getattr(outcome.error, "retry_after", None) or 0.0
         self._next_look = self.clock.ticks() + max(asked, self._back_off(self._bad_looks))
 
     def _pause_for(self, error: CanfarBatchError) -> None:
         if self.paused is None:
             self.say(f"nothing is launched until this is mended: {error}")
-        self.paused, self.paused_for_platform = str(error), True
+            self.paused, self.paused_for_platform = str(error), True
         self._next_look = min(self._next_look, self.clock.ticks() + self._back_off(self._bad_looks))
 
     def _back_off(self, times: int) -> float:
@@ -453,9 +473,9 @@ class Runner:
             if info is not None and info.id not in self._past and info.name in self.roster.by_name:
                 by_name.setdefault(info.name, info)
         events: list[Event] = []
-        for key in list(self.roster.active):
-            if key not in self._ending:
-                events.extend(self._compare(self._job(key), sighting, by_name, good, watched))
+        for job in [self._job(key) for key in self.roster.active if key not in self._ending]:
+            if job.state.active:  # what was heard just before this look may have ended it
+                events.extend(self._compare(job, sighting, by_name, good, watched))
         events.extend(self._unexpected(by_name, sighting))
         if sighting.complete:
             self._usage = Usage.of(filter(None, sighting.seen.values()), self._limits)
@@ -540,7 +560,7 @@ class Runner:
         return None
 
     def _heard_events(self, job: JobRecord, outcome: Outcome[str]) -> None:
-        trouble = image_trouble(outcome.value or "")
+        trouble = image_trouble(outcome.value) if outcome.value else None
         current = self._job(job.key)
         if trouble is not None and current.state is JobState.PENDING and current.id == job.id:
             self._begin_end(current, _Ending(phase=None, stopping=True, stopped_for=trouble))
@@ -592,10 +612,14 @@ class Runner:
         id = job.id
         if ending.phase is None and not ending.stopping and id is not None and not is_gone(self.platform, id):
             return None
-        found = bring(self.platform, job, phase=ending.phase, home=self.around.home)
-        if ending.stopping and id is not None and (found.trouble is None or ending.tries >= BRINGS):
+        found = bring(self.platform, job, phase=ending.phase, home=self.around.home).beside(ending.found)
+        ending.found = found
+        if ending.stopping and id is not None and (found.trouble is None or ending.tries >= GOOD_LOOKS):
             self.platform.cancel(id)
-            return attrs.evolve(found, gone=is_gone(self.platform, id))
+            if not is_gone(self.platform, id):
+                return found
+            began, ended = receipt_files(self.around.home, job.key, job.attempts[-1].number)  # it may just have ended
+            return attrs.evolve(found, gone=True, began=began or found.began, ended=ended or found.ended)
         return found
 
     def _brought(self, job: JobRecord, ending: _Ending, outcome: Outcome[Found | None]) -> None:
@@ -603,23 +627,22 @@ class Runner:
         if not current.state.active or current.attempts[-1].launch_name != job.attempts[-1].launch_name:
             self._ending.pop(job.key, None)
             return
-        try:
-            found = outcome.get()
-        except (PlatformError, CredentialError) as error:
-            if isinstance(error, CredentialError):
-                self._pause_for(error)
+        if outcome.error is not None and not isinstance(outcome.error, HomeError):
+            if isinstance(outcome.error, CredentialError):
+                self._pause_for(outcome.error)
+            elif not isinstance(outcome.error, PlatformError):
+                log.error("%s: the end of %s", self.ledger.identity.name, job.key, exc_info=outcome.error)
             ending.due = self.clock.ticks() + self._back_off(min(ending.tries, 4))
             return
+        found = outcome.get()
         if found is None:
             del self._ending[job.key]
             self._unseen.pop(job.key, None)
             return
-        if ending.stopping and not found.gone and job.id is not None:
-            ending.due = self.clock.ticks() + min(30.0, 2.0**ending.tries)
-            return
-        listed = ending.phase is not None
-        if listed and found.torn and ending.tries < (BRINGS if found.trouble else GOOD_LOOKS):
-            ending.due = self.clock.ticks() + min(30.0, 2.0**ending.tries)
+        stays = ending.stopping and not found.gone and job.id is not None
+        torn = ending.phase is not None and found.torn
+        if stays or (torn and ending.tries < (BRINGS if found.trouble else GOOD_LOOKS)):
+            ending.due = self.clock.ticks() + min(60.0 if torn else 30.0, 2.0 ** min(ending.tries, 8))
             return
         del self._ending[job.key]
         self._unseen.pop(job.key, None)
@@ -651,8 +674,11 @@ class Runner:
         if after.state is JobState.WAITING:
             yield self._decision(after)
 
-    def _name_in_doubt(self, job: JobRecord) -> bool:
-        return job.attempt is not None and job.attempt.over and job.attempt.id is None
+    def _in_doubt_since(self, job: JobRecord) -> datetime | None:
+        """When the newest launch was given up without an answer, so that its container may yet appear."""
+        attempt = job.attempt
+        refused = attempt is None or (isinstance(attempt.failure, LaunchRefused) and not attempt.failure.inferred)
+        return attempt.ended_at if attempt is not None and attempt.id is None and not refused else None
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
@@ -663,11 +689,13 @@ class Runner:
 
     def _decision(self, job: JobRecord) -> Event:
         now, failure = self.clock.now(), job.attempts[-1].failure
-        if failure is None or job.cancelling:
+        if failure is None:
             return Cancelled(key=job.key, at=now)
         answer = self.retry(job, failure)
         if isinstance(answer, Again):
             asked = self._offered(answer.resources or job.resources)
+            if answer.resources not in (None, asked) and asked == job.attempts[-1].resources:
+                return GaveUp(key=job.key, at=now, why=f"{failure.cause}, and the platform offers no more than it had")
             return Retrying(key=job.key, at=now, due=now + timedelta(seconds=answer.after), resources=asked)
         return GaveUp(key=job.key, at=now, why=answer.why)
 
@@ -706,7 +734,8 @@ class Runner:
         answer = self.launch(view)
         pick = answer if isinstance(answer, Pick) else Pick(answer)
         self._launch_again = None if pick.again is None else now + pick.again
-        chosen = [job for load in pick.loads for job in load.jobs]
+        picked = dict.fromkeys(job.key for load in pick.loads for job in load.jobs)
+        chosen = (self.ledger.jobs[key] for key in picked if self.roster.is_ready(key, view.now))
         events: list[Event] = []
         for job in islice(chosen, view.room):
             proof = self._late_proof(job)
@@ -714,6 +743,9 @@ class Runner:
         self.remember(events)
         for event in events:
             if isinstance(event, Intended):
+                for known in (self._unseen, self._pull_checked):
+                    known.pop(event.key, None)  # of the attempt before
+                self._same_again.discard(event.key)
                 self._posting.add(event.key)
                 self._launches.append(view.now)
                 job = self.ledger.jobs[event.key]
@@ -738,9 +770,13 @@ class Runner:
 
     def _post(self, job: JobRecord) -> str:
         """In a thread: send one launch, if this driver may still do so."""
-        if not self.ledger.still_mine():
+        try:
+            request = request_for_job(job, self.around)
+        except Exception as error:
+            raise SpecError(f"job {job.key} cannot be sent: {error}") from error
+        if not self.ledger.still_mine(self._generation):
             raise LeaseLost("the lease ran out, or another driver has taken this batch over")
-        return self.platform.launch(request_for_job(job, self.around))
+        return self.platform.launch(request)
 
     def _posted(self, job: JobRecord, outcome: Outcome[str]) -> None:
         """An answer to a launch came, or the certainty that none will."""
@@ -757,21 +793,26 @@ class Runner:
             self._set_back(getattr(error, "retry_after", None))
             due = now + timedelta(seconds=max(0.0, self._launch_after - self.clock.ticks()))
             self.remember([Deferred(key=job.key, at=now, due=due, why=str(error))])
+            if current.cancelling:
+                self.remember([Cancelled(key=job.key, at=now)])
         except LaunchInDoubt as error:
             log.info("%s: %s is in doubt: %s", self.ledger.identity.name, job.key, error)
             self._set_back(error.retry_after)
             if error.same_again:
                 self._same_again.add(job.key)
             self._next_look = min(self._next_look, self.clock.ticks() + 5.0)
-        except (PlatformRefused, CanfarBatchError) as error:
-            if isinstance(error, PlatformError) and not isinstance(error, PlatformRefused):
-                log.warning("%s: the launch of %s is in doubt: %s", self.ledger.identity.name, job.key, error)
+        except (PlatformRefused, SpecError) as error:
+            if current.cancelling:
+                self.remember([Cancelled(key=job.key, at=now)])
                 return
             failure = LaunchRefused(message=str(error), again=False)
             ended = Ended(key=job.key, at=now, succeeded=False, failure=failure)
             after = apply(current, ended)
             self._compare_with_others(after)
             self.remember([ended, self._decision(after)])
+        except Exception as error:
+            log.warning("%s: the launch of %s is in doubt: %r", self.ledger.identity.name, job.key, error)
+            self._set_back(None)
         else:
             self._setbacks = 0
             self.remember([Launched(key=job.key, at=now, id=id)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -33,11 +35,11 @@ class Outcome(Generic[T]):
         return self.value  # type: ignore[return-value]  # a value where there is no error
 
     @classmethod
-    def of(cls, work: Callable[[], T]) -> Outcome[T]:
-        """Do *work* and keep what comes of it."""
+    def of(cls, work: Callable[[], T], kept: type[BaseException] = Exception) -> Outcome[T]:
+        """Do *work* and keep what comes of it: a value, or an exception of the *kept* kind."""
         try:
             return cls(value=work())
-        except Exception as error:
+        except kept as error:
             return cls(error=error)
 
 
@@ -57,7 +59,7 @@ class Crew(Protocol):
         """Sleep, but not beyond the moment at which there is something to hear."""
 
     def close(self) -> None:
-        """Take no more work. What is under way is not waited for."""
+        """Begin no more work. What is under way is not waited for."""
 
 
 class Workers:
@@ -72,7 +74,7 @@ class Workers:
         self._waiting: dict[str, int] = dict.fromkeys(lanes, 0)
         self._lock = threading.Lock()
         self._inbox: queue.SimpleQueue[tuple[Then, Outcome[Any]]] = queue.SimpleQueue()
-        self._held: list[tuple[Then, Outcome[Any]]] = []
+        self._held: deque[tuple[Then, Outcome[Any]]] = deque()
 
     def submit(self, lane: str, work: Callable[[], T], then: Callable[[Outcome[T]], None]) -> None:
         """Have *work* done by a thread of *lane*."""
@@ -86,22 +88,22 @@ class Workers:
 
     def _work(self, lane: str) -> None:
         while (task := self._tasks[lane].get()) is not None:
-            work, then = task
-            self._inbox.put((then, Outcome.of(work)))
+            self._inbox.put((task[1], Outcome.of(task[0], BaseException)))
+            del task  # a thread that waits for work keeps nothing alive
             with self._lock:
                 self._waiting[lane] -= 1
 
     def hear(self) -> int:
         """Call back for everything that is done by now."""
-        letters, self._held = self._held, []
-        while True:
-            try:
-                letters.append(self._inbox.get_nowait())
-            except queue.Empty:
-                break
-        for then, outcome in letters:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._held.append(self._inbox.get_nowait())
+        heard = 0
+        while self._held:  # what is behind a letter whose reader raises is heard the next time
+            then, outcome = self._held.popleft()
+            heard += 1
             then(outcome)
-        return len(letters)
+        return heard
 
     def wait(self, seconds: float) -> None:
         """Sleep until there is something to hear, at most so many seconds."""
@@ -113,7 +115,10 @@ class Workers:
             return
 
     def close(self) -> None:
-        """Let every thread end after the work that it has in hand."""
+        """Let every thread end after the work that it has in hand; what was not begun never will be."""
         for lane, count in self._threads.items():
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._tasks[lane].get_nowait()
             for _ in range(count):
                 self._tasks[lane].put(None)

@@ -169,7 +169,7 @@ def test_what_nobody_can_tell_is_lost_not_failed(failure):
     assert after(Intended, Launched, event(Ended, failure=failure), GaveUp).state is JobState.LOST
 
 
-@pytest.mark.parametrize("state", [JobState.LOST, JobState.WAITING])
+@pytest.mark.parametrize("state", [JobState.LOST, JobState.FAILED, JobState.WAITING])
 def test_a_late_receipt_makes_a_success_of_a_loss(state):
     job = apply(IN[state], event(Proved))
     assert (job.state, job.failure, job.attempt.verified) == (JobState.SUCCEEDED, None, True)
