@@ -177,7 +177,7 @@ def serve() -> None:
     read = os.fdopen(os.dup(0), "r")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    for line in read:
+    while line := read.readline():
         pid = os.fork()
         if pid == 0:
             code = 4
@@ -188,9 +188,12 @@ def serve() -> None:
                 with contextlib.suppress(OSError):
                     sys.stderr.flush()
                 os._exit(code)
-        print(f"{pid}", flush=True)
+        print(pid, flush=True)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        if not read.readline():  # its number stays its own until somebody asks how it ended
+            return
         _, status = os.waitpid(pid, 0)
-        print(f"{os.waitstatus_to_exitcode(status)}", flush=True)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 if __name__ == "__main__":

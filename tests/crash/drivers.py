@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -37,7 +38,14 @@ class ForkServer:
 
     def wait(self):
         """The exit code of that driver; negative where a signal ended it."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
         return int(self._process.stdout.readline())
+
+    @staticmethod
+    def kill(pid, number=signal.SIGKILL):
+        """Send a signal to the driver that was started last. Until `wait`, nobody else can have its number."""
+        os.kill(pid, number)
 
     def run(self, **order):
         """Start a driver and wait for its end."""
@@ -80,6 +88,19 @@ def environment(platform):
     return {**kept, "CANFAR_URL": platform.url, "CANFAR_TOKEN": platform.token}
 
 
+def has_digested(platform):
+    """True once the platform has dealt with all that clients sent which are no more.
+
+    How long that takes on a busy machine is nobody's promise; how long a launch may be under way is the settle time's.
+    """
+    port = urlsplit(platform.url).port
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return not any(int(row[1].partition(":")[2], 16) == port and row[3] in _OPEN for row in rows)
+
+
+_OPEN = ("01", "08")  # ESTABLISHED, CLOSE_WAIT: include/net/tcp_states.h of Linux
+
+
 @attrs.frozen
 class World:
     """One batch's place on the disk, and what is planned in it."""
@@ -92,6 +113,16 @@ class World:
         directory.mkdir(parents=True)
         paths = {"home": "homes", "trace": "trace", "output": "output"}
         return cls(directory, {**{name: str(directory / file) for name, file in paths.items()}, **order})
+
+    @property
+    def home(self):
+        """The batch's own directory."""
+        return Path(self.order["home"]) / self.order.get("name", "crash")
+
+    @property
+    def ledger(self):
+        """The batch's ledger."""
+        return self.home / "ledger.db"
 
     @property
     def output(self):

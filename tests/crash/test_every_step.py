@@ -4,18 +4,17 @@ The batch has twenty jobs. The driver is killed at its first point, and the same
 batch, at its second point; and so on, until one gets through without passing the point at which it would die.
 """
 
-import contextlib
 import itertools
 import signal
 import threading
 
 import pytest
-from crash.drivers import Verdict, World, fork_server
+from crash.drivers import Verdict, World, eventually, fork_server, has_digested
 
 from canfar_batch import LocalPlatform
 
 JOBS = 20
-LANES = 5  #: drivers at a time: much of what they do is waiting
+LANES = 6  #: drivers at a time: much of what they do is waiting
 FORGET = 10.0  #: seconds after which the platform forgets, so that its list does not grow with the test
 
 
@@ -39,16 +38,17 @@ def kill_at_every_step(directory, *, kills):
     through = threading.Event()  # a driver passed all its points alive
     trouble = []
 
-    def run_all(server):
+    def run_all(platform, server):
         nonlocal total
         while not through.is_set() and not trouble:
             with lock:
                 number = next(numbers)
-            world = World.make(directory / f"{number}", name=f"step{number}")
+            world = World.make(directory / f"{number}", name=f"step{number}", settle=0.3)
             points = world.directory / "points"
             codes = [-signal.SIGKILL]
             while codes[-1] == -signal.SIGKILL and len(codes) <= kills:
                 codes.append(server.run(**world.order, kill_at=number, points=str(points)))
+                assert eventually(lambda: has_digested(platform))
             if codes[1:] == [0]:
                 through.set()
             if codes[-1] != 0:
@@ -60,14 +60,16 @@ def kill_at_every_step(directory, *, kills):
                 if codes[-1] != 0 or not verdict.good or verdict.starts != JOBS:
                     trouble.append(f"step {number}: ended with {codes}, {verdict}\n{points.read_text()}{world.tell()}")
 
-    with contextlib.ExitStack() as stack:
-        platform = stack.enter_context(LocalPlatform(cores=256, ram=4096, termination_grace=0.5, forget_after=FORGET))
-        servers = [stack.enter_context(fork_server(platform, directory)) for _ in range(LANES)]
-        threads = [threading.Thread(target=run_all, args=(server,)) for server in servers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    def lane():
+        room = {"cores": 256, "ram": 4096}
+        with LocalPlatform(**room, forget_after=FORGET) as platform, fork_server(platform, directory) as server:
+            run_all(platform, server)
+
+    threads = [threading.Thread(target=lane) for _ in range(LANES)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     print(f"{len(died)} steps: {total}")
     assert not trouble, "\n\n".join(trouble)
     assert through.is_set()
