@@ -37,17 +37,16 @@ python=${PYTHON:-$(command -v python || command -v python3 || true)}
 mkdir -p -- "$output"
 output=$(cd -- "$output" && pwd -P)
 stage=$(mktemp -d -- "$output/.job-$job.XXXXXX")
-child=
 trap 'rm -rf -- "$stage"' EXIT
-# behind the script rather than in front of it, this shell hears at once that it shall end, and passes it on
-trap '[ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM INT
 
 log "started on $(uname -n): $script, input $input, output $output"
 "$python" "$script" --input-dir "$input" --output-dir "$stage" --job-id "$job" "$@" &
 child=$!
-code=0
-wait "$child" || code=$?
-while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not yet the script
+# a shell that waits hears at once that it shall end, and passes it on; the signal ends the wait, not yet the script
+again=yes
+trap 'again=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
+while [ -n "$again" ]; do
+  again=
   code=0
   wait "$child" || code=$?
 done

@@ -117,6 +117,23 @@ def test_the_robust_job_says_which_line_is_wrong_and_leaves_an_older_result_alon
     assert "Traceback" in log.read_text()
 
 
+def test_a_robust_job_that_is_told_to_end_says_so_and_writes_no_result(tmp_path):
+    text = templates.read("robust-job").replace(
+        "    numbers = []\n", "    log.info('at work')\n    time.sleep(60)\n", 1
+    )
+    Path("slow.py").write_text(text)
+    Path("numbers.txt").write_text("1\n")
+    words = [sys.executable, "slow.py", "numbers.txt", "out.json"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        while "at work" not in process.stderr.readline():
+            assert process.poll() is None
+        process.terminate()
+        assert process.wait(30) == 143
+    (log,) = Path("logs").iterdir()
+    assert "told to stop" in log.read_text()
+    assert not Path("out.json").exists()
+
+
 def test_two_robust_jobs_without_an_id_get_logs_of_their_own(run):
     Path("numbers.txt").write_text("1\n")
     for _ in range(2):
