@@ -159,6 +159,7 @@ class Respecified(Event):
 
     spec: JobSpec
     resources: Resources
+    name: str | None = None
 
 
 # -- what may happen when -----------------------------------------------------------------------------------------
@@ -313,7 +314,8 @@ def _reopened(job: JobRecord, event: Reopened) -> JobRecord:
 
 
 def _respecified(job: JobRecord, event: Respecified) -> JobRecord:
-    return attrs.evolve(job, spec=event.spec, resources=event.resources)
+    filled = attrs.evolve(job.filled, name=event.name)
+    return attrs.evolve(job, spec=event.spec, resources=event.resources, filled=filled)
 
 
 _APPLY: Mapping[type[Event], Callable[[JobRecord, Any], JobRecord]] = {

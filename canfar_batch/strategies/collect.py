@@ -93,6 +93,11 @@ class Several:
 
     parts: Mapping[str, ResultCollector] = attrs.field(hash=False)
 
+    @property
+    def serial(self) -> bool:
+        """True where a part must be called in the thread that drives the batch: then all are."""
+        return any(getattr(part, "serial", False) for part in self.parts.values())
+
     def __call__(self, job: JobRecord, platform: Platform) -> dict[str, object]:
         """Every part's result."""
         return {name: collect(job, platform) for name, collect in self.parts.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import attrs
 
 from canfar_batch.protocols import BatchView, LaunchStrategy, Load, Pick
-from canfar_batch.records import JobRecord, JobState
+from canfar_batch.records import ACTIVE, JobRecord, JobState
 
 _positive: Any = attrs.validators.gt(0)
 
@@ -51,9 +52,9 @@ class Chunks:
         if not ready:
             return []
         number = self._number(ready[0])
-        begun = [self._number(job) for job in view.active()]
-        if any(other < number for other in begun) or (not begun and _waiting(view) > _retries(ready)):
-            return []  # the chunk before this one is not over, or one of its jobs waits for another attempt
+        begun = {self._number(job) for job in view.active()}
+        if begun - {number} or (not begun and (_judged(view) or _waiting(view) > _retries(view))):
+            return []  # another chunk is not over, or one of its jobs waits for a verdict or for another attempt
         if not begun and view.finishes:
             left = (view.finishes[-1] + timedelta(seconds=self.pause) - view.now).total_seconds()
             if left > 0:
@@ -73,8 +74,8 @@ class Throttle:
 
     def __call__(self, view: BatchView) -> Pick:
         """What the other strategy picks, cut to the rate."""
-        span = max(1.0, 1.0 / self.per_second)  # seconds: long enough that at least one launch fits in
-        quota = int(span * self.per_second + 1e-9)
+        quota = math.ceil(self.per_second)
+        span = quota / self.per_second  # seconds: in which so many launches keep the rate exactly
         since = view.now - timedelta(seconds=span)
         recent = [at for at in view.launches if at > since]
         answer = self.then(view)
@@ -128,8 +129,13 @@ def _waiting(view: BatchView) -> int:
     return view.counts.get(JobState.WAITING, 0)
 
 
-def _retries(jobs: Sequence[JobRecord]) -> int:
-    return sum(job.state is JobState.WAITING for job in jobs)
+def _retries(view: BatchView) -> int:
+    return sum(job.state is JobState.WAITING for job in view.ready()) if _waiting(view) else 0
+
+
+def _judged(view: BatchView) -> bool:
+    """Whether a container was seen at its end, and what that means for its job is not known yet."""
+    return any(view.counts.get(state, 0) for state in ACTIVE)
 
 
 _fits: Sequence[LaunchStrategy] = (AtOnce(), Window(1), Chunks(1), Throttle(1), Adaptive())

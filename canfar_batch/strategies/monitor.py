@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from canfar_batch.errors import JobNotFound
+from canfar_batch.errors import JobNotFound, PlatformError
 from canfar_batch.protocols import BatchView, MonitorStrategy, Platform, Sighting
 from canfar_batch.records import ContainerInfo
 
@@ -52,17 +52,26 @@ class OneByOne:
     """
 
     every: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))  #: seconds
+    failures: int = attrs.field(
+        default=3, validator=attrs.validators.gt(0)
+    )  #: so many unanswered questions end a look
 
     def __call__(self, platform: Platform, view: BatchView) -> Sighting:
         """Each active job's container."""
         jobs = list(view.active())
         seen: dict[str, ContainerInfo | None] = {}
-        doubt = any(job.id is None for job in jobs)
+        doubt, failed = any(job.id is None for job in jobs), 0
         if doubt:
             seen.update((info.id, info) for info in platform.containers())
         for job in jobs:
-            if job.id is not None:
+            if job.id is None:
+                continue
+            try:
                 seen[job.id] = _one(platform, job.id)
+            except PlatformError:
+                failed += 1
+                if failed == self.failures:
+                    raise
         return Sighting(seen=seen, at=view.now, wait=self.every * _jitter(), complete=doubt)
 
 
