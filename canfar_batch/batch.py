@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from canfar_batch import encoding, explain, planning, tables
+from canfar_batch import encoding, explain, page, planning, plot, tables, views
 from canfar_batch.attempts import Surroundings, own_output
 from canfar_batch.errors import (
     BatchBusy,
@@ -47,16 +47,19 @@ from canfar_batch.protocols import (
     Platform,
     ResultCollector,
     RetryPolicy,
+    Sighting,
 )
-from canfar_batch.records import JobRecord, JobState, Limits, resources_of
+from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase, resources_of
 from canfar_batch.report import Report
 from canfar_batch.runner import ALIKE, Runner
 from canfar_batch.spec import JobSpec
+from canfar_batch.timeline import Timeline
 from canfar_batch.workers import Crew, Workers
 
 if TYPE_CHECKING:
     import pandas as pd
     from astropy.table import Table
+    from matplotlib.figure import Figure
 
 log = logging.getLogger("canfar_batch")
 
@@ -103,6 +106,7 @@ class Batch:
         self._runner: Runner | None = None
         self._limits: Limits | None = None  # as the platform told the last run
         self._held: dict[str, object] = {}  # results that the ledger cannot keep
+        self._live: Mapping[str, ContainerInfo] = {}
         self._asked: set[str] = set()
         self._new: set[str] = set()
 
@@ -410,7 +414,7 @@ class Batch:
 
         `canfar_batch.tables` tells what each column is, and in which unit.
         """
-        return tables.to_rows(self._ledger.jobs.values())
+        return tables.to_rows(self._ledger.jobs.values(), self.live)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_rows` as CSV; the path."""
@@ -423,6 +427,45 @@ class Batch:
     def to_table(self) -> Table:
         """`to_rows` as an astropy Table with units; needs the extra `tables`."""
         return tables.to_table(self._ledger.jobs.values())
+
+    @property
+    def live(self) -> Mapping[str, ContainerInfo]:
+        """What the platform last said of running containers that it measures, by id; empty where none is driven here.
+
+        `cores_in_use` and `ram_in_use` (GiB) are what each uses at that moment.
+        """
+        return self._live if self._runner is not None else {}
+
+    def timeline(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw every attempt from its launch to its end, and how many ran at once; needs the extra `plots`.
+
+        Args:
+            path: Where to save the drawing, in the format that its ending names; None saves nothing.
+
+        Raises:
+            ExtraMissing: matplotlib is not installed.
+            HomeError: The file cannot be written.
+        """
+        return plot.figure(Timeline.of(self.records, self._clock.now()), name=self.name, path=path)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the report as one HTML file that needs nothing else; where it is.
+
+        Args:
+            path: Where to write it; by default `report.html` in the batch's home.
+
+        Raises:
+            HomeError: The file cannot be written.
+        """
+        target = self.home / "report.html" if path is None else Path(path).absolute()
+        identity = self._ledger.identity
+        origin = page.Origin(platform=identity.platform, user=identity.user, created=self._ledger.created)
+        written = page.render(self.summary(), self.records, origin=origin, live=self.live)
+        write_file(target, written.encode(errors="replace"))
+        return target
+
+    def _repr_html_(self) -> str:
+        return views.batch(self.summary(), self.records, live=self.live)
 
     def preview(self, n: int = 3) -> str:
         """The exact commands, images and launch names of the next *n* jobs; nothing is sent."""
@@ -489,7 +532,7 @@ class Batch:
         runner.resume()
         deadline = None if timeout is None else self._clock.ticks() + timeout
         try:
-            with Progress(self, shown=progress) as shown:
+            with Progress(self, shown=progress, use=lambda: explain.in_use(self.live.values())) as shown:
                 shown.say(self._opening())
                 while not runner.done:
                     wait = min(runner.step(), shown.update())
@@ -621,7 +664,7 @@ class Batch:
                     shared=self._shared,
                 ),
                 launch=self._strategies.launch,
-                monitor=self._strategies.monitor,
+                monitor=self._look,
                 retry=self._strategies.retry,
                 collect=self._strategies.collect,
                 clock=self._clock,
@@ -631,6 +674,14 @@ class Batch:
                 results=self._held,
             )
         return self._runner
+
+    def _look(self, platform: Platform, view: BatchView) -> Sighting:
+        """One look, as the monitor strategy does it; what it tells of the use of resources is kept for display."""
+        assert self._strategies is not None
+        sighting = self._strategies.monitor(platform, view)
+        seen = filter(None, (sighting.seen.get(job.id) for job in view.active() if job.id is not None))
+        self._live = {info.id: info for info in seen if info.phase is Phase.RUNNING and info.ram_in_use is not None}
+        return sighting
 
     def _stop_driving(self) -> None:
         """Give the lease back. What threads hear from now on is settled by the next driver."""

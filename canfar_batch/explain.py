@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from canfar_batch import __version__, failures
 from canfar_batch.failures import Failure
-from canfar_batch.records import JobRecord, JobState, Resources
+from canfar_batch.records import ContainerInfo, JobRecord, JobState, Resources
 from canfar_batch.spec import full_image, looks_secret
 
 _TAIL = 30  # lines of a log in a support report: what a person reads before asking for more
@@ -234,6 +234,19 @@ def span(length: timedelta | float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def in_use(containers: Iterable[ContainerInfo]) -> str:
+    """What running containers use together: `"31.4 cores, 118 GiB"`; empty where the platform does not tell."""
+    known = list(containers)
+    busy = [info.cores_in_use for info in known if info.cores_in_use is not None]
+    ram = [info.ram_in_use for info in known if info.ram_in_use is not None]
+    parts = [f"{_amount(sum(busy))} cores"] if busy else []
+    return ", ".join(parts + ([f"{_amount(sum(ram))} GiB"] if ram else []))
+
+
+def _amount(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}"
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 import attrs
 
-from canfar_batch import explain
+from canfar_batch import explain, views
 from canfar_batch.attempts import REMEMBERS, Found, bring, is_gone, own_output
 from canfar_batch.errors import JobFailed, JobNotFound, PlatformError, WaitTimeout
 from canfar_batch.failures import Failure, StuckPending
@@ -305,6 +305,9 @@ class Job:
         cause = f", {self.failure.cause}" if self.failure else ""
         code = f", exit code {self.exit_code}" if self.exit_code == 0 else ""
         return f"<Job {self.key} {self.state}{cause or code}, id={self.id}>"
+
+    def _repr_html_(self) -> str:
+        return views.job(self._record, SystemClock().now())
 
     def _explain(self, events: str) -> str:
         return explain.explain_job(self._record, events, SystemClock().now())

@@ -49,6 +49,7 @@ class News:
     name: str
     counts: Mapping[JobState, int]
     rate: float | None  #: jobs that become final in a second, as of late
+    use: str = ""  #: what running jobs use together, in words; empty where the platform does not tell
 
     @property
     def jobs(self) -> int:
@@ -90,6 +91,8 @@ class News:
             yield 6, _per_time(self.rate)
         if self.left is not None:
             yield 4, f"{span(self.left)} left"
+        if self.use:
+            yield 9, f"{self.use} in use"
 
 
 #: what is shown first where there is little room
@@ -148,6 +151,7 @@ class Progress:
         ticks: Callable[[], float] = time.monotonic,
         width: Callable[[], int] | None = None,
         notebook: bool | None = None,
+        use: Callable[[], str] = str,
     ) -> None:
         """See how *batch* goes.
 
@@ -158,9 +162,11 @@ class Progress:
             ticks: Seconds from any moment.
             width: How many columns the terminal has; by default it is asked.
             notebook: Whether this is one; by default that is found out.
+            use: Tells what running jobs use together, in words.
         """
         self._batch = batch
         self._ticks = ticks
+        self._use = use
         self._face = _face(stream or sys.stderr, shown=shown, width=width, notebook=notebook)
         self._began = ticks()
         self._next = self._began
@@ -203,7 +209,7 @@ class Progress:
         rate = self._rate(now, sum(count for state, count in counts.items() if state.final))
         self._next = now + self._face.pause(now - self._began)
         self._drawn = counts
-        self._face.draw(News(name=self._batch.name, counts=counts, rate=rate))
+        self._face.draw(News(name=self._batch.name, counts=counts, rate=rate, use=self._use()))
 
     def _now(self) -> Mapping[JobState, int]:
         return {state: count for state, count in self._batch.counts.items() if count}
@@ -392,6 +398,7 @@ class Bar:
         self._bar.total = news.jobs
         self._bar.n = news.final
         shown = [f"{count:,} {state}" for state, count in news.counts.items() if state is not JobState.SUCCEEDED]
+        shown += [f"{news.use} in use"] if news.use else []
         self._bar.set_postfix_str(", ".join(shown), refresh=False)
         self._bar.refresh()
 

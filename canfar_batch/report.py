@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from canfar_batch import explain
+from canfar_batch import explain, html
 from canfar_batch.columns import clip, printable, wrapped
 from canfar_batch.errors import BatchFailed
 from canfar_batch.failures import Failure, Killed, OutOfMemory, Unknown
@@ -26,6 +26,8 @@ MEANINGFUL = 10.0  #: seconds; attempts that ran shorter say little about CPU us
 _DEFAULT_CORES = 1.0  # what the platform gives a job that asks for none, where it was not asked itself
 _EXAMPLES = 5  # keys that are kept for each cause
 _SHOWN = 8  # causes, and kinds of resources, that are printed
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
 
 _LOSERS = (JobState.FAILED, JobState.LOST)
 
@@ -223,6 +225,18 @@ class Report:
         )
         return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
+    def _repr_html_(self) -> str:
+        """The same in a notebook."""
+        took = "" if self.wall_time is None else f"in {explain.span(self.wall_time)}"
+        going = f"{self.unfinished:,} still to do" if self.unfinished else ""
+        return html.view(
+            html.title(f"Batch {self.name}: {_count(self.jobs, 'job')}", ", ".join(filter(None, (took, going)))),
+            html.bar({state.value: count for state, count in self.counts.items()}),
+            html_causes(self.failures),
+            html_causes(self.not_collected),
+            html.facts((title or "", html.text(said)) for title, said in self._facts() if said),
+        )
+
     def _head(self) -> list[str]:
         took = "" if self.wall_time is None else f" in {explain.span(self.wall_time)}"
         going = f", {self.unfinished:,} still to do" if self.unfinished else ""
@@ -402,6 +416,26 @@ def _paragraph(cause: Cause) -> Iterator[str]:
         yield from wrapped(cause.advice, COLUMNS, first="    -> ")
 
 
+def html_causes(causes: Sequence[Cause]) -> str:
+    """Causes as a list in HTML: how often, what, which jobs, why, and what to do."""
+    if not causes:
+        return ""
+    items = [
+        f"<li><b>{cause.count:,} {_TIMES} {html.text(cause.cause)}</b> "
+        f'<span class="cb-faint">{html.text(_examples(cause))}</span>'
+        f"{_html_line(cause.message)}{_html_line(cause.advice and f'→ {cause.advice}')}</li>"
+        for cause in causes[:_SHOWN]
+    ]
+    rest = causes[_SHOWN:]
+    if rest:
+        items.append(f"<li>{_total(rest):,} {_TIMES} {_count(len(rest), 'other cause')}</li>")
+    return f'<ul class="cb-causes">{"".join(items)}</ul>'
+
+
+def _html_line(said: str) -> str:
+    return f"<br>{html.text(clip(said, 400))}" if said else ""
+
+
 def _examples(cause: Cause) -> str:
     more = cause.count - len(cause.keys)
     return f"({', '.join(cause.keys)}{f' and {more:,} more' if more else ''})"
@@ -422,10 +456,11 @@ def _use(use: Use) -> str:
     if use.ran_out:
         found.append(f"{use.ran_out:,} ran out of memory")
     hint = f" ({use.suggestion})" if use.suggestion else ""
-    return f"{_asked(use.asked)} asked: {', '.join(found)}{hint}" if found else ""
+    return f"{asked_for(use.asked)} asked: {', '.join(found)}{hint}" if found else ""
 
 
-def _asked(asked: Resources) -> str:
+def asked_for(asked: Resources) -> str:
+    """What was asked for, in words."""
     if asked == Resources():
         return "nothing"
     cores = "default cores" if asked.cores is None else _count(asked.cores, "core")

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from canfar_batch import encoding
+from canfar_batch import encoding, views
 from canfar_batch.attempts import Surroundings, request_for
 from canfar_batch.batch import Batch, Strategies
 from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, SpecError
@@ -116,6 +116,15 @@ class Session:
         until = f", credential until {end:%Y-%m-%d %H:%M} UTC" if end is not None else ""
         where = "local" if self._local is not None else self.platform.url
         return f"<Session {where}, user {self.platform.user or 'not known yet'}{until}>"
+
+    def _repr_html_(self) -> str:
+        return views.session(
+            self.platform.url,
+            self.platform.user,
+            until=self.platform.expires_at,
+            local=self._local is not None,
+            batches=self.batches(),
+        )
 
     @property
     def url(self) -> str:

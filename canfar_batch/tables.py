@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from canfar_batch import columns, explain
+from canfar_batch import columns, explain, html
 from canfar_batch.errors import ExtraMissing, HomeError
-from canfar_batch.records import JobRecord, JobState
+from canfar_batch.records import ContainerInfo, JobRecord, JobState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,13 +42,21 @@ UNITS: Mapping[str, str | None] = {
     "id": None,
     "launch_name": None,
 }
+#: likewise, of the columns that are there while jobs run, where the platform tells what they use
+LIVE_UNITS: Mapping[str, str | None] = {"cores_in_use": None, "ram_in_use": "GiB"}
 _WHOLE = ("attempt", "exit_code", "cores", "ram", "gpus")
 _TIMES = ("launched_at", "started_at", "finished_at")
 _NUMBERS = frozenset(_WHOLE) | {name for name, unit in UNITS.items() if unit is not None}
-_BRIEF = ("key", "state", "attempt", "wait_seconds", "run_seconds", "peak_ram", "exit_code", "cause")
+_BRIEF = (
+    "key", "state", "attempt", "wait_seconds", "run_seconds", "cores_in_use", "ram_in_use", "peak_ram", "exit_code",
+    "cause",
+)  # fmt: skip
 _SPARED = ("peak_ram", "wait_seconds", "attempt", "exit_code")  # what goes first where there is no room for all
 _LONGEST = 24  # columns that a cell may claim before others have to make room for it
-_HEADINGS: Mapping[str, str] = {"wait_seconds": "waited", "run_seconds": "ran", "exit_code": "code", "peak_ram": "peak"}
+_HEADINGS: Mapping[str, str] = {
+    "wait_seconds": "waited", "run_seconds": "ran", "exit_code": "code", "peak_ram": "peak",
+    "cores_in_use": "cores now", "ram_in_use": "memory now",
+}  # fmt: skip
 
 #: in which order an overview tells of jobs that it has no room to tell of all
 _URGENCY = {state: place for place, state in enumerate((JobState.FAILED, JobState.LOST, JobState.CANCELLED))}
@@ -57,16 +65,24 @@ _URGENCY = {state: place for place, state in enumerate((JobState.FAILED, JobStat
 # -- rows ---------------------------------------------------------------------------------------------------------
 
 
-def to_rows(jobs: Iterable[JobRecord]) -> list[Row]:
+def to_rows(jobs: Iterable[JobRecord], live: Mapping[str, ContainerInfo] | None = None) -> list[Row]:
     """One row for each job, all with the same columns; None where there is nothing to say.
 
     The columns are the key, the fields, what `UNITS` lists, and the results as far as they are single values: `result`,
     or `result_<name>` for each value of a dict. Times are aware datetimes. A field or result whose name is taken is
     called `field_<name>` or `result_<name>`.
+
+    Args:
+        jobs: Their records.
+        live: What the platform last said of running containers, by id. Where it tells what one of them uses, the rows
+            have the columns of `LIVE_UNITS` too.
     """
     known = list(jobs)
     results = [_scalars(job.result) for job in known]
-    taken = set(UNITS)
+    seen = {
+        id: info for id, info in (live or {}).items() if info.cores_in_use is not None or info.ram_in_use is not None
+    }
+    taken = {*UNITS, *(LIVE_UNITS if seen else ())}
     fields = _names((name for job in known for name in job.fields), taken, "field_")
     values = _names((name for result in results for name in result), taken, "result_")
     return [
@@ -74,6 +90,7 @@ def to_rows(jobs: Iterable[JobRecord]) -> list[Row]:
             "key": job.key,
             **{column: job.fields.get(name) for name, column in fields.items()},
             **_facts(job),
+            **(_in_use(job, seen) if seen else {}),
             **{column: result.get(name) for name, column in values.items()},
         }
         for job, result in zip(known, results)  # noqa: B905 (equal: one is made of the other)
@@ -134,6 +151,11 @@ def _facts(job: JobRecord) -> Row:
         "id": job.id,
         "launch_name": attempt.launch_name if attempt is not None else None,
     }
+
+
+def _in_use(job: JobRecord, seen: Mapping[str, ContainerInfo]) -> Row:
+    info = seen.get(job.id or "") if job.state is JobState.RUNNING else None
+    return {name: getattr(info, name, None) for name in LIVE_UNITS}
 
 
 def _between(start: datetime | None, end: datetime | None) -> float | None:
@@ -283,6 +305,36 @@ def overview(jobs: Collection[JobRecord], width: int = 80, at_most: int = 40) ->
     return f"{text}\n… and {rest:,} more" if rest else text
 
 
+def html_overview(
+    jobs: Collection[JobRecord], at_most: int = 50, live: Mapping[str, ContainerInfo] | None = None
+) -> str:
+    """Likewise, as HTML.
+
+    Args:
+        jobs: All jobs of a batch.
+        at_most: Rows to show.
+        live: As for `to_rows`.
+    """
+    chosen = list(jobs)
+    if not chosen:
+        return ""
+    if len(chosen) > at_most:
+        chosen = sorted(chosen, key=_urgency)[:at_most]
+    rows = to_rows(chosen, live)
+    told = any(row["message"] for row in rows)
+    names = [name for name in _brief(rows) if name != "attempt" or any(row["attempt"] > 1 for row in rows)]
+    numbers = [place for place, name in enumerate(names) if _is_number(name, rows)]
+    cells = [[_html_cell(name, row) for name in names] + ([html.text(row["message"] or "")] * told) for row in rows]
+    headings = [_HEADINGS.get(name, name) for name in names] + ["message"] * told
+    rest = len(jobs) - len(chosen)
+    caption = f"{len(chosen):,} of {len(jobs):,} jobs, what went wrong first" if rest else f"{len(jobs):,} jobs"
+    return html.table(headings, cells, numbers=numbers, caption=caption)
+
+
+def _html_cell(name: str, row: Row) -> str:
+    return html.state(row[name]) if name == "state" else html.text(_cell(name, row[name]))
+
+
 def _urgency(job: JobRecord) -> int:
     return _URGENCY.get(job.state, len(_URGENCY) + (0 if job.state.active else 1 if not job.state.final else 2))
 
@@ -294,6 +346,8 @@ def _brief(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _is_number(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    if name in LIVE_UNITS and name in rows[0]:
+        return True
     if name in UNITS:
         return name in _NUMBERS
     return all(isinstance(row.get(name), (int, float, type(None))) for row in rows)
@@ -301,10 +355,10 @@ def _is_number(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 def _cell(name: str, value: Any) -> str:
     if value is None:
-        return "-" if name in UNITS else ""
+        return "-" if name in UNITS or name in LIVE_UNITS else ""
     if name in ("wait_seconds", "run_seconds", "cpu_seconds"):
         return explain.span(value)
-    if name in ("peak_ram", "ram"):
+    if name in ("peak_ram", "ram", "ram_in_use"):
         return f"{value:.1f} GiB" if value >= 0.1 else f"{value * 1024:.0f} MiB"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"

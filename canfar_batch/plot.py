@@ -1,0 +1,170 @@
+"""The timeline as a matplotlib figure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from canfar_batch.errors import ExtraMissing
+from canfar_batch.home import home_errors
+from canfar_batch.html import COLOURS
+from canfar_batch.timeline import Span, Timeline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LABELLED = 40  #: jobs at most that have a row with a name, and room for hatches
+MARKED = 1000  #: attempts at most of one outcome whose ends are marked
+
+_HATCHES: Mapping[str, str] = {"failed": "////", "lost": "xxxx", "cancelled": "....", "succeeded": "", "running": ""}
+_MARKERS: Mapping[str, str] = {"failed": "x", "lost": "d", "cancelled": "|"}
+_FEW = 60  # attempts of one outcome that may stand out without hiding the others
+_WAITED = "#9aa3ad"
+
+
+def figure(timeline: Timeline, *, name: str, path: str | os.PathLike[str] | None = None) -> Figure:
+    """Every attempt from its launch to its end, coloured by what became of it, and how many ran beneath.
+
+    Args:
+        timeline: What to draw.
+        name: The batch's name.
+        path: Where to save it, in the format that its ending names; None saves nothing.
+
+    Raises:
+        ExtraMissing: matplotlib is not installed.
+        HomeError: The file cannot be written. Also an `OSError`.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ExtraMissing(
+            'timeline() needs matplotlib, which the extra "plots" brings: pip install "canfar_batch[plots]"'
+        ) from error
+    rows = len(timeline.keys)
+    height = min(8.0, 1.6 + 0.24 * max(3, rows)) if rows <= LABELLED else 5.5
+    drawing = Figure(figsize=(10, height + 1.6), layout="constrained")
+    above, below = drawing.subplots(2, 1, sharex=True, height_ratios=[height, 1.6])
+    if rows <= LABELLED:
+        _bars(above, timeline)
+    else:
+        _lines(above, timeline)
+    _name_rows(above, timeline)
+    _concurrency(below, timeline)
+    _legend(above, timeline)
+    above.set_title(f"{name}: {len(timeline.spans):,} attempts of {rows:,} jobs", loc="left", fontsize="medium", pad=22)
+    if path is not None:
+        with home_errors(Path(path)):
+            drawing.savefig(path)
+    return drawing
+
+
+def _bars(axes: Axes, timeline: Timeline) -> None:
+    """A bar for each attempt, thin while it waited."""
+    for outcome in timeline.outcomes:
+        spans = [span for span in timeline.spans if span.outcome == outcome]
+        for span in spans:
+            axes.broken_barh(
+                _ran([span]), (span.row - 0.36, 0.72), facecolors=COLOURS[outcome], hatch=_HATCHES[outcome],
+                edgecolor="white" if outcome != "running" else COLOURS["running"], linewidth=0.5,
+                alpha=0.55 if outcome == "running" else 1.0,
+            )  # fmt: skip
+    _waiting_lines(axes, timeline.spans, 1.6)
+    _marks(axes, timeline, 5.0)
+
+
+def _lines(axes: Axes, timeline: Timeline) -> None:
+    """A thin line for each attempt; what went wrong is drawn last, and thicker."""
+    from matplotlib.collections import LineCollection
+
+    _waiting_lines(axes, timeline.spans, 0.5)
+    thin = max(0.35, min(3.0, 260 / len(timeline.keys)))
+    for outcome in ("succeeded", "running", "cancelled", "lost", "failed"):
+        spans = [span for span in timeline.spans if span.outcome == outcome and span.started is not None]
+        paths: list[Any] = [[(span.started, span.row), (span.ended, span.row)] for span in spans]
+        width = thin if outcome in ("succeeded", "running") else max(thin, 1.1 if len(spans) <= _FEW else 0.6)
+        axes.add_collection(LineCollection(paths, colors=COLOURS[outcome], linewidths=width, capstyle="butt"))
+    _marks(axes, timeline, 4.0 if sum(span.outcome in _MARKERS for span in timeline.spans) <= _FEW else 2.2)
+
+
+def _waiting_lines(axes: Axes, spans: Sequence[Span], width: float) -> None:
+    from matplotlib.collections import LineCollection
+
+    paths: list[Any] = [
+        [(span.launched, span.row), (span.ended if span.started is None else span.started, span.row)] for span in spans
+    ]
+    axes.add_collection(LineCollection(paths, colors=_WAITED, linewidths=width, capstyle="butt"))
+
+
+def _ran(spans: Sequence[Span]) -> list[tuple[float, float]]:
+    return [(span.started, span.ended - span.started) for span in spans if span.started is not None]
+
+
+def _marks(axes: Axes, timeline: Timeline, size: float) -> None:
+    """A sign at the end of what did not succeed: it tells the outcomes apart without colour."""
+    for outcome, marker in _MARKERS.items():
+        ends = [(span.ended, span.row) for span in timeline.spans if span.outcome == outcome]
+        if ends and len(ends) <= MARKED:
+            x, y = zip(*ends)  # noqa: B905 (pairs)
+            axes.plot(x, y, marker, color=COLOURS[outcome], markersize=size, markeredgewidth=1.3, clip_on=False)
+
+
+def _name_rows(axes: Axes, timeline: Timeline) -> None:
+    rows = len(timeline.keys)
+    axes.set_ylim(max(rows, 1) - 0.4, -0.6)
+    axes.set_xlim(0, timeline.length * 1.01)
+    if rows <= LABELLED:
+        axes.set_yticks(range(rows), [_short(key) for key in timeline.keys], fontsize="small", parse_math=False)
+    else:
+        axes.set_ylabel("jobs, in the order of their launch")
+    axes.tick_params(length=0)
+    axes.grid(visible=True, axis="x", alpha=0.3, linewidth=0.6)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= 28 else f"{key[:13]}…{key[-14:]}"
+
+
+def _concurrency(axes: Axes, timeline: Timeline) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    levels = timeline.levels()
+    at = [level.at for level in levels]
+    running = [level.running for level in levels]
+    both = [level.running + level.pending for level in levels]
+    axes.fill_between(at, both, step="post", color=_WAITED, alpha=0.55, linewidth=0, label="waiting")
+    axes.fill_between(at, running, step="post", color=COLOURS["running"], linewidth=0, label="running")
+    axes.set_ylim(0, max(both, default=1) * 1.08 or 1)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    marks = timeline.ticks()
+    axes.set_xticks([at for at, _ in marks], [name for _, name in marks])
+    axes.set_xlabel(f"since {timeline.origin:%Y-%m-%d %H:%M:%S} UTC")
+    axes.set_ylabel("at once")
+    axes.grid(visible=True, alpha=0.3, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(loc="upper right", fontsize="x-small", frameon=True, framealpha=0.85, ncols=2)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _legend(axes: Axes, timeline: Timeline) -> None:
+    from matplotlib.legend_handler import HandlerTuple
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = [Line2D([], [], color=_WAITED, linewidth=1.6)]
+    labels = ["waiting"]
+    for outcome in timeline.outcomes:
+        patch = Patch(facecolor=COLOURS[outcome], hatch=_HATCHES[outcome], edgecolor="white", linewidth=0)
+        end = Line2D([], [], linestyle="", marker=_MARKERS.get(outcome, ""), color=COLOURS[outcome], markersize=5)
+        handles.append((patch, end) if outcome in _MARKERS else patch)
+        labels.append("still running" if outcome == "running" else outcome)
+    axes.legend(
+        handles, labels, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(handles), fontsize="x-small",
+        frameon=False, borderaxespad=0.2, columnspacing=1.4, handlelength=2,
+        handler_map={tuple: HandlerTuple(ndivide=None)},
+    )  # fmt: skip
