@@ -23,7 +23,7 @@ import numbers
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import PurePath, PurePosixPath
 from typing import Any, NoReturn
 
@@ -119,6 +119,16 @@ class Template:
     text: str
     parts: tuple[str | Field, ...]
     suspects: tuple[str, ...] = ()  #: names that stand in something that is almost a field
+    fields: tuple[Field, ...] = attrs.field(init=False)  #: the fields among the parts
+    plain: str = attrs.field(init=False, repr=False)  #: the parts that are none
+
+    @fields.default
+    def _fields(self) -> tuple[Field, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Field))
+
+    @plain.default
+    def _plain_text(self) -> str:
+        return "".join(part for part in self.parts if isinstance(part, str))
 
     @classmethod
     def read(cls, text: str) -> Template:
@@ -140,11 +150,6 @@ class Template:
             raise SpecError(f"field {places[place].text} stands {around} of the shell command {_short(text)}")
         return cls(text, tuple(part for _, part in parts), suspects)
 
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """The fields, in the order in which they stand."""
-        return tuple(part for part in self.parts if isinstance(part, Field))
-
     def fill(self, values: Mapping[str, Any], written: Callable[[str], str] | None = None) -> str:
         """The text with its fields filled; *written* quotes or escapes each field's text.
 
@@ -157,6 +162,8 @@ class Template:
                     f"{{{name}…}} in {_short(self.text)} is no field that can be filled: formats are as {{x:.3f}} or "
                     f"{{t:%Y-%m-%d}}, without nested fields; double the braces if they are meant as they stand"
                 )
+        if not self.fields:
+            return self.plain
         texts: list[str] = []
         for part in self.parts:
             if isinstance(part, str):
@@ -268,7 +275,7 @@ def _missing(value: object) -> str | None:
     if value is None:
         return f"is None{advice}"
     kind = type(value)
-    if kind in _WHOLE_TYPES:
+    if kind in _WHOLE_TYPES or isinstance(value, PurePath):
         return None
     if kind.__name__ in ("NAType", "NaTType"):
         return f"is missing ({value}){advice}"
@@ -282,10 +289,13 @@ def _missing(value: object) -> str | None:
 
 
 _WHOLE_TYPES = frozenset({str, int, bool, bytes})  #: values of these types are never missing
+_WRITABLE_TYPES = frozenset({str, int, bool, float})  #: values of these types have a text
 
 
 def _unwritable(value: object) -> str | None:
     """Why *value* has no sensible text, if it has none."""
+    if type(value) in _WRITABLE_TYPES or isinstance(value, PurePath):
+        return None
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"is bytes; decode it first: {_short(repr(value), 40)}"
     if getattr(value, "ndim", 0):
@@ -308,10 +318,14 @@ def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, name: object) -> Any:
+    if type(value) in (str, int, bool):
+        return value
+    if isinstance(value, PurePath):
+        return str(value)
     if isinstance(value, enum.Enum):
         return _plain(value.value, name)
-    if value is None or isinstance(value, (bool, str)):
-        return str(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", "backslashreplace")
     if isinstance(value, Mapping):
@@ -354,8 +368,7 @@ def _plain_scalar(value: Any, name: object) -> Any:
     return text
 
 
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 
 
 # -- keys ---------------------------------------------------------------------------------------------------------
@@ -395,7 +408,9 @@ def check_key(key: object) -> str:
 
 
 def _slug(name: str, value: object) -> str:
-    if isinstance(value, PurePath) or (isinstance(value, str) and "/" in value):
+    if isinstance(value, PurePath):
+        text = value.stem
+    elif isinstance(value, str) and "/" in value:
         text = PurePosixPath(value).stem
     elif isinstance(value, str):
         text = value
@@ -581,8 +596,3 @@ def _needs_shell(text: str, what: str) -> NoReturn:
         f"the command {_short(text)} has {what}: say shell=True to have a shell understand it, or put it between "
         f"single quotes, or give the command as a list of words, to mean it literally"
     )
-
-
-def names_of(templates: Iterable[Template]) -> frozenset[str]:
-    """The names of all fields in *templates*."""
-    return frozenset(field.name for template in templates for field in template.fields)

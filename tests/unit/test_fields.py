@@ -191,7 +191,7 @@ def test_an_unknown_field_is_refused_with_those_that_exist_and_a_guess():
         (math.nan, "is not a number"),
         (np.float32("nan"), "is not a number"),
         (Decimal("nan"), "is not a number"),
-        (np.datetime64("NaT"), "is not a number"),
+        (np.datetime64("NaT", "s"), "is not a number"),
         (pd.NaT, "is missing"),
         (pd.NA, "is missing"),
         (np.ma.masked, "is masked"),
