@@ -107,7 +107,14 @@ def batch() -> str | None:
 
 
 class Replica(NamedTuple):
-    """One of several jobs that share the same work: number *index*, counted from 1, of *count*."""
+    """One of several jobs that share the same work: number *index*, counted from 1, of *count*.
+
+    ```python
+    from canfar_batch import inside
+
+    assert inside.Replica(index=2, count=3) == (2, 3)
+    ```
+    """
 
     index: int  # type: ignore[assignment] # nobody looks for a value in so short a tuple
     count: int  # type: ignore[assignment]
@@ -291,7 +298,17 @@ def _new_log(place: Path, time: str) -> Path:
 
 
 class Description(Dict[str, Any]):  # noqa: UP006
-    """What `describe` found: a dict that JSON can take, and as text a line for each fact."""
+    """What `describe` found: a dict that JSON can take, and as text a line for each fact.
+
+    ```python
+    import json
+    from canfar_batch import inside
+
+    found = inside.describe()
+    print(found)
+    print(json.dumps(found["memory_gib"]))
+    ```
+    """
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
@@ -557,7 +574,16 @@ def _to_disk(path: str) -> None:
 
 
 class Scratch:
-    """A directory for temporary files, which `scratch` makes and removes. It stands for its path wherever one goes."""
+    """A directory for temporary files, which `scratch` makes and removes. It stands for its path wherever one goes.
+
+    ```python
+    import os
+    from canfar_batch import inside
+
+    with inside.scratch() as work:
+        print(work.path, work / "tile.fits", os.listdir(work))
+    ```
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path  #: where it is

@@ -1,5 +1,6 @@
 """Templates are listed, read and written; as scripts they say what is wrong with what they are given."""
 
+import re
 import stat
 import subprocess
 import sys
@@ -45,6 +46,12 @@ def test_a_template_is_read_and_written_as_the_same_text():
     for name in templates.names():
         assert templates.write(name, "script").read_text(encoding="utf-8") == templates.read(name)
         Path("script").unlink()
+
+
+@pytest.mark.parametrize("documented", [templates, templates.names, templates.read, templates.write])
+def test_every_example_runs(documented, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", textwrap.dedent(documented.__doc__), re.DOTALL)
+    exec(textwrap.dedent(example), {})
 
 
 def test_a_template_is_written_executable_and_nothing_is_left_beside_it():
