@@ -287,8 +287,9 @@ def _columns(jobs: Sequence[JobRecord], live: Mapping[str, ContainerInfo] | None
         values = [row[name] for row in rows]
         number = all(isinstance(value, (int, float, type(None))) and not isinstance(value, bool) for value in values)
         columns.append(_column(name, name, "number" if number else "text", values))
+    known = rows[0] if rows else tables.UNITS
     for name, heading, kind in _SHOWN:
-        if rows and name in rows[0]:
+        if name in known:
             columns.append(_column(name, heading, kind, [row[name] for row in rows]))
     return [column for column in columns if column["id"] in ("key", "state", "cause") or column.pop("told")]
 

@@ -1,0 +1,235 @@
+"""Views and report in a real browser, without a network: nothing to complain of, and everything works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+from made import NOON, after, attempt, job
+
+from canfar_batch import page, views
+from canfar_batch.failures import ExitCode, Lost, OutOfMemory
+from canfar_batch.records import JobState
+from canfar_batch.report import Report
+
+browser = pytest.importorskip("browser", reason="websocket-client is not installed")
+pytestmark = [
+    pytest.mark.skipif(browser.PROGRAM is None, reason="there is no Chromium on this machine"),
+    pytest.mark.timeout(180),
+]
+
+EVIL = "<script>document.title = 'caught'</script>"
+COUNT = 2500
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with browser.chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def heard_nothing(tab):
+    tab.complaints.clear()
+    tab.requests.clear()
+    tab.look()
+
+
+def jobs(count: int, log: Path) -> list:
+    made = []
+    for n in range(count):
+        failure = ExitCode(2, message=EVIL) if n % 50 == 7 else OutOfMemory(message="8 GiB") if n % 50 == 9 else None
+        end = attrs.evolve(attempt(begun=n, ran=100 + (n * 37) % 600, failure=failure), log=log)
+        made.append(job(f"obs-{n}", end, index=n, fields={"sigma": (n * 7) % 100 / 10}))
+    made[3] = attrs.evolve(made[3], key=EVIL)
+    made[5] = attrs.evolve(job("gone", attempt(begun=5, failure=Lost()), state=JobState.LOST))
+    return made
+
+
+def report(made: list) -> Report:
+    return Report.of("calib-2026", made, home=Path("/arc/home/me/batches/calib-2026"), now=after(1e5))
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    log = folder / "some.log"
+    log.write_text(f"{EVIL}\nTraceback\n")
+    made = jobs(COUNT, log)
+    origin = page.Origin(platform="https://ws-uv.canfar.net/skaha", user="me", created=NOON)
+    file = folder / "report.html"
+    file.write_text(page.render(report(made), made, origin=origin))
+    return file
+
+
+@pytest.fixture
+def opened(tab, page_file):
+    tab.open(page_file)
+    return tab
+
+
+def rows(tab, place: int) -> list[str]:
+    return tab(f"[...document.querySelectorAll('#jobs-table tbody tr')].map(r => r.cells[{place}].textContent)")
+
+
+def found(tab) -> str:
+    return tab("document.getElementById('found').textContent")
+
+
+def heading(tab, name: str) -> int:
+    return tab(f"[...document.querySelectorAll('#jobs-table thead th')].findIndex(h => h.textContent === {name!r})")
+
+
+def sort(tab, name: str) -> int:
+    place = heading(tab, name)
+    tab(f"document.querySelectorAll('#jobs-table thead button')[{place}].click()")
+    return place
+
+
+# -- the report ---------------------------------------------------------------------------------------------------
+
+
+def test_the_report_opens_without_a_complaint_and_asks_for_nothing(opened, page_file):
+    assert found(opened) == "2,500 of 2,500 jobs"
+    assert opened.complaints == []
+    assert opened.requests == [page_file.as_uri()]
+
+
+def test_a_name_that_looks_like_a_script_stays_text(opened):
+    assert EVIL in rows(opened, 0)
+    opened("document.getElementById('cause').value = 'exit code 2'; document.getElementById('cause')"
+           ".dispatchEvent(new Event('change'))")  # fmt: skip
+    assert EVIL in rows(opened, heading(opened, "message"))
+    assert opened("document.title") == "calib-2026: report"
+    assert opened("document.querySelectorAll('main script').length") == 0
+
+
+def test_a_heading_sorts_by_its_column_and_says_so(opened):
+    place = sort(opened, "sigma")
+    up = [float(cell) for cell in rows(opened, place)]
+    assert up == sorted(up)
+    assert up[0] == 0
+    state = f"document.querySelectorAll('#jobs-table thead th')[{place}].getAttribute('aria-sort')"
+    assert opened(state) == "ascending"
+    sort(opened, "sigma")
+    assert float(rows(opened, place)[0]) == 9.9
+    assert opened(state) == "descending"
+
+
+def test_what_is_not_known_comes_last_whichever_way_it_is_sorted(opened):
+    for _ in range(2):
+        place = sort(opened, "cause")
+        assert rows(opened, place)[0]
+
+
+def test_numbers_in_names_are_sorted_as_numbers(opened):
+    sort(opened, "job")
+    names = [name for name in rows(opened, 0) if name.startswith("obs")]
+    assert names[:3] == ["obs-0", "obs-1", "obs-2"]
+
+
+def test_sorting_works_from_the_keyboard(opened):
+    place = heading(opened, "sigma")
+    opened(f"document.querySelectorAll('#jobs-table thead button')[{place}].focus()")
+    opened.press("Enter")
+    assert float(rows(opened, place)[0]) == 0
+
+
+def test_typing_filters_the_rows(opened):
+    opened("document.getElementById('search').focus()")
+    opened.type("obs-249")
+    opened.until("document.getElementById('found').textContent.startsWith('11 of')")
+    assert set(rows(opened, 0)) == {"obs-249", *(f"obs-249{n}" for n in range(10))}
+    opened.press("Enter")  # submits nothing
+    opened("document.getElementById('clear').click()")
+    assert found(opened) == "2,500 of 2,500 jobs"
+    assert opened.complaints == []
+
+
+def test_states_and_causes_can_be_chosen(opened):
+    for id, value, told in (("state", "lost", "1 of"), ("state", "", "2,500 of"), ("cause", "out of memory", "50 of")):
+        opened(f"{{ const c = document.getElementById('{id}'); c.value = '{value}'; "
+               "c.dispatchEvent(new Event('change')) }")  # fmt: skip
+        assert found(opened).startswith(told)
+
+
+def test_a_cause_leads_to_its_jobs(opened):
+    opened("document.querySelector('button[data-find=\"exit code 2\"]').click()")
+    assert found(opened).startswith("50 of")
+    assert set(rows(opened, heading(opened, "cause"))) == {"exit code 2"}
+
+
+def test_rows_come_a_page_at_a_time(opened):
+    assert len(rows(opened, 0)) == 100
+    opened("document.getElementById('on').click()")
+    assert rows(opened, 0)[0] == "obs-100"
+    assert opened("document.getElementById('where').textContent") == "101–200 of 2,500"  # noqa: RUF001
+    opened("document.getElementById('last').click()")
+    assert rows(opened, 0)[-1] == "obs-2499"
+    assert opened("document.getElementById('on').disabled")
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_fits_the_window_and_the_readers_colours(tab, page_file, width, dark):
+    tab.look(width=width, dark=dark)
+    tab.open(page_file)
+    assert tab("document.documentElement.scrollWidth") <= width
+    ground = tab("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
+
+
+def test_in_print_there_are_more_rows(opened):
+    opened("dispatchEvent(new Event('beforeprint'))")
+    assert len(rows(opened, 0)) == 1000
+    opened("dispatchEvent(new Event('afterprint'))")
+    assert len(rows(opened, 0)) == 100
+    assert opened.pdf().startswith(b"%PDF")
+
+
+def test_every_control_has_a_name(opened):
+    nameless = opened(
+        "[...document.querySelectorAll('button,input,select,a')].filter(e => !(e.textContent.trim()"
+        " || e.labels?.length || e.ariaLabel)).length"
+    )
+    assert nameless == 0
+
+
+# -- notebook views -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def views_file(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("views")
+    log = folder / "some.log"
+    log.write_text(f"{EVIL}\n")
+    made = jobs(COUNT, log)
+    shown = "".join((
+        views.batch(report(made), made),
+        report(made)._repr_html_(),
+        views.job(made[7], after(1e5)),
+        views.session("https://ws-uv.canfar.net/skaha", EVIL, until=NOON, local=False, batches=["calib"]),
+    ))  # fmt: skip
+    file = folder / "views.html"
+    file.write_text(f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>views</title><body>{shown}")
+    return file
+
+
+def test_views_open_without_a_complaint_and_names_stay_text(tab, views_file):
+    tab.open(views_file)
+    assert tab.complaints == []
+    assert tab.requests == [views_file.as_uri()]
+    assert tab("document.title") == "views"
+    assert tab("document.querySelectorAll('script').length") == 0
+    assert EVIL in tab("document.body.textContent")
+    assert tab("document.querySelectorAll('table')[0].tBodies[0].rows.length") == 50
+
+
+def test_views_take_the_notebooks_colours_before_the_systems(tab, views_file):
+    tab.look(dark=True)
+    tab.open(views_file)
+    colour = "getComputedStyle(document.querySelector('.cb-view')).color"
+    assert tab(colour) == "rgb(228, 232, 236)"
+    tab("document.documentElement.style.setProperty('--jp-content-font-color1', 'rgb(1, 2, 3)')")
+    assert tab(colour) == "rgb(1, 2, 3)"
