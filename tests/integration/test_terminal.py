@@ -1,0 +1,88 @@
+"""A batch that runs in a real terminal: the live line never breaks, whatever the width."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
+    pytest.mark.timeout(120),
+]
+
+SCRIPT = """\
+import logging, sys
+import canfar_batch as cb
+
+with cb.Session.connect("local") as session:
+    batch = session.batch("a-batch-with-a-name-that-is-long-enough-to-need-room", launch=cb.Window(6))
+    spec = cb.JobSpec("sleep {seconds}", image="skaha/astroml:latest", cores=1, ram=1)
+    batch.map(spec, seconds=[0.1 + n % 4 / 10 for n in range(24)])
+    batch.add(cb.JobSpec(["sh", "-c", "echo " + "long " * 60 + ">&2; exit 3"], image="skaha/astroml:latest"), key="bad")
+    report = batch.run()
+    print(report)
+    print("THE END", flush=True)
+"""
+
+
+class Terminal:
+    """A terminal of so many columns, whose screens are looked at again and again."""
+
+    def __init__(self, columns: int, folder: Path) -> None:
+        self.columns, self.socket = columns, f"canfar-batch-{uuid.uuid4().hex[:12]}"
+        (folder / "run.py").write_text(SCRIPT)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CANFAR_", "TMUX"))}
+        command = f"{shlex.quote(sys.executable)} run.py; exec sleep 600"
+        self._tmux(
+            "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", "100", "-s", "run", "-c", str(folder),
+            command, env=kept,
+        )  # fmt: skip
+
+    def _tmux(self, *arguments: str, env: dict[str, str] | None = None) -> str:
+        command = ["tmux", "-u", "-L", self.socket, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
+
+    def screen(self) -> list[str]:
+        """The lines of the screen; one that the terminal had to break counts as two."""
+        return self._tmux("capture-pane", "-p", "-S", "-", "-t", "run").rstrip("\n").split("\n")
+
+    def joined(self) -> list[str]:
+        """The lines as they were written: those that the terminal broke are whole again."""
+        return self._tmux("capture-pane", "-p", "-J", "-S", "-", "-t", "run").rstrip().split("\n")
+
+    def close(self) -> None:
+        subprocess.run(["tmux", "-L", self.socket, "kill-server"], check=False, capture_output=True)
+
+
+@pytest.fixture(params=[80, 160])
+def terminal(request, tmp_path):
+    opened = Terminal(request.param, tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_a_run_is_shown_without_broken_lines(terminal):
+    lives: set[str] = set()
+    deadline = time.monotonic() + 90
+    while "THE END" not in (screen := terminal.screen()):
+        assert time.monotonic() < deadline, "\n".join(screen)
+        lives.update(line for line in screen if "/25" in line)
+        time.sleep(0.05)
+    assert len(lives) >= 2  # it lives
+    assert all(len(line) < terminal.columns for line in lives), lives
+    written = terminal.joined()
+    assert sum("/25" in line for line in written) == 1, written  # each line took the place of the one before
+    (last,) = (line for line in written if "/25" in line)
+    assert "25/25" in last
+    assert "1 failed" in last
+    report = written[written.index(last) + 1 :]
+    assert all(len(line.rstrip()) <= 80 for line in report)
+    assert any("exit code 3" in line for line in report)
