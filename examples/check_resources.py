@@ -1,0 +1,20 @@
+"""The guide's check before launching: what your containers take now, what one job may ask for, and what will go wrong.
+
+    python examples/check_resources.py python process.py input.fits
+
+Headless jobs queue until there is room, so this informs, and forbids nothing.
+"""
+
+import sys
+
+import canfar_batch as cb
+
+with cb.Session.connect() as session:
+    usage, limits = session.usage(), session.limits()
+    print(f"in use: {usage.running} running, {usage.pending} pending, {usage.cores:g} cores, {usage.ram:g} GiB")
+    print(f"for one job: up to {max(limits.cores)} cores and {max(limits.ram)} GiB")
+
+    batch = session.batch("check-resources")
+    batch.add(cb.JobSpec(sys.argv[1:], image="skaha/astroconda:latest", cores=2, ram=4))
+    print(batch.preflight())
+    print(batch.preview())

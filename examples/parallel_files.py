@@ -1,0 +1,28 @@
+"""The guide's program for many files: process each in a job of its own, at most three at a time.
+
+    python examples/parallel_files.py data/obs*.fits
+
+Without CANFAR_URL=local it runs on CANFAR, where the files, and this folder, must be below /arc.
+"""
+
+import sys
+from pathlib import Path
+
+import canfar_batch as cb
+
+process = cb.JobSpec(
+    ["python", Path(__file__).with_name("process_data.py").resolve(), "{path}", "results/processed_{path.name}"],
+    image="skaha/astroconda:latest",
+    cores=2,
+    ram=4,
+    outputs=["results/processed_{path.name}"],
+)
+
+with cb.Session.connect() as session:
+    # Chunks(3, pause=30) waits for each three as the guide does; a window starts the next file as soon as one is done
+    batch = session.batch("parallel-files", launch=cb.Window(3), collect=cb.Files())
+    batch.map(process, path=map(Path, sys.argv[1:]))
+    report = batch.run()
+
+print(report)
+sys.exit(0 if report.ok else 1)
