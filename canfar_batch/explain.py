@@ -242,11 +242,13 @@ def in_use(containers: Iterable[ContainerInfo]) -> str:
     busy = [info.cores_in_use for info in known if info.cores_in_use is not None]
     ram = [info.ram_in_use for info in known if info.ram_in_use is not None]
     parts = [f"{_amount(sum(busy))} cores"] if busy else []
-    return ", ".join(parts + ([f"{_amount(sum(ram))} GiB"] if ram else []))
+    gib = sum(ram)
+    memory = f"{_amount(gib)} GiB" if gib >= 0.1 else f"{gib * 1024:.0f} MiB"
+    return ", ".join(parts + ([memory] if ram else []))
 
 
 def _amount(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}"
+    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 1 else f"{number:.2g}"
 
 
 def _time(moment: datetime | None) -> str | None:

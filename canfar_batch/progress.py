@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections import deque
@@ -315,6 +316,12 @@ class PlainLines:
 _ERASE = "\r\x1b[K"
 
 
+def _folded(text: str, columns: int) -> str:
+    return "\n".join(
+        textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")
+    )
+
+
 class LiveLine:
     """One line at the bottom of a terminal, drawn again and again. What is said, and what is logged, goes above it."""
 
@@ -338,9 +345,9 @@ class LiveLine:
                 _write(self._stream, f"{_ERASE}{line}")
 
     def say(self, text: str) -> None:
-        """The text above the line."""
+        """The text above the line, broken between words; a path that is too long is left to the terminal, and whole."""
         with self._writing:
-            _write(self._stream, f"{_ERASE}{text}\n{self._line}")
+            _write(self._stream, f"{_ERASE}{_folded(text, max(20, self._width() - 1))}\n{self._line}")
 
     def erase(self) -> None:
         """Take the line away until it is drawn again."""

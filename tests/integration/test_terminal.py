@@ -19,7 +19,6 @@ pytestmark = [
 ]
 
 SCRIPT = """\
-import logging, sys
 import canfar_batch as cb
 
 with cb.Session.connect("local") as session:
@@ -83,6 +82,8 @@ def test_a_run_is_shown_without_broken_lines(terminal):
     (last,) = (line for line in written if "/25" in line)
     assert "25/25" in last
     assert "1 failed" in last
+    opening = "\n".join(screen[: screen.index(last)])
+    assert "0 jobs known, 25 new" in " ".join(opening.split())  # broken between words, if at all
     report = written[written.index(last) + 1 :]
     assert all(len(line.rstrip()) <= 80 for line in report)
     assert any("exit code 3" in line for line in report)
