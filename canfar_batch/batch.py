@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -19,13 +20,12 @@ from canfar_batch.attempts import Surroundings, own_output
 from canfar_batch.errors import (
     BatchBusy,
     BatchPaused,
-    CollectError,
     Detached,
     HomeError,
     JobNotFound,
+    LeaseLost,
     LedgerError,
     PlanError,
-    PlatformError,
     SpecError,
     UnknownBatch,
     WaitTimeout,
@@ -75,6 +75,15 @@ class Strategies:
     monitor: MonitorStrategy
     retry: RetryPolicy
     collect: ResultCollector
+
+
+@attrs.frozen
+class _Plan:
+    """What a script asks for, held against what is known."""
+
+    fresh: list[JobRecord] = attrs.field(factory=list)  #: new, or in the place of one that was never launched
+    changes: list[Event] = attrs.field(factory=list)
+    keys: list[str] = attrs.field(factory=list)
 
 
 class Batch:
@@ -265,14 +274,16 @@ class Batch:
         Raises:
             PlanError: One was launched: cancel it instead.
         """
-        chosen = [self._known(key) for key in ([keys] if isinstance(keys, str) else keys)]
-        launched = [job.key for job in chosen if job.attempts or job.state is not JobState.PLANNED]
-        if launched:
-            raise PlanError(f"{launched[0]!r} was launched, so it stays in the batch; cancel() stops it")
-        runner = self._driver()
-        for job in chosen:
-            runner.roster.forget(job)
-        self._ledger.drop(job.key for job in chosen)
+        named = list(dict.fromkeys([keys] if isinstance(keys, str) else keys))
+        with self._holding() as runner:
+            chosen = [self._known(key) for key in named]
+            launched = [job.key for job in chosen if job.attempts or job.state is not JobState.PLANNED]
+            if launched:
+                raise PlanError(f"{launched[0]!r} was launched, so it stays in the batch; cancel() stops it")
+            self._ledger.drop(job.key for job in chosen)
+            if runner is not None:
+                for job in chosen:
+                    runner.roster.forget(job)
 
     def _plan_all(self, spec: JobSpec, rows: list[planning.Row], key: str | None, allow_empty: bool) -> list[str]:
         if not rows and not allow_empty:
@@ -281,11 +292,28 @@ class Batch:
 
     def _plan(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> list[str]:
         """Hold the wanted jobs against the known ones; nothing is written unless all of them fit."""
+        known, plan = self._ledger.jobs, self._compared(spec, rows, key)
+        if not plan.fresh and not plan.changes:
+            self._asked.update(plan.keys)
+            return plan.keys  # a script that plans what is planned needs no lease: run() may yet take it over
+        with self._holding() as runner:
+            if self._ledger.jobs is not known:  # another process has written meanwhile
+                plan = self._compared(spec, rows, key)
+            if plan.fresh:
+                before = {job.key: self._ledger.jobs.get(job.key) for job in plan.fresh}
+                self._ledger.plan(plan.fresh)
+                if runner is not None:
+                    for job in plan.fresh:
+                        runner.roster.update(before[job.key], job)
+            (self._ledger.record if runner is None else runner.remember)(plan.changes)
+        self._asked.update(plan.keys)
+        self._new.update(job.key for job in plan.fresh)
+        return plan.keys
+
+    def _compared(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> _Plan:
         known = {job.key.lower(): job for job in self._ledger.jobs.values()}
         free = itertools.count(max((job.index for job in known.values()), default=-1) + 1)
-        fresh: list[JobRecord] = []
-        changes: list[Event] = []
-        keys: list[str] = []
+        plan = _Plan()
 
         def place(key: str) -> int:
             old = known.get(key.lower())
@@ -294,22 +322,18 @@ class Batch:
         for wanted in planning.records(spec, rows, key=key, place=place):
             old = known.get(wanted.key.lower())
             if old is None:
-                fresh.append(wanted)
+                plan.fresh.append(wanted)
             elif planning.changed_identity(old, wanted) is not None:
-                fresh.append(planning.replaced(old, wanted))
+                plan.fresh.append(planning.replaced(old, wanted))
             elif old.spec != wanted.spec:
-                changes.append(Respecified(key=old.key, at=self._clock.now(), spec=spec, resources=resources_of(spec)))
-            keys.append(wanted.key if old is None else old.key)
-        if fresh or changes:
-            runner = self._driver()
-            before = {job.key: self._ledger.jobs.get(job.key) for job in fresh}
-            self._ledger.plan(fresh)
-            for job in fresh:
-                runner.roster.update(before[job.key], job)
-            runner.remember(changes)
-        self._asked.update(keys)
-        self._new.update(job.key for job in fresh)
-        return keys
+                plan.changes.append(
+                    Respecified(
+                        key=old.key, at=self._clock.now(), spec=spec, resources=resources_of(spec),
+                        name=wanted.filled.name,
+                    )
+                )  # fmt: skip
+            plan.keys.append(wanted.key if old is None else old.key)
+        return plan
 
     # -- looking --------------------------------------------------------------------------------------------------
 
@@ -391,7 +415,8 @@ class Batch:
             return None
         try:
             value = self._strategies.collect(job, self._platform)  # None, or more than the ledger keeps
-        except (CollectError, PlatformError, OSError):
+        except Exception as error:
+            log.warning("%s: the result of %s cannot be had: %s", self.name, job.key, error)
             return missing
         self._held[job.key] = value
         return value
@@ -610,6 +635,7 @@ class Batch:
         Raises:
             PlanError: A job did not succeed, so it has no result.
         """
+        driving = self._ledger.driving
         runner = self._driver()
         chosen = (
             [self._known(key) for key in keys]
@@ -619,7 +645,11 @@ class Batch:
         for job in chosen:
             if job.state is not JobState.SUCCEEDED:
                 raise PlanError(f"job {job.key!r} is {job.state}, so it has no result")
-        runner.collect_now(chosen)
+        try:
+            runner.collect_now(chosen)
+        finally:
+            if not driving:
+                self._stop_driving()
         return {job.key: self._result(self._ledger.jobs[job.key], None) for job in chosen}
 
     @staticmethod
@@ -683,6 +713,20 @@ class Batch:
         self._live = {info.id: info for info in seen if info.phase is Phase.RUNNING and info.ram_in_use is not None}
         return sighting
 
+    @contextlib.contextmanager
+    def _holding(self) -> Iterator[Runner | None]:
+        """The lease, for a moment, and the engine if it runs: a plan must not keep the batch from who would run it."""
+        if self._platform is None:
+            raise HomeError(f"batch {self.name} is open for reading; Session.batch({self.name!r}) opens it to be run")
+        if self._ledger.driving:
+            yield self._runner
+            return
+        self._ledger.acquire()
+        try:
+            yield None
+        finally:
+            self._ledger.release()
+
     def _stop_driving(self) -> None:
         """Give the lease back. What threads hear from now on is settled by the next driver."""
         runner, self._runner = self._runner, None
@@ -691,7 +735,8 @@ class Batch:
         self._limits = runner.view().limits or self._limits
         runner.crew.close()
         if self._ledger.driving:
-            self._ledger.release(runner.looked)
+            with contextlib.suppress(HomeError, LeaseLost):  # what ended the run is told, not what came of that
+                self._ledger.release(runner.looked)
 
     def _refresh(self) -> None:
         if self._runner is not None:
@@ -755,24 +800,32 @@ class Batch:
             raise SpecError(
                 f"{fixed[0]} is part of what the job is and cannot be changed; {', '.join(sorted(_CHANGEABLE))} can"
             )
+        named = None if keys is None else dict.fromkeys([keys] if isinstance(keys, str) else keys)
+        with self._holding() as runner:
+            chosen = self._failed(named, cause)
+            events = self._reopenings(chosen, changes)
+            (self._ledger.record if runner is None else runner.remember)(events)
+        return [job.key for job in chosen]
+
+    def _failed(self, keys: Iterable[str] | None, cause: str | None) -> list[JobRecord]:
+        """Of the jobs named, those that may be opened again."""
         if keys is None:
             chosen = [job for job in self._ledger.jobs.values() if job.state in _LOSERS]
         else:
-            chosen = [self._known(key) for key in ([keys] if isinstance(keys, str) else keys)]
-            chosen = [job for job in chosen if job.state in (*_LOSERS, JobState.CANCELLED)]
-        if cause is not None:
-            chosen = [
-                job for job in chosen if job.failure is not None and cause in (job.failure.cause, job.failure.kind)
-            ]
+            chosen = [job for job in map(self._known, keys) if job.state in (*_LOSERS, JobState.CANCELLED)]
+        if cause is None:
+            return chosen
+        return [job for job in chosen if job.failure is not None and cause in (job.failure.cause, job.failure.kind)]
+
+    def _reopenings(self, chosen: Iterable[JobRecord], changes: Mapping[str, Any]) -> list[Event]:
         now, events = self._clock.now(), list[Event]()
         for job in chosen:
             events.append(Reopened(key=job.key, at=now))
             if changes:
                 spec = attrs.evolve(job.spec, **changes)
-                events.append(Respecified(key=job.key, at=now, spec=spec, resources=resources_of(spec)))
-        if events:
-            self._driver().remember(events)
-        return [job.key for job in chosen]
+                name = changes.get("name", job.filled.name)
+                events.append(Respecified(key=job.key, at=now, spec=spec, resources=resources_of(spec), name=name))
+        return events
 
     def cancel(
         self, keys: Iterable[str] | None = None, *, wait: bool = True, timeout: float | None = None

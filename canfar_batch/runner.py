@@ -846,6 +846,7 @@ class Runner:
         if outcome.error is not None:
             error = outcome.error
             words = str(error) if isinstance(error, CanfarBatchError) else f"{type(error).__name__}: {error}"
+            words = words.encode(errors="backslashreplace").decode()  # a file's name need not be text
             self.remember([NotCollected(key=job.key, at=now, why=words)])
             return
         kept = storable(outcome.value)

@@ -106,6 +106,9 @@ class FakePlatform:
         self.calls: Counter[str] = Counter()
         self.launched: list[str] = []  #: launch names, in the order in which containers were made
         self.before: dict[str, Callable[[], object]] = {}  #: by call: what to do first, as raising
+        self.after: dict[str, Callable[[], object]] = {}  #: by call: what to do once it is done, as losing the answer
+        self.shown: Callable[[list[ContainerInfo]], list[ContainerInfo]] = lambda shown: shown  #: what lists say of it
+        self.noted = ""  #: what the cluster's events say
         self._numbers = itertools.count()
         self._check_after = 0.0
 
@@ -113,12 +116,14 @@ class FakePlatform:
 
     def launch(self, request: LaunchRequest) -> str:
         self._called("launch")
-        return self.make(request)
+        id = self.make(request)
+        self._done("launch")
+        return id
 
     def containers(self, kind: str | None = "headless") -> list[ContainerInfo]:
         self._called("containers")
         self._forget()
-        return [container.last or self._info(container) for container in self.all.values()]
+        return self.shown([container.last or self._info(container) for container in self.all.values()])
 
     def container(self, id: str) -> ContainerInfo:
         self._called("container")
@@ -132,11 +137,12 @@ class FakePlatform:
 
     def events(self, id: str) -> str:
         self._called("events")
-        return ""
+        return self.noted
 
     def cancel(self, id: str) -> None:
         self._called("cancel")
         self.all.pop(id, None)
+        self._done("cancel")
 
     def limits(self) -> Limits:
         self._called("limits")
@@ -182,6 +188,10 @@ class FakePlatform:
         self.calls[call] += 1
         if call in self.before:
             self.before[call]()
+
+    def _done(self, call: str) -> None:
+        if call in self.after:
+            self.after[call]()
 
     def _known(self, id: str) -> FakeContainer:
         self._forget()

@@ -1,0 +1,81 @@
+"""A batch over a platform in memory, for tests of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fakes import FakeClock, FakePlatform, Fate, InlineCrew
+
+from canfar_batch.batch import Batch, Strategies
+from canfar_batch.records import LaunchRequest
+from canfar_batch.spec import JobSpec
+from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
+
+SPEC = JobSpec("fit {n}", image="skaha/astroml")
+
+
+class World:
+    """One clock, one platform, and batches in one directory."""
+
+    def __init__(self, root: Path, fate: Callable[[LaunchRequest], Fate] = lambda request: Fate()) -> None:
+        self.root = root
+        self.clock = FakeClock()
+        self.platform = FakePlatform(self.clock, fate)
+
+    def batch(self, name: str = "test", **given: Any) -> Batch:
+        """The batch, as a new script would open it."""
+        collect = as_collector(given.pop("collect", Logs()))
+        parts = {"launch": Window(16), "monitor": Listing(), "retry": Retry(2), "collect": collect}
+        strategies = Strategies(**{role: given.pop(role, part) for role, part in parts.items()})
+        made = Batch.prepare(
+            name, platform=given.pop("platform", self.platform), strategies=strategies, address="local",
+            home=self.root, clock=self.clock, settle=given.pop("settle", 120.0), shared=False,
+            crew=InlineCrew(self.clock),
+        )  # fmt: skip
+        made._observers.extend(given.pop("observers", ()))
+        assert not given, given
+        return made
+
+    def planned(self, n: int = 1, spec: JobSpec = SPEC, **given: Any) -> Batch:
+        """A batch of *n* jobs, with keys j0, j1, …"""
+        batch = self.batch(**given)
+        batch.map(spec, key="j{n}", n=range(n))
+        return batch
+
+    def turn(self, batch: Batch, seconds: float) -> None:
+        """Drive *batch* for so long."""
+        end = self.clock.seconds + seconds
+        while self.clock.seconds < end:
+            wait = batch.step()
+            batch._runner.crew.wait(min(wait or 1.0 * batch.done, end - self.clock.seconds))
+
+
+def abandon(batch: Batch) -> None:
+    """What is left of a batch whose process was killed: nothing is given back, and its holder lives no more."""
+    ledger = batch._ledger
+    if ledger.driving:
+        ledger._db.execute("UPDATE lease SET host = (SELECT host FROM lease), pid = 4194303, born = 'x'")
+    ledger._db.close()
+
+
+def raising(*errors: Exception | None) -> Callable[[], None]:
+    """Raise these, one a call (None: not this time), and nothing more after them."""
+    left = list(errors)
+
+    def call() -> None:
+        error = left.pop(0) if left else None
+        if error is not None:
+            raise error
+
+    return call
+
+
+def always(error: Exception) -> Callable[[], None]:
+    """Raise *error* at every call."""
+
+    def call(*_: object) -> None:
+        raise error
+
+    return call
