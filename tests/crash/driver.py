@@ -26,8 +26,9 @@ from canfar_batch.rest import open_platform, transport
 
 #: each job says that it began, in one write that no other can tear, before it does anything else
 BEGIN = 'printf "%s %s\\n" "$CANFAR_BATCH_KEY" "$CANFAR_BATCH_ATTEMPT" >> {trace}'
-QUICK = f"{BEGIN}; : {{seconds}}; echo {{number}}; exit {{code}}"
-SLOW = f"{BEGIN}; sleep {{seconds}}; echo {{number}}; exit {{code}}"
+END = "echo {number} > {trace}.{number}; exit {code}"
+QUICK = f"{BEGIN}; : {{seconds}}; {END}"
+SLOW = f"{BEGIN}; sleep {{seconds}}; {END}"
 
 
 @attrs.frozen(kw_only=True)
@@ -92,7 +93,7 @@ def drive(order: Order) -> None:
             monitor=cb.Listing(every=(order.look, 2 * order.look)),
             # a driver that dies before it sends what it wrote down costs the job an attempt, and this one dies often
             retry=cb.Retry(2, pause=0.1, budgets={LaunchRefused: 1000}, at_most=1000),
-            collect=said,
+            collect=written,
             home=order.home,
             settle=order.settle,
         )
@@ -109,9 +110,10 @@ def drive(order: Order) -> None:
         print("done", flush=True)
 
 
-def said(job, platform):
-    """What the job printed: its own number."""
-    return int(job.attempt.log.read_text())
+def written(job, platform):
+    """What the job wrote: its own number."""
+    with open(f"{job.fields['trace']}.{job.fields['number']}") as file:
+        return int(file.read())
 
 
 def fit_to_tests(scale: float) -> None:

@@ -14,7 +14,7 @@ from crash.drivers import Verdict, World, eventually, fork_server, has_digested
 from canfar_batch import LocalPlatform
 
 JOBS = 20
-LANES = 6  #: drivers at a time: much of what they do is waiting
+LANES = 4  #: drivers at a time: much of what they do is waiting
 FORGET = 10.0  #: seconds after which the platform forgets, so that its list does not grow with the test
 
 
@@ -43,7 +43,7 @@ def kill_at_every_step(directory, *, kills):
         while not through.is_set() and not trouble:
             with lock:
                 number = next(numbers)
-            world = World.make(directory / f"{number}", name=f"step{number}", settle=0.3)
+            world = World.make(directory / f"{number}", name=f"step{number}", settle=0.3, look=0.2)
             points = world.directory / "points"
             codes = [-signal.SIGKILL]
             while codes[-1] == -signal.SIGKILL and len(codes) <= kills:
