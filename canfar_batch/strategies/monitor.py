@@ -52,9 +52,7 @@ class OneByOne:
     """
 
     every: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))  #: seconds
-    failures: int = attrs.field(
-        default=3, validator=attrs.validators.gt(0)
-    )  #: so many unanswered questions end a look
+    failures: int = attrs.field(default=3, validator=attrs.validators.gt(0))  #: so many unanswered questions end a look
 
     def __call__(self, platform: Platform, view: BatchView) -> Sighting:
         """Each active job's container."""
