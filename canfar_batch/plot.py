@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,9 +44,18 @@ def figure(timeline: Timeline, *, name: str, path: str | os.PathLike[str] | None
         raise ExtraMissing(
             'timeline() needs matplotlib, which the extra "plots" brings: pip install "canfar_batch[plots]"'
         ) from error
+
+    class Drawing(Figure):
+        """A figure that notebooks show: they know by themselves only those that pyplot made."""
+
+        def _repr_png_(self) -> bytes:
+            picture = io.BytesIO()
+            self.savefig(picture, format="png")
+            return picture.getvalue()
+
     rows = len(timeline.keys)
     height = min(8.0, 1.6 + 0.24 * max(3, rows)) if rows <= LABELLED else 5.5
-    drawing = Figure(figsize=(10, height + 1.6), layout="constrained")
+    drawing = Drawing(figsize=(10, height + 1.6), layout="constrained")
     above, below = drawing.subplots(2, 1, sharex=True, height_ratios=[height, 1.6])
     if rows <= LABELLED:
         _bars(above, timeline)

@@ -154,7 +154,7 @@ def _facts(job: JobRecord) -> Row:
 
 
 def _in_use(job: JobRecord, seen: Mapping[str, ContainerInfo]) -> Row:
-    info = seen.get(job.id or "") if job.state is JobState.RUNNING else None
+    info = seen.get(job.id or "") if job.state.active else None
     return {name: getattr(info, name, None) for name in LIVE_UNITS}
 
 

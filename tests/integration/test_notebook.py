@@ -1,0 +1,83 @@
+"""The notebook that shows everything is run from end to end: with the extras, and where they are not installed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed")
+nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "see_it.ipynb"
+EXTRAS = ("astropy", "ipywidgets", "matplotlib", "pandas", "tqdm")
+
+pytestmark = pytest.mark.timeout(180)
+
+BLOCKER = f"""\
+import sys
+
+class Blocker:
+    \"\"\"Lets the extras be missing, as where nobody installed them.\"\"\"
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {EXTRAS!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def outputs(folder: Path, **environment: str) -> list[dict]:
+    """What the notebook's cells show, one after the other."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # it is kept without what it once showed
+    client = nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}})
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CANFAR_")}
+    client.execute(env={**kept, "IPYTHONDIR": str(folder / ".ipython"), "HOME": str(folder), **environment})
+    return [output for cell in notebook.cells for output in cell.get("outputs", ())]
+
+
+def shown(outputs: list[dict], kind: str) -> list[str]:
+    return [output["data"][kind] for output in outputs if kind in output.get("data", {})]
+
+
+def printed(outputs: list[dict]) -> str:
+    return "".join(output.get("text", "") for output in outputs)
+
+
+def check_what_needs_no_extra(told: list[dict], folder: Path) -> None:
+    pages = shown(told, "text/html")
+    views = [page for page in pages if 'class="cb-view"' in page]
+    session, running, report, batch, job = views
+    assert "Session" in session
+    assert "memory now" in running
+    assert "2</b> failed" in report
+    assert "star-7" in batch
+    assert "the fit did not converge" in job
+    assert "2 failed: 2 exit code 1" in printed(told)
+    assert (folder / "batches" / "see-it" / "report.html").read_text().count("</script>") == 2
+
+
+def test_the_notebook_runs_with_the_extras(tmp_path):
+    for extra in ("astropy", "matplotlib", "pandas", "tqdm"):
+        pytest.importorskip(extra)
+    told = outputs(tmp_path)
+    check_what_needs_no_extra(told, tmp_path)
+    assert len(shown(told, "image/png")) == 1
+    assert len(shown(told, "text/html")) == 7  # five views, a DataFrame and a Table
+    assert "pip install" not in printed(told)
+
+
+def test_the_notebook_runs_without_the_extras_and_names_them(tmp_path):
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(BLOCKER)
+    told = outputs(tmp_path, PYTHONPATH=str(blocked))
+    check_what_needs_no_extra(told, tmp_path)
+    assert shown(told, "image/png") == []
+    assert printed(told).count('pip install "canfar_batch[tables]"') == 2
+    assert printed(told).count('pip install "canfar_batch[plots]"') == 1
+    assert "24/24" in printed(told)  # plain lines stand for the bar
