@@ -1,0 +1,151 @@
+"""The site can be built, is whole, and says what the code says. That its examples run is in test_docs.py."""
+
+import importlib.util
+import inspect
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import canfar_batch
+from canfar_batch import inside, lifecycle, protocols, records, templates
+from canfar_batch.failures import KINDS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+SHOWN = re.compile(r"^::: (\S+)", re.MULTILINE)
+
+site_can_be_built = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material", "mkdocstrings_handlers")),
+    reason="the extra 'docs' is not installed",
+)
+
+
+def text(page):
+    return (DOCS / page).read_text()
+
+
+def plain(html):
+    return re.sub(r"<[^>]+>", "", html)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    target = tmp_path_factory.mktemp("site")
+    build = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(target)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert build.returncode == 0, build.stderr[-4000:]
+    return target
+
+
+@site_can_be_built
+def test_the_site_is_built_without_a_warning_and_has_every_page(site):
+    made = {page.relative_to(site).with_suffix(".md").as_posix() for page in site.rglob("*.html")}
+    assert {page.relative_to(DOCS).as_posix() for page in PAGES} <= made
+
+
+@site_can_be_built
+def test_the_site_needs_no_network_to_be_read(site):
+    for page in site.rglob("*.html"):
+        loaded = re.findall(r'<(?:script|img|iframe|source)\b[^>]*\bsrc="([^"]+)"', page.read_text())
+        loaded += re.findall(
+            r'<link\b(?=[^>]*rel="(?:stylesheet|preconnect|icon)")[^>]*href="([^"]+)"', page.read_text()
+        )
+        assert [url for url in loaded if re.match(r"(https?:)?//", url)] == [], page.name
+    styles = "".join(style.read_text() for style in site.rglob("*.css"))
+    assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//[^)\"']+", styles) == []
+
+
+@site_can_be_built
+def test_every_public_name_is_told_about_with_its_members(site):
+    pages = "".join(page.read_text() for page in (site / "reference").rglob("*.html"))
+    anchors = set(re.findall(r'id="(canfar_batch[\w.]*)"', pages))
+    for name in set(canfar_batch.__all__) - {"__version__"}:
+        value = getattr(canfar_batch, name)
+        assert f"canfar_batch.{name}" in anchors, name
+        if inspect.isclass(value):
+            methods = [what for member, what in vars(value).items() if not member.startswith("_")]
+            for method in {what.__name__ for what in methods if inspect.isfunction(what)}:
+                assert f"canfar_batch.{name}.{method}" in anchors, f"{name}.{method}"
+    for module in (inside, templates):
+        assert {f"{module.__name__}.{name}" for name in module.__all__} <= anchors
+
+
+@site_can_be_built
+def test_fields_of_values_are_told_about_by_their_comments(site):
+    assert (
+        "by id; none where the platform itself said" in plain((site / "reference/protocols.html").read_text()).lower()
+    )
+    assert "file cache included: an upper bound" in plain((site / "reference/records.html").read_text())
+
+
+def test_no_public_name_is_missing_from_the_reference():
+    shown = {name for page in (DOCS / "reference").glob("*.md") for name in SHOWN.findall(page.read_text())}
+    wanted = {f"canfar_batch.{name}" for name in canfar_batch.__all__} - {"canfar_batch.__version__"}
+    assert wanted <= shown
+    listed = text("reference/index.md")
+    assert [name for name in canfar_batch.__all__ if not re.search(rf"\b{name}\b", listed)] == []
+
+
+def test_everything_that_the_reference_shows_exists_and_has_a_docstring():
+    for page in (DOCS / "reference").glob("*.md"):
+        for name in SHOWN.findall(page.read_text()):
+            module, _, last = name.rpartition(".")
+            try:
+                value = importlib.import_module(name)
+            except ModuleNotFoundError:
+                value = getattr(importlib.import_module(module), last)
+            documented = inspect.ismodule(value) or inspect.isclass(value) or inspect.isroutine(value)
+            assert inspect.getdoc(value if documented else type(value)), name
+
+
+def test_the_picture_of_a_jobs_life_is_the_one_that_the_code_allows():
+    drawing = runpy.run_path(str(DOCS / "make_lifecycle.py"))
+    assert (DOCS / "explanation/lifecycle.svg").read_text() == drawing["svg"](), "run python docs/make_lifecycle.py"
+
+
+def test_the_drawing_looks_at_every_event():
+    drawing = runpy.run_path(str(DOCS / "make_lifecycle.py"))
+    assert {type(event) for event in drawing["events"]()} == set(lifecycle.ALLOWED)
+
+
+@pytest.mark.parametrize("page", ["explanation/lifecycle.md", "glossary.md"])
+def test_every_state_is_explained(page):
+    assert [state.name for state in records.JobState if state.name not in text(page)] == []
+
+
+def test_every_class_of_failure_has_its_row():
+    page = text("troubleshooting.md")
+    rows = {f"`{kind.label}` (`{name}`)" for name, kind in KINDS.items() if name != "ExitCode"}
+    assert sorted(row for row in rows if row not in page) == []
+    labels = [
+        f"`{kind.label}`" for name, kind in KINDS.items() if name in ("OutOfMemory", "Killed", "Lost", "Unwatched")
+    ]
+    assert [label for label in labels if label not in page] == []
+
+
+def test_every_role_is_told_about():
+    page = text("reference/protocols.md")
+    assert "::: canfar_batch.protocols" in page
+    assert protocols.LaunchStrategy.__doc__
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_a_page_has_one_title_and_one_sentence_a_line(page):
+    prose = re.sub(r"```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1
+    for line in prose.splitlines():
+        if line[:1] in "|#-0123456789>*: " or not line:
+            continue  # tables, headings and lists: a point may have two short sentences
+        assert not re.search(r"[a-z`)]\. [A-Z]", line), line
