@@ -105,7 +105,10 @@ class Timeline:
 
 
 def _launch(attempt: Attempt) -> datetime:
-    return attempt.launched_at or attempt.intended_at
+    """When it was launched: when the answer came, unless it was heard so late that the attempt had begun by then."""
+    answered, begun = attempt.launched_at, attempt.started_at
+    late = answered is not None and begun is not None and begun < answered
+    return attempt.intended_at if answered is None or late else answered
 
 
 def _span(row: int, attempt: Attempt, origin: datetime, now: datetime) -> Span:

@@ -67,6 +67,12 @@ def test_clocks_that_differ_make_no_negative_lengths():
     assert span.launched <= span.started <= span.ended
 
 
+def test_a_launch_whose_answer_was_heard_late_is_drawn_from_when_it_was_sent():
+    late = attrs.evolve(attempt(waited=10, ran=20), launched_at=after(25))
+    (span,) = timeline(job("a", late)).spans
+    assert (span.launched, span.started, span.ended) == (0, 10, 30)
+
+
 def test_levels_count_what_waits_and_runs():
     levels = timeline(job("a", attempt(waited=10, ran=100)), job("b", attempt(begun=5, waited=10, ran=10))).levels()
     assert [(level.at, level.pending, level.running) for level in levels] == [
