@@ -26,7 +26,7 @@ from canfar_batch.protocols import Clock
 from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
 from canfar_batch.spec import Filled, JobSpec
 
-PATIENCE = 10  #: times 30 seconds for which a file that is locked is waited for
+TRIES = 10  #: times that a transaction is begun or ended anew where the file stays locked
 SCHEMA = 1  #: the version of the tables; raised with a step in `_MIGRATIONS` whenever they change
 _MIGRATIONS: Mapping[int, str] = {}  #: from a version to the script that leads to the next one
 
@@ -491,7 +491,7 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
 
 def _patiently(db: sqlite3.Connection, statement: str) -> None:
     """Begin or end a transaction; who else has the file locked (a backup, a reader that stays) is waited for."""
-    for left in reversed(range(PATIENCE)):
+    for left in reversed(range(TRIES)):
         try:
             db.execute(statement)
         except sqlite3.OperationalError as error:
@@ -513,6 +513,11 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         words = str(error)
+        if "locked" in words:
+            raise HomeError(
+                f"{path} is locked: for more than {PATIENCE:.0f} s another process has been in the middle of reading or writing "
+                "it. Nothing that was recorded is lost: end that process if it was stopped, and run the script again"
+            ) from error
         if isinstance(error, sqlite3.OperationalError):
             raise HomeError(
                 f"{path} cannot be used: {words}. Nothing that was recorded is lost: make room or mend the rights, "

@@ -136,7 +136,7 @@ def test_whatever_signal_ends_a_driver_the_next_one_goes_on(platform, server, tm
 @pytest.mark.timeout(7200)
 def test_a_thousand_kills_lose_nothing_and_run_nothing_twice(tmp_path, seed, request):
     """As many kills as `--kills` says, on four platforms at once, two of which forget within a second."""
-    kills, trouble, sums, lock = request.config.getoption("--kills"), [], Figures(), threading.Lock()
+    kills, trouble, sums, lock = request.config.getoption("--kills", 1000), [], Figures(), threading.Lock()
 
     def lane(number):
         chance = random.Random(seed + number)

@@ -8,6 +8,8 @@ import sqlite3
 import pytest
 from crash.drivers import PATIENCE, World, driver, eventually
 
+from canfar_batch import ledger
+from canfar_batch.errors import HomeError
 from canfar_batch.records import JobState
 
 
@@ -110,3 +112,9 @@ def test_a_takeover_while_the_other_driver_waits_for_an_answer_finds_what_it_lau
     with long.batch() as batch:
         assert batch.counts == {JobState.SUCCEEDED: 12}
     assert long.verdict().good, long.tell()
+
+
+def test_who_finds_the_ledger_locked_for_too_long_is_told_by_whom(tmp_path):
+    locked = sqlite3.OperationalError("database is locked")
+    with pytest.raises(HomeError, match="in the middle of reading or writing"), ledger._errors(tmp_path):
+        raise locked
