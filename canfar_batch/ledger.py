@@ -515,8 +515,8 @@ def _errors(path: Path) -> Iterator[None]:
         words = str(error)
         if "locked" in words:
             raise HomeError(
-                f"{path} is locked: for more than {PATIENCE:.0f} s another process has been in the middle of reading or writing "
-                "it. Nothing that was recorded is lost: end that process if it was stopped, and run the script again"
+                f"{path} is locked by another process, which is in the middle of reading or writing it. Nothing that "
+                "was recorded is lost: let that process go on, or end it, and run the script again"
             ) from error
         if isinstance(error, sqlite3.OperationalError):
             raise HomeError(
