@@ -22,7 +22,7 @@ Self = TypeVar("Self", bound="Report")
 
 COLUMNS = 80  #: of the terminal that a printed report fits
 HEADROOM = 1.2  #: so many times what was used is what a suggestion leaves room for
-MEANINGFUL = 10.0  #: seconds; attempts that ran shorter say little about CPU use: receipts count whole seconds
+MEANINGFUL = 10.0  #: seconds; what ran shorter says little about CPU use, for its start is most of it
 _DEFAULT_CORES = 1.0  # what the platform gives a job that asks for none, where it was not asked itself
 _EXAMPLES = 5  # keys that are kept for each cause
 _SHOWN = 8  # causes, and kinds of resources, that are printed
@@ -343,7 +343,8 @@ def _use_of(asked: Resources, attempts: Sequence[Attempt], limits: Limits | None
     ran_out = sum(isinstance(attempt.failure, (OutOfMemory, Killed)) for attempt in attempts)
     clocked = [(cpu, ran) for cpu, ran in map(_cpu, attempts) if cpu is not None and ran > 0]
     cores = _cores(attempts[0], limits)
-    busy = math.fsum(cpu for cpu, _ in clocked) / math.fsum(ran for _, ran in clocked) / cores if clocked else None
+    ran_in_all = math.fsum(ran for _, ran in clocked)
+    busy = math.fsum(cpu for cpu, _ in clocked) / ran_in_all / cores if ran_in_all >= MEANINGFUL else None
     most = max((cpu / ran for cpu, ran in clocked if ran >= MEANINGFUL), default=None)
     tips = (_more_ram(asked, limits) if ran_out else _less_ram(asked, peak, limits), _fewer_cores(asked, most, limits))
     return Use(

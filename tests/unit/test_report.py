@@ -164,8 +164,13 @@ def test_cores_that_were_idle_are_told():
 
 
 def test_short_jobs_suggest_no_cores_for_their_start_is_most_of_them():
-    (use,) = report(*succeeded(3, cores=4, ram=8, peak=7.0, ran=2.0, cpu=0.5)).uses
-    assert use.suggestion == ""
+    (use,) = report(*succeeded(3, cores=4, ram=8, peak=7.0, ran=9.0, cpu=0.5)).uses
+    assert (use.suggestion, use.cpu_share) == ("", pytest.approx(0.5 / 9 / 4))
+
+
+def test_a_batch_of_a_few_seconds_says_nothing_about_cpu_use():
+    (use,) = report(*succeeded(3, ran=2.0, cpu=0.5)).uses
+    assert use.cpu_share is None
 
 
 def test_different_requests_are_judged_apart():
