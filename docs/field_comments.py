@@ -1,29 +1,59 @@
-"""Fields of the package's values are told about in comments, `size: int  #: what it is`: the reference shows those."""
+"""What the reference needs beside docstrings: comments that tell about fields, and roles written for another tool."""
 
+import importlib
+import inspect
 import re
 
+import attrs
 import griffe
 
 COMMENT = re.compile(r"#:\s*(.*)$")
+ROLE = re.compile(r":(?:class|meth|mod|data|func):(`[^`]+`)")
 
 
 class FieldComments(griffe.Extension):
-    """Makes an attribute's `#:` comment, behind it or above it, its docstring."""
+    """Makes the `#:` comment of a field or constant, behind it or above it, its docstring."""
 
-    def on_attribute_instance(self, *, attr: griffe.Attribute, **_: object) -> None:
-        if attr.docstring is not None or attr.lineno is None or not isinstance(attr.filepath, griffe_path()):
+    def on_attribute_instance(self, *, attr, **_):
+        """Take the comment, where the attribute has no docstring."""
+        if attr.docstring is not None or attr.lineno is None:
             return
         lines = attr.lines_collection[attr.filepath]
-        last = attr.endlineno or attr.lineno
-        for line in (lines[last - 1], lines[attr.lineno - 2] if attr.lineno > 1 else ""):
-            found = COMMENT.search(line)
-            if found and (line is lines[last - 1] or line.lstrip().startswith("#:")):
-                words = found[1]
-                attr.docstring = griffe.Docstring(f"{words[:1].upper()}{words[1:]}.".replace("..", "."), parent=attr)
-                return
+        above = lines[attr.lineno - 2].strip() if attr.lineno > 1 else ""
+        behind = lines[(attr.endlineno or attr.lineno) - 1]
+        found = COMMENT.search(behind) or (COMMENT.search(above) if above.startswith("#:") else None)
+        if found:
+            words = found[1][:1].upper() + found[1][1:]
+            attr.docstring = griffe.Docstring(words if words.endswith(".") else f"{words}.", parent=attr)
+
+    def on_instance(self, *, obj, **_):
+        """Show ``:meth:`stop` `` as `stop`."""
+        if obj.docstring is not None:
+            obj.docstring.value = ROLE.sub(r"\1", obj.docstring.value)
+
+    def on_class_members(self, *, cls, **_):
+        """Show how a value is made, where attrs wrote its `__init__`; and fields without the call that made them."""
+        if not any(str(each.value).startswith("attrs.") for each in cls.decorators):
+            return
+        for attr in cls.attributes.values():
+            if str(attr.value).startswith("attrs.field("):
+                attr.value = None
+        if "__init__" in cls.members:
+            return
+        made = getattr(importlib.import_module(cls.module.path), cls.name)
+        parameters = [
+            griffe.Parameter(
+                each.name,
+                kind=griffe.ParameterKind[each.kind.name.lower()],
+                annotation=str(each.annotation) if each.annotation is not each.empty else None,
+                default=None if each.default is each.empty else default(each.default),
+            )
+            for each in inspect.signature(made).parameters.values()
+        ]
+        init = griffe.Function("__init__", parameters=griffe.Parameters(*parameters), parent=cls, returns="None")
+        cls.set_member("__init__", init)
 
 
-def griffe_path() -> type:
-    from pathlib import Path
-
-    return Path
+def default(value):
+    """A default as one would write it; made anew each time, it has no one value."""
+    return "…" if value is attrs.NOTHING else repr(value)

@@ -90,6 +90,12 @@ def test_fields_of_values_are_told_about_by_their_comments(site):
     assert "file cache included: an upper bound" in plain((site / "reference/records.html").read_text())
 
 
+@site_can_be_built
+def test_values_show_how_they_are_made(site):
+    strategies = plain((site / "reference/strategies.html").read_text())
+    assert "Chunks(size: int, pause: float = 30.0)" in " ".join(strategies.split())
+
+
 def test_no_public_name_is_missing_from_the_reference():
     shown = {name for page in (DOCS / "reference").glob("*.md") for name in SHOWN.findall(page.read_text())}
     wanted = {f"canfar_batch.{name}" for name in canfar_batch.__all__} - {"canfar_batch.__version__"}
