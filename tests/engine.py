@@ -35,6 +35,7 @@ class World:
             crew=InlineCrew(self.clock),
         )  # fmt: skip
         made._observers.extend(given.pop("observers", ()))
+        made._ledger._db.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug of a test
         assert not given, given
         return made
 
