@@ -60,7 +60,8 @@ class Call:
 
         def act() -> None:
             if not self._stopping.wait(seconds):
-                self._act()
+                with contextlib.suppress(ConnectionDropped):  # nobody hears the answer any more
+                    self._act()
 
         threading.Thread(target=act, name="local-platform-late", daemon=True).start()
 
