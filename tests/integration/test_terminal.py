@@ -7,8 +7,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-import uuid
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,8 @@ class Terminal:
     """A terminal of so many columns, whose screens are looked at again and again."""
 
     def __init__(self, columns: int, folder: Path) -> None:
-        self.columns, self.socket = columns, f"canfar-batch-{uuid.uuid4().hex[:12]}"
+        self.columns = columns
+        self.place = tempfile.TemporaryDirectory(prefix="canfar-batch-")  # a socket's path must be short
         (folder / "run.py").write_text(SCRIPT)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CANFAR_", "TMUX"))}
         command = f"{shlex.quote(sys.executable)} run.py; exec sleep 600"
@@ -46,7 +47,7 @@ class Terminal:
         )  # fmt: skip
 
     def _tmux(self, *arguments: str, env: dict[str, str] | None = None) -> str:
-        command = ["tmux", "-u", "-L", self.socket, *arguments]
+        command = ["tmux", "-u", "-S", f"{self.place.name}/tmux", *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
 
     def screen(self) -> list[str]:
@@ -58,7 +59,8 @@ class Terminal:
         return self._tmux("capture-pane", "-p", "-J", "-S", "-", "-t", "run").rstrip().split("\n")
 
     def close(self) -> None:
-        subprocess.run(["tmux", "-L", self.socket, "kill-server"], check=False, capture_output=True)
+        subprocess.run(["tmux", "-S", f"{self.place.name}/tmux", "kill-server"], check=False, capture_output=True)
+        self.place.cleanup()
 
 
 @pytest.fixture(params=[80, 160])
