@@ -571,7 +571,7 @@ class Batch:
                     left = wait if deadline is None else min(wait, deadline - self._clock.ticks())
                     runner.crew.wait(left)
         except KeyboardInterrupt:
-            raise Detached(f"detached from batch {self.name}: its jobs run on. {self._how_on()}") from None
+            raise Detached(f"detached from batch {self.name}: {self._left_alone()}. {self._how_on()}") from None
         finally:
             self._stop_driving()
         return self.summary()
@@ -655,6 +655,12 @@ class Batch:
     @staticmethod
     def _settled(job: JobRecord) -> bool:
         return job.state.final and (job.collected or job.state is not JobState.SUCCEEDED)
+
+    def _left_alone(self) -> str:
+        """What becomes of the jobs of which nobody hears for a while."""
+        if self.address == "local":  # this process started the platform, and takes it along
+            return "its jobs end with this session, and the next run launches them again"
+        return "its jobs run on"
 
     def _how_on(self) -> str:
         return f"Run the same script again to go on; canfar_batch.open({self.name!r}) reads the batch meanwhile."
