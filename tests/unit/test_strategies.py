@@ -1,0 +1,220 @@
+"""Launch and monitor strategies, each alone and composed, on the clock that does not sleep."""
+
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from engine import SPEC, World, raising
+from fakes import EPOCH, FakePlatform, Fate
+
+from canfar_batch import errors
+from canfar_batch.protocols import BatchView, Load, Pick
+from canfar_batch.records import JobRecord, JobState, Usage
+from canfar_batch.strategies import Adaptive, AtOnce, Chunks, Listing, OneByOne, Throttle, Window
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def record(n, state=JobState.PLANNED):
+    return JobRecord(key=f"j{n}", index=n, spec=SPEC, filled=SPEC.fill({"n": n}), state=state)
+
+
+def view(ready=(), active=(), **more):
+    ready, active = [record(n) for n in ready], [record(n, JobState.RUNNING) for n in active]
+    counts = more.pop("counts", Counter(job.state for job in [*ready, *active]))
+    return BatchView(
+        now=EPOCH, counts=counts, containers=more.pop("containers", len(active)), ready=lambda: ready,
+        active=lambda: active, **more,
+    )  # fmt: skip
+
+
+def picked(answer):
+    loads = answer.loads if isinstance(answer, Pick) else answer
+    return [job.index for load in loads for job in load.jobs]
+
+
+def ago(*seconds):
+    return [EPOCH - timedelta(seconds=second) for second in seconds]
+
+
+def times(world):
+    """When each container was made."""
+    return [container.born for container in world.platform.all.values()]
+
+
+# -- launching ----------------------------------------------------------------------------------------------------
+
+
+def test_at_once_takes_what_can_be_sent():
+    assert picked(AtOnce()(view(range(100), room=7))) == [*range(7)]
+
+
+def test_a_window_counts_what_may_exist():
+    assert picked(Window(5)(view(range(10), containers=3))) == [0, 1]
+    assert picked(Window(5)(view(range(10), containers=9))) == []
+
+
+def test_chunks_wait_for_the_whole_chunk_and_pause():
+    chunks = Chunks(3, pause=30)
+    assert picked(chunks(view(range(9)))) == [0, 1, 2]
+    assert picked(chunks(view([2, 3, 4], active=[1]))) == [2]
+    assert picked(chunks(view([3, 4, 5], active=[1]))) == []
+    pause = chunks(view([3, 4, 5], finishes=ago(10)))
+    assert (picked(pause), pause.again) == ([], 20)
+    assert picked(chunks(view([3, 4, 5], finishes=ago(31)))) == [3, 4, 5]
+
+
+def test_chunks_wait_for_verdicts_and_retries():
+    waiting = {JobState.WAITING: 1, JobState.PLANNED: 3}
+    assert picked(Chunks(3)(view([3, 4, 5], counts=waiting))) == []
+    assert picked(Chunks(3)(view([3, 4, 5], counts={JobState.RUNNING: 1, JobState.PLANNED: 3}))) == []
+
+
+def test_chunks_of_many_retries_do_not_wait_for_themselves(world):
+    world.platform.fate = lambda request: Fate(code=1)
+    batch = world.planned(30, launch=Chunks(4, pause=1.0))
+    batch.run(progress=False, stop_alike=None)
+    world.platform.fate = lambda request: Fate()
+    assert len(batch.retry_failed()) == 30
+    batch.run(progress=False, timeout=10_000)
+    assert batch.counts == {JobState.SUCCEEDED: 30}
+
+
+def test_chunks_never_mix_even_where_jobs_vanish_and_are_retried(world):
+    fates = iter([Fate(lasts=1e6), *[Fate(lasts=20)] * 100])
+    world.platform.fate = lambda request: next(fates)
+    batch = world.planned(9, launch=Chunks(3, pause=10.0))
+    world.turn(batch, 60)
+    world.platform.all = {id: c for id, c in world.platform.all.items() if c.fate.lasts < 1e6}
+    batch.run(progress=False)
+    order = [name.split("-")[1] for name in world.platform.launched]
+    assert order == ["j0", "j1", "j2", "j0", *(f"j{n}" for n in range(3, 9))]
+    assert batch.counts == {JobState.SUCCEEDED: 9}
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.0, 1.5, 3.0, 7.5])
+def test_a_throttle_keeps_its_rate_and_loses_none_of_it(world, rate):
+    world.platform.fate = lambda request: Fate(lasts=1e6)
+    world.turn(world.planned(60, launch=Throttle(rate)), 30 / rate)
+    made = times(world)
+    assert 28 <= len(made) <= 40
+    span = 10 / rate
+    assert all(sum(at <= other < at + span for other in made) <= 10 + rate + 1 for at in made)
+
+
+def test_a_throttle_cuts_what_another_strategy_picks(world):
+    world.platform.fate = lambda request: Fate(lasts=50)
+    batch = world.planned(12, launch=Throttle(1, then=Window(3)))
+    most = []
+    world.platform.after["launch"] = lambda: most.append(world.platform.running)
+    batch.run(progress=False)
+    assert max(most) == 3
+    assert min(b - a for a, b in zip(times(world), times(world)[1:], strict=False)) >= 0.99
+
+
+def test_a_throttle_passes_on_when_the_other_wants_to_be_asked():
+    assert Throttle(5, then=lambda view: Pick([], again=7.0))(view()) == Pick([], again=7.0)
+
+
+def test_an_adaptive_window_grows_by_successes_and_halves_once_for_a_burst_of_refusals():
+    grown = Adaptive(start=8).window(view(finishes=ago(*range(80, 0, -1))))
+    assert grown > 12
+    assert Adaptive(start=8).window(view(refusals=ago(3, 2, 1))) == 4
+    assert Adaptive(start=8).window(view(refusals=ago(100, 50, 1))) == 1
+    assert Adaptive(start=8, lowest=2).window(view(refusals=ago(200, 150, 100, 50, 1))) == 2
+    assert Adaptive(start=8, highest=10).window(view(finishes=ago(*range(200, 0, -1)))) == 10
+
+
+def test_an_adaptive_window_stands_still_while_the_platform_queues_and_leaves_room_for_others():
+    assert Adaptive(start=8).window(view(containers=5, counts={JobState.PENDING: 5})) == 5
+    usage = Usage(pending=0, running=12, cores=0, ram=0, interactive=2)
+    assert Adaptive(start=8, highest=16).window(view(containers=2, usage=usage)) == 6
+
+
+def test_an_adaptive_batch_lives_with_a_platform_that_takes_few(world):
+    def refuse_beyond_six():
+        if world.platform.running >= 6:
+            raise errors.PlatformBusy("not now")
+
+    world.platform.fate = lambda request: Fate(lasts=60)
+    world.platform.before["launch"] = refuse_beyond_six
+    batch = world.planned(60, launch=Adaptive(start=16))
+    batch.run(progress=False)
+    assert batch.counts == {JobState.SUCCEEDED: 60}
+    assert world.clock.seconds < 60 / 6 * 60 * 3
+
+
+def one_at_a_time(view):
+    """A strategy of a user's own: five lines."""
+    if view.containers:
+        return []
+    return [Load(job) for job in view.ready(at_most=1)]
+
+
+def slowly(view):
+    """Another: one job every 20 seconds, whatever happens."""
+    if view.launches and (view.now - view.launches[-1]).total_seconds() < 20:
+        return Pick(again=20 - (view.now - view.launches[-1]).total_seconds())
+    return [Load(job) for job in view.ready(at_most=1)]
+
+
+@pytest.mark.parametrize("launch", [one_at_a_time, slowly, Throttle(1, then=one_at_a_time)])
+def test_a_function_of_a_few_lines_is_a_launch_strategy(world, launch):
+    batch = world.planned(5, launch=launch)
+    batch.run(progress=False)
+    assert batch.counts == {JobState.SUCCEEDED: 5}
+    assert min(b - a for a, b in zip(times(world), times(world)[1:], strict=False)) >= 10
+
+
+@pytest.mark.parametrize("make", [Window, Chunks, Throttle, lambda n: Adaptive(start=n)])
+def test_sizes_are_positive(make):
+    with pytest.raises(ValueError):
+        make(0)
+
+
+# -- looking ------------------------------------------------------------------------------------------------------
+
+
+def test_listing_looks_often_while_things_happen_and_rarely_when_all_is_quiet():
+    platform = FakePlatform()
+    busy = [Listing()(platform, view(finishes=ago(3))).wait for _ in range(20)]
+    quiet = [Listing()(platform, view(launches=ago(3000), finishes=ago(4000))).wait for _ in range(20)]
+    assert 4.5 <= min(busy) < max(busy) <= 5.5
+    assert 54 <= min(quiet) < max(quiet) <= 66
+
+
+@pytest.mark.parametrize("every", [(0, 5), (6, 5), (-1, 1)])
+def test_listing_refuses_times_that_are_none(every):
+    with pytest.raises(ValueError):
+        Listing(every=every)
+
+
+def test_one_by_one_asks_for_each_and_for_the_list_only_in_doubt(world):
+    world.platform.fate = lambda request: Fate(lasts=1e6)
+    batch = world.planned(3, monitor=OneByOne())
+    world.turn(batch, 10)
+    before = world.platform.calls.copy()
+    batch.observe()
+    assert world.platform.calls - before == {"container": 3}
+
+
+def test_one_by_one_overlooks_single_failures_and_gives_up_when_nothing_answers():
+    platform = FakePlatform()
+    platform.before["container"] = raising(*[errors.PlatformBroken("no")] * 3)
+    jobs = [record(n) for n in range(4)]
+    from canfar_batch.lifecycle import Intended, Launched, apply
+    from canfar_batch.records import Resources
+
+    active = [
+        apply(apply(job, Intended(key=job.key, at=EPOCH, launch_name="x", resources=Resources())),
+              Launched(key=job.key, at=EPOCH, id=job.key))
+        for job in jobs
+    ]  # fmt: skip
+    seen = BatchView(now=EPOCH, counts={}, containers=4, active=lambda: active)
+    with pytest.raises(errors.PlatformBroken):
+        OneByOne()(platform, seen)
+    platform.before["container"] = raising(errors.PlatformBroken("no"))
+    assert OneByOne()(platform, seen).seen == {"j1": None, "j2": None, "j3": None}
