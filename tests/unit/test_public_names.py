@@ -18,7 +18,7 @@ HANDLES = {
     "Job": "attempt attempts cancel cpu_seconds events exit_code explain failure fields finished_at follow id key logs"
     " name outputs peak_ram raise_if_failed refresh result spec started_at state support_report wait",
     "Batch": "add as_completed cancel collect counts done drop explain failed grid launch map observe preflight preview"
-    " replicas results retry_failed rows run step to_csv to_dataframe to_rows to_table",
+    " replicas report results retry_failed rows run step timeline to_csv to_dataframe to_rows to_table",
     "Report": "raise_if_failed",
     "LocalPlatform": "start stop url",
 }
