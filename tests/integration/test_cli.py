@@ -395,6 +395,23 @@ def test_ctrl_c_detaches_and_the_jobs_run_on_until_they_are_cancelled(running, c
     assert "every job was over already" in command("cancel", "slow").out
 
 
+def test_ctrl_c_on_this_machine_ends_the_jobs_says_so_and_the_next_run_launches_them_again(
+    tmp_path: Path, command: Command
+):
+    words = ["run", "here", *IMAGE, "--url", "local", "--", "sh", "-c", "touch begun; test -e go || exec sleep 600"]
+    driver = process(tmp_path, *words)
+    deadline = time.monotonic() + 60
+    while not Path("begun").exists():
+        assert time.monotonic() < deadline, "the job never ran"
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGINT)
+    told = driver.communicate(timeout=30)[1]
+    assert driver.returncode == cli.DETACHED
+    assert "its jobs end with this session, and the next run launches them again" in told
+    Path("go").touch()
+    assert command("run", "here", "--quiet", "--json", "--url", "local").json["counts"] == {"succeeded": 1}
+
+
 def test_the_process_that_drives_a_batch_stops_what_another_command_cancels(running, command: Command):
     ended = command("cancel", "slow")
     assert ended.code == 0
