@@ -1,0 +1,87 @@
+"""Ways to fetch what a job made."""
+
+from pathlib import Path
+
+import attrs
+import pytest
+from fakes import EPOCH, FakePlatform
+
+from canfar_batch.errors import CollectError
+from canfar_batch.records import Attempt, JobRecord, JobState, Receipt, Resources
+from canfar_batch.spec import JobSpec
+from canfar_batch.strategies import Files, Json, Logs, Serial, Several, as_collector
+
+PLATFORM = FakePlatform()
+
+
+def job(directory, *outputs, log=None, **receipt):
+    spec = JobSpec("fit", image="i/i", outputs=outputs, workdir=str(directory))
+    attempt = Attempt(
+        number=1, launch_name="x", resources=Resources(), intended_at=EPOCH, succeeded=True, log=log,
+        receipt=Receipt(exit_code=0, **receipt),
+    )  # fmt: skip
+    return JobRecord(key="a", index=0, spec=spec, filled=spec.fill(), attempts=(attempt,), state=JobState.SUCCEEDED)
+
+
+def test_logs_are_the_path_of_the_saved_log(tmp_path):
+    assert Logs()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM) == tmp_path / "a.log"
+    with pytest.raises(CollectError, match="no log"):
+        Logs()(job(tmp_path), PLATFORM)
+
+
+def test_a_single_file_is_a_path_and_several_are_a_list(tmp_path):
+    for name in ("a.cat", "b.cat"):
+        (tmp_path / name).touch()
+    assert Files()(job(tmp_path, "a.cat"), PLATFORM) == tmp_path / "a.cat"
+    assert Files()(job(tmp_path, "a.cat", "b.cat"), PLATFORM) == [tmp_path / "a.cat", tmp_path / "b.cat"]
+    assert Files("*.cat")(job(tmp_path), PLATFORM) == [tmp_path / "a.cat", tmp_path / "b.cat"]
+
+
+def test_files_that_only_the_container_saw_are_vouched_for_by_its_receipt(tmp_path):
+    elsewhere = {"/arc/cat/a.cat": 10, "/arc/cat/b.cat": None}
+    assert Files("/arc/cat/*.cat")(seen(tmp_path, elsewhere), PLATFORM) == [
+        Path("/arc/cat/a.cat"), Path("/arc/cat/b.cat"),
+    ]  # fmt: skip
+    with pytest.raises(CollectError, match=r"left no x\.cat"):
+        Files("x.cat")(seen(tmp_path, elsewhere), PLATFORM)
+
+
+def seen(directory, sizes):
+    made = job(directory)
+    return attrs.evolve(made, attempts=(attrs.evolve(made.attempts[0], receipt=Receipt(exit_code=0, outputs=sizes)),))
+
+
+def test_without_declared_outputs_there_are_no_files(tmp_path):
+    with pytest.raises(CollectError, match="declares no outputs"):
+        Files()(job(tmp_path), PLATFORM)
+
+
+def test_json_is_read_from_the_file_or_else_from_the_logs_last_line(tmp_path):
+    (tmp_path / "r.json").write_text('{"flux": 1.5}')
+    (tmp_path / "a.log").write_text("fitting…\n[1, 2]\n\n")
+    assert Json()(job(tmp_path, "x.cat", "r.json"), PLATFORM) == {"flux": 1.5}
+    assert Json("*.json")(job(tmp_path), PLATFORM) == {"flux": 1.5}
+    assert Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM) == [1, 2]
+
+
+@pytest.mark.parametrize(("words", "told"), [("no json", "is no JSON"), ("", "printed nothing")])
+def test_json_that_is_none_is_said_to_be(tmp_path, words, told):
+    (tmp_path / "a.log").write_text(words)
+    with pytest.raises(CollectError, match=told):
+        Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM)
+
+
+def test_a_file_that_cannot_be_read_from_here_says_what_to_do(tmp_path):
+    with pytest.raises(CollectError, match="last line"):
+        Json("/arc/r.json")(seen(tmp_path, {"/arc/r.json": 3}), PLATFORM)
+
+
+def test_a_dict_of_collectors_gives_a_dict_of_results(tmp_path):
+    both = as_collector({"log": Logs(), "key": lambda job, platform: job.key})
+    assert both(job(tmp_path, log=tmp_path / "a.log"), PLATFORM) == {"log": tmp_path / "a.log", "key": "a"}
+    assert not both.serial
+    assert Several({"mine": Serial(Logs())}).serial
+
+
+def test_any_callable_is_a_collector_as_it_is():
+    assert as_collector(len) is len
