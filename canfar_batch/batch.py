@@ -781,6 +781,7 @@ class Batch:
         first = next((job for job in self._ledger.jobs.values() if job.state is JobState.PLANNED), None)
         if first is None:
             return
+        driving = self._ledger.driving
         runner = self._driver()
         usual, runner.launch = runner.launch, _only(first.key)
         try:
@@ -788,6 +789,8 @@ class Batch:
                 runner.crew.wait(runner.step())
         finally:
             runner.launch = usual
+            if not driving:
+                self._stop_driving()
         self[first.key].raise_if_failed()
 
     def retry_failed(self, keys: Iterable[str] | None = None, cause: str | None = None, **changes: Any) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -48,9 +49,11 @@ class Holder:
 
     @classmethod
     def me(cls) -> Holder:
-        """This process, under a new random id."""
+        """This process, under a new random id; alive for as long as somebody keeps the value."""
         pid = os.getpid()
-        return cls(id=secrets.token_hex(8), host=socket.gethostname(), boot=_boot(), pid=pid, born=_born(pid))
+        made = cls(id=secrets.token_hex(8), host=socket.gethostname(), boot=_boot(), pid=pid, born=_born(pid))
+        _kept[made.id] = made
+        return made
 
     def provably_gone(self) -> bool:
         """True only where it is certain that the process lives no more.
@@ -67,9 +70,14 @@ class Holder:
                 return True
             if space != space_now:
                 return False
+        if self.pid == os.getpid() and self.born == _born(self.pid):
+            return self.id not in _kept  # a notebook's cell was run again, and the batch before was thrown away
         if not _exists(self.pid):
             return True
         return bool(self.born) and _born(self.pid) not in ("", self.born)
+
+
+_kept: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()  #: the holders in this process
 
 
 def _exists(pid: int) -> bool:

@@ -1,5 +1,6 @@
 """The loop: what it does on good days and bad, on a clock that does not sleep."""
 
+import gc
 import heapq
 import random
 import re
@@ -905,6 +906,17 @@ def test_a_driver_that_died_is_replaced_at_once(world):
     again = world.planned(5)
     again.run(progress=False)
     assert (states(again), len(world.platform.launched)) == ([S.SUCCEEDED] * 5, 5)
+
+
+def test_a_batch_that_was_thrown_away_in_this_process_keeps_nobody_waiting(world):
+    world.platform.fate = lambda request: Fate(lasts=300)
+    batch = world.planned(2)
+    world.turn(batch, 50)
+    del batch
+    gc.collect()
+    again = world.planned(2)
+    again.run(progress=False)
+    assert (states(again), len(world.platform.launched)) == ([S.SUCCEEDED] * 2, 2)
 
 
 def test_planning_does_not_keep_the_batch_from_others(world):

@@ -1,0 +1,96 @@
+"""What the engine costs: 10,000 jobs through it, 100,000 jobs planned and opened again.
+
+    python benchmarks/engine.py            # all
+    python benchmarks/engine.py run 10000  # one part: run, plan or reopen
+
+The platform is in memory and its clock does not wait, so what is measured is the engine and its ledger alone. Each part
+runs in a process of its own. Seconds are of processor time on one core; beside them stands how often the same machine
+writes a row to an SQLite file and commits it in that time, so that figures of different machines can be compared.
+Limits: 10,000 jobs in less than 60 s and 150 MB.
+"""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+PARTS = {"run": 10_000, "plan": 100_000, "reopen": 100_000}
+
+
+def run(place: Path, jobs: int) -> float:
+    """Seconds to launch, follow, read and collect *jobs* jobs, 100 at a time."""
+    from engine import World
+    from fakes import Fate
+
+    from canfar_batch.strategies import Window
+
+    world = World(place, lambda request: Fate(queue=5.0, lasts=60.0))
+    batch = world.planned(jobs, launch=Window(100))
+    begun = time.process_time()
+    batch.run(progress=False)
+    assert len(world.platform.launched) == jobs
+    return time.process_time() - begun
+
+
+def plan(place: Path, jobs: int) -> float:
+    """Seconds to plan *jobs* jobs."""
+    from engine import World
+
+    begun = time.process_time()
+    World(place).planned(jobs)
+    return time.process_time() - begun
+
+
+def reopen(place: Path, jobs: int) -> float:
+    """Seconds to open a batch of *jobs* jobs."""
+    from engine import World
+
+    from canfar_batch.batch import Batch
+
+    World(place).planned(jobs).close()
+    begun = time.process_time()
+    assert len(Batch.open("test", place)) == jobs
+    return time.process_time() - begun
+
+
+def commit_seconds(place: Path, commits: int = 2000) -> float:
+    """Seconds of processor time that one small transaction takes here."""
+    db = sqlite3.connect(place / "baseline.db", isolation_level=None)
+    db.execute("CREATE TABLE t (a, b)")
+    begun = time.process_time()
+    for number in range(commits):
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("INSERT INTO t VALUES (?, ?)", (number, "x" * 200))
+        db.execute("COMMIT")
+    db.close()
+    return (time.process_time() - begun) / commits
+
+
+def main() -> None:
+    if len(sys.argv) < 2:
+        for part in PARTS:
+            subprocess.run([sys.executable, __file__, part], check=True)
+        return
+    part = sys.argv[1]
+    jobs = int(sys.argv[2]) if len(sys.argv) > 2 else PARTS[part]
+    with tempfile.TemporaryDirectory() as directory:
+        unit = commit_seconds(Path(directory))
+        begun = time.perf_counter()
+        seconds = {"run": run, "plan": plan, "reopen": reopen}[part](Path(directory), jobs)
+        wall = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{part:6} {jobs:7,} jobs: {seconds:6.1f} s of processor time ({wall:.1f} s in all), "
+        f"as much as {seconds / unit / jobs:.2f} commits a job; peak {peak:.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()
