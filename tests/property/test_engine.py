@@ -135,7 +135,7 @@ class FaultyPlatform(FakePlatform):
 LAUNCHERS = (AtOnce(), Window(3), Chunks(4, pause=5.0), Throttle(0.3, then=Window(5)), Adaptive(start=2))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32 - 1),
     jobs=st.integers(1, 12),
