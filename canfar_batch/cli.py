@@ -8,6 +8,7 @@ import difflib
 import glob
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -148,13 +149,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     pace = how.add_mutually_exclusive_group()
     pace.add_argument("--window", type=_whole(1), default=16, metavar="N", help="jobs at once (default: %(default)s)")
     pace.add_argument("--chunk", type=_whole(1), metavar="N", help="N jobs, wait for all of them, then the next N")
-    how.add_argument("--rate", type=float, metavar="N", help="launch at most N jobs a second")
+    how.add_argument("--rate", type=_above(0), metavar="N", help="launch at most N jobs a second")
     how.add_argument(
         "--retry", type=_whole(0), default=2, metavar="N",
         help="further attempts where the platform is to blame (default: %(default)s)",
     )  # fmt: skip
     how.add_argument("--retry-any", action="store_true", help="also where the command ended with any other code than 0")
-    how.add_argument("--grow-ram", type=float, metavar="X", help="retry what ran out of memory with X times more")
+    how.add_argument("--grow-ram", type=_above(1), metavar="X", help="retry what ran out of memory with X times more")
     how.add_argument(
         "--collect", choices=("files", "json", "logs"), help="what a job's result is (default: files if any --output)"
     )
@@ -179,6 +180,19 @@ def _whole(least: int) -> Callable[[str], int]:
         if not text.isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
         return int(text)
+
+    return number
+
+
+def _above(limit: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not limit < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number above {limit:g}")
+        return value
 
     return number
 
