@@ -9,11 +9,12 @@ import sys
 
 import canfar_batch as cb
 
-batch = cb.open(sys.argv[1])
-sizes = {file: size for job in batch for file, size in job.outputs.items()}
+with cb.open(sys.argv[1]) as batch:
+    sizes = {file: size for job in batch for file, size in job.outputs.items()}
+    failed = batch.failed
 
 print(f"found {len(sizes)} result files:")
 for file, size in sorted(sizes.items()):
     print(f"  {file}: {size or 0:,} bytes")
-for job in batch.failed:
+for job in failed:
     print(f"  {job.key} made none: {job.failure}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -9,7 +10,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def observations(away_from_home: Path) -> list[str]:
     return ["obs1.fits", "obs2.fits", "obs3.fits"]
 
 
+@pytest.fixture
+def opened(away_from_home: Path) -> Iterator[Callable[[str], cb.Batch]]:
+    """Open batches that close with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda name: stack.enter_context(cb.open(name))
+
+
 def most_at_once(batch: cb.Batch) -> int:
     """How many commands ran at the same time, by their own receipts."""
     begun = [(attempt.receipt.started_at, 1) for job in batch for attempt in job.attempts]
@@ -55,14 +63,14 @@ def most_at_once(batch: cb.Batch) -> int:
 # -- quickstart.py ------------------------------------------------------------------------------------------------
 
 
-def test_the_quickstart_processes_all_images_but_the_damaged_one_and_does_nothing_twice(run: Run):
+def test_the_quickstart_processes_all_images_but_the_damaged_one_and_does_nothing_twice(run: Run, opened):
     first = run("quickstart.py")
     assert first.returncode == 0, first.stderr
     assert "Batch quickstart: 10 jobs in " in first.stdout
     assert "9 succeeded, 1 failed" in first.stdout
     assert "OSError: Empty or corrupt FITS" in first.stdout
     assert "retries     1 (1 exit code 1)" in first.stdout
-    batch = cb.open("quickstart")
+    batch = opened("quickstart")
     assert batch.counts == {cb.JobState.SUCCEEDED: 9, cb.JobState.FAILED: 1}
     for key, path in batch.results().items():
         source = Path("images", f"{key}.fits")
@@ -74,7 +82,7 @@ def test_the_quickstart_processes_all_images_but_the_damaged_one_and_does_nothin
     assert again.returncode == 0, again.stderr
     assert "10 jobs known, 0 new" in again.stderr
     assert again.stdout == first.stdout, "it tells the same"
-    later = cb.open("quickstart")
+    later = opened("quickstart")
     assert [len(job.attempts) for job in later] == [
         2 if job.key in {j.key for j in batch.failed} else 1 for job in later
     ]
@@ -126,12 +134,12 @@ def test_the_sweep_runs_every_combination_once(run: Run):
     assert all(int(row["result_peaks"]) > 0 for row in rows)
 
 
-def test_the_check_tells_what_is_in_use_and_what_will_go_wrong_and_launches_nothing(run: Run):
+def test_the_check_tells_what_is_in_use_and_what_will_go_wrong_and_launches_nothing(run: Run, opened):
     done = run("check_resources.py", "python", "process.py", "no/such.fits")
     assert done.returncode == 0, done.stderr
     assert "in use: 0 running, 0 pending" in done.stdout
     assert "command  python process.py no/such.fits" in done.stdout
-    assert cb.open("check-resources").counts == {cb.JobState.PLANNED: 1}
+    assert opened("check-resources").counts == {cb.JobState.PLANNED: 1}
 
 
 def test_the_robust_launcher_tries_again_until_the_command_succeeds(run: Run):
@@ -141,12 +149,12 @@ def test_the_robust_launcher_tries_again_until_the_command_succeeds(run: Run):
     assert done.stdout.endswith("\nfetched\n\n")
 
 
-def test_the_robust_launcher_says_why_it_gave_up(run: Run):
+def test_the_robust_launcher_says_why_it_gave_up(run: Run, opened):
     done = run("robust_launch.py", "sh", "-c", "echo server gone; exit 75")
     assert done.returncode == 1
     assert "JobFailed" in done.stderr
     assert "server gone" in done.stderr
-    (job,) = cb.open("robust-launch")
+    (job,) = opened("robust-launch")
     assert [attempt.failure.code for attempt in job.attempts] == [75, 75, 75]
 
 
