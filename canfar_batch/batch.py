@@ -559,6 +559,7 @@ class Batch:
         try:
             with Progress(self, shown=progress, use=lambda: explain.in_use(self.live.values())) as shown:
                 shown.say(self._opening())
+                self._new.clear()
                 while not runner.done:
                     wait = min(runner.step(), shown.update())
                     if runner.stuck:
@@ -785,8 +786,10 @@ class Batch:
         runner = self._driver()
         usual, runner.launch = runner.launch, _only(first.key)
         try:
+            pause = runner.step()
             while not self._settled(self._ledger.jobs[first.key]):
-                runner.crew.wait(runner.step())
+                runner.crew.wait(pause)
+                pause = runner.step()
         finally:
             runner.launch = usual
             if not driving:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -111,7 +110,6 @@ class Ledger:
         self._holder: Holder | None = None
         self.generation = 0
         self._lease_until = 0.0
-        self._watches = threading.local()
         self._current = False  # whether `jobs` is all that the file says
         self._numbers: dict[JobSpec, int] = {}  # of the specs in the file
         self._fresh_numbers: dict[JobSpec, int] = {}  # of those that the transaction under way put there
@@ -440,9 +438,9 @@ class Ledger:
         if holder is None or generation != self.generation or self._clock.ticks() > self._lease_until:
             return False
         try:
-            if not hasattr(self._watches, "db"):
-                self._watches.db = _connect(self.home.ledger, writable=False)
-            row = self._watches.db.execute("SELECT holder, generation FROM lease").fetchone()
+            # a connection belongs to its thread, and nobody would close one that outlives this question
+            with contextlib.closing(_connect(self.home.ledger, writable=False)) as db:
+                row = db.execute("SELECT holder, generation FROM lease").fetchone()
         except sqlite3.Error:
             return False  # cannot tell: then rather launch nothing
         return (row["holder"], row["generation"]) == (holder.id, generation)

@@ -31,8 +31,9 @@ class Preflight:
     jobs: int
 
     def __str__(self) -> str:
-        head = f"preflight of {self.jobs} jobs: " + (f"{len(self.warnings)} warnings" if self.warnings else "all well")
-        return "\n".join([head, *(f"- {warning}" for warning in self.warnings)])
+        looked_at = f"preflight of {self.jobs} job{'s' * (self.jobs != 1)}"
+        found = f"{len(self.warnings)} warnings" if self.warnings else "all well"
+        return "\n".join([f"{looked_at}: {found}", *(f"- {warning}" for warning in self.warnings)])
 
 
 def inspect(jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now: datetime) -> Preflight:

@@ -408,7 +408,7 @@ PLAIN = [
     (1.5 * u.deg, "1.5 deg"),
     ([1, 2] * u.m, "[1.0, 2.0] m"),
     ((1, "a", None), [1, "a", None]),
-    ({"b", "a"}, ["a", "b"]),
+    pytest.param({"b", "a"}, ["a", "b"], id="a set"),
     ({1: (2,)}, {"1": [2]}),
     (range(2), [0, 1]),
     (Colour.RED, "red"),
