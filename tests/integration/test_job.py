@@ -305,7 +305,11 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(run):
     assert "A file was not found" in job.explain()
 
 
-HOG = [sys.executable, "-c", "block = bytearray(200 << 20)\nfor i in range(0, len(block), 4096): block[i] = 1\ninput()"]
+HOG = [
+    sys.executable,
+    "-c",
+    "block = bytearray(200 << 20)\nfor i in range(0, len(block), 4096): block[i] = 1\nimport time\ntime.sleep(60)",
+]
 
 
 def test_a_process_that_ran_out_of_memory_is_known_by_its_receipt(local_platform, session_on):
