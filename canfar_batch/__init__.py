@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from canfar_batch.report import Report as Report
     from canfar_batch.session import Session as Session
     from canfar_batch.spec import JobSpec as JobSpec
+    from canfar_batch.spec import Secret as Secret
     from canfar_batch.strategies import ANY as ANY
     from canfar_batch.strategies import Adaptive as Adaptive
     from canfar_batch.strategies import AtOnce as AtOnce
@@ -52,7 +53,7 @@ _HOMES = {
     "records": ("JobState",),
     "report": ("Report",),
     "session": ("Session",),
-    "spec": ("JobSpec",),
+    "spec": ("JobSpec", "Secret"),
     "strategies": (
         "ANY", "Adaptive", "AtOnce", "Chunks", "Files", "Json", "Listing", "Logs", "OneByOne", "Retry", "Serial",
         "Throttle", "Window", "never",
@@ -78,6 +79,7 @@ __all__ = [
     "OneByOne",
     "Report",
     "Retry",
+    "Secret",
     "Serial",
     "Session",
     "Throttle",

@@ -47,12 +47,13 @@ def request_for(
     """What to send to launch one attempt.
 
     Raises:
-        SpecError: The command and environment are too large to be sent.
+        SpecError: The command and environment are too large to be sent, or a secret is not to be had.
     """
+    env = filled.environment()
     if spec.receipt:
         payload = encoding.encode_wrapped(
             filled.argv,
-            filled.env,
+            env,
             launch_name=launch_name,
             key=key,
             attempt=number,
@@ -66,7 +67,7 @@ def request_for(
             token=around.token,
         )
     else:
-        payload = encoding.encode_exec(filled.argv, filled.env, workdir=filled.workdir)
+        payload = encoding.encode_exec(filled.argv, env, workdir=filled.workdir)
     return LaunchRequest(
         name=launch_name,
         image=full_image(spec.image),
@@ -74,6 +75,7 @@ def request_for(
         cmd=payload.cmd,
         args=payload.args,
         env=payload.env,
+        secrets=tuple(secret.read() for secret in filled.secrets),
     )
 
 

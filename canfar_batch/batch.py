@@ -292,6 +292,7 @@ class Batch:
 
     def _plan(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> list[str]:
         """Hold the wanted jobs against the known ones; nothing is written unless all of them fit."""
+        self._find_secrets([spec])
         known, plan = self._ledger.jobs, self._compared(spec, rows, key)
         if not plan.fresh and not plan.changes:
             self._asked.update(plan.keys)
@@ -310,17 +311,23 @@ class Batch:
         self._new.update(job.key for job in plan.fresh)
         return plan.keys
 
+    @staticmethod
+    def _find_secrets(specs: Iterable[JobSpec]) -> None:
+        """Look whether the secrets that these specs speak of are to be had here, before anything hangs on them."""
+        for secret in {secret for spec in specs for secret in spec.secrets}:
+            secret.read()
+
     def _compared(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> _Plan:
-        known = {job.key.lower(): job for job in self._ledger.jobs.values()}
-        free = itertools.count(max((job.index for job in known.values()), default=-1) + 1)
+        known = self._ledger.find
+        free = itertools.count(self._ledger.next_place)
         plan = _Plan()
 
         def place(key: str) -> int:
-            old = known.get(key.lower())
+            old = known(key)
             return next(free) if old is None else old.index
 
         for wanted in planning.records(spec, rows, key=key, place=place):
-            old = known.get(wanted.key.lower())
+            old = known(wanted.key)
             if old is None:
                 plan.fresh.append(wanted)
             elif planning.changed_identity(old, wanted) is not None:
@@ -550,8 +557,10 @@ class Batch:
             WaitTimeout: The time is over; its `.report` tells how things stand. Also a `TimeoutError`.
             BatchPaused: The first jobs all failed alike.
             BatchBusy: Another driver runs this batch.
+            SpecError: A job needs a `Secret` that is not set here.
             HomeError: The home cannot be written; nothing that was recorded is lost.
         """
+        self._find_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
         runner = self._driver(takeover=takeover)
         runner.stop_alike = stop_alike
         runner.resume()
@@ -585,7 +594,9 @@ class Batch:
 
         Raises:
             WaitTimeout: The time is over; the jobs run on.
+            SpecError: A job needs a `Secret` that is not set here.
         """
+        self._find_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
         runner = self._driver()
         deadline = None if timeout is None else self._clock.ticks() + timeout
         told: set[str] = set()
@@ -722,17 +733,14 @@ class Batch:
 
     @contextlib.contextmanager
     def _holding(self) -> Iterator[Runner | None]:
-        """The lease, for a moment, and the engine if it runs: a plan must not keep the batch from who would run it."""
+        """The right to change the plan, for a moment, and the engine if it runs."""
         if self._platform is None:
             raise HomeError(f"batch {self.name} is open for reading; Session.batch({self.name!r}) opens it to be run")
         if self._ledger.driving:
             yield self._runner
-            return
-        self._ledger.acquire()
-        try:
-            yield None
-        finally:
-            self._ledger.release()
+        else:
+            with self._ledger.visit():
+                yield None
 
     def _stop_driving(self) -> None:
         """Give the lease back. What threads hear from now on is settled by the next driver."""
@@ -870,7 +878,8 @@ class Batch:
         pause = runner.step()
         while wait and any(not self._ledger.jobs[key].state.final for key in chosen):
             if deadline is not None and self._clock.ticks() >= deadline:
-                raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {timeout:g} s")
+                why = "" if runner.paused is None else f": {runner.paused}"
+                raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {timeout:g} s{why}")
             runner.crew.wait(pause)
             pause = runner.step()
         return chosen

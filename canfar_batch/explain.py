@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from canfar_batch import __version__, failures
 from canfar_batch.failures import Failure
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Resources
-from canfar_batch.spec import full_image, looks_secret
+from canfar_batch.spec import full_image, shown_value
 
 _TAIL = 30  # lines of a log in a support report: what a person reads before asking for more
 
@@ -264,7 +264,7 @@ def preview(job: JobRecord, *, launch_name: str) -> str:
         f"  asks for {cores(asked)}, {memory(asked)}" + (f", {asked.gpus} GPUs" if asked.gpus else ""),
         f"  command  {shlex.join(job.filled.argv)}",
     ]
-    lines += [f"  env      {name}={'…' if looks_secret(name) else value}" for name, value in job.filled.env]
+    lines += [f"  env      {name}={shown_value(name, value)}" for name, value in job.filled.env]
     if job.filled.workdir:
         lines.append(f"  workdir  {job.filled.workdir}")
     lines += [f"  output   {output}" for output in job.filled.outputs]

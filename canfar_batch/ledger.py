@@ -23,7 +23,7 @@ from canfar_batch.lease import TERM, Holder
 from canfar_batch.lifecycle import Event, apply
 from canfar_batch.protocols import Clock
 from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
-from canfar_batch.spec import Filled, JobSpec
+from canfar_batch.spec import Filled, JobSpec, value_from_json
 
 TRIES = 10  #: times that a transaction is begun or ended anew where the file stays locked
 SCHEMA = 1  #: the version of the tables; raised with a step in `_MIGRATIONS` whenever they change
@@ -100,6 +100,7 @@ class Ledger:
 
     Attributes:
         jobs: Every job's record by its key, in plan order, as of the last transaction.
+        next_place: The place in the plan after that of the last job.
         identity: Whose ledger it is.
         generation: Which driver of the batch this one is, or last was; each has a number of its own.
     """
@@ -111,6 +112,8 @@ class Ledger:
         self.generation = 0
         self._lease_until = 0.0
         self._current = False  # whether `jobs` is all that the file says
+        self._visiting = False
+        self._in_vain = False  # whether a visit has changed `jobs`, which its end may undo in the file
         self._numbers: dict[JobSpec, int] = {}  # of the specs in the file
         self._fresh_numbers: dict[JobSpec, int] = {}  # of those that the transaction under way put there
         with _errors(home.ledger):
@@ -121,6 +124,8 @@ class Ledger:
             self._migrate(writable)
             self.identity = self._read_identity()
             self.jobs: dict[str, JobRecord] = {}
+            self._folded: dict[str, str] = {}  # the keys by their lower case, in which no two are the same
+            self.next_place = 0
             self.reload()
 
     # -- opening and closing --------------------------------------------------------------------------------------
@@ -207,8 +212,13 @@ class Ledger:
             made.setdefault(row["place"], []).append(_attempt_from(row, self.home))
         parsed = {number: JobSpec.from_json(json.loads(body)) for number, body in specs.items()}
         records = (_job_from(row, parsed[row["spec"]], tuple(made.get(row["place"], ()))) for row in jobs)
-        self.jobs = {record.key: record for record in records}
-        self._current = True
+        self.jobs, self._folded, self.next_place = {}, {}, 0
+        self._admit(records)
+
+    def find(self, key: str) -> JobRecord | None:
+        """The job of this key, whatever the case of its letters."""
+        known = self._folded.get(key.lower())
+        return None if known is None else self.jobs[known]
 
     def history(self, key: str | None = None) -> Iterator[Happened]:
         """What happened to one job, or to all, oldest first."""
@@ -264,7 +274,13 @@ class Ledger:
         """Add jobs, or put them in the place of jobs of the same key that were never launched."""
         with self._writing():
             self._db.executemany(_REPLACE_JOB, [self._row(record) for record in records])
-        self.jobs.update({record.key: record for record in records})
+        self._admit(records)
+
+    def _admit(self, records: Iterable[JobRecord]) -> None:
+        for record in records:
+            self.jobs[record.key] = record
+            self._folded[record.key.lower()] = record.key
+            self.next_place = max(self.next_place, record.index + 1)
         self._current = True
 
     def drop(self, keys: Iterable[str]) -> None:
@@ -274,7 +290,7 @@ class Ledger:
             self._db.executemany("DELETE FROM job WHERE key = ?", [(key,) for key in chosen])
             self._db.executemany("DELETE FROM event WHERE key = ?", [(key,) for key in chosen])
         for key in chosen:
-            del self.jobs[key]
+            del self.jobs[key], self._folded[key.lower()]
         self._current = True
 
     def note_user(self, user: str) -> None:
@@ -312,11 +328,21 @@ class Ledger:
     @contextlib.contextmanager
     def _writing(self, *, jobs: bool = True) -> Iterator[None]:
         """One transaction, checked against the lease and durable once this returns; *jobs*: whether it changes any."""
+        if self._visiting:  # it is one already, and nobody else can drive before it is over
+            self._in_vain = True
+            yield
+            return
+        with self._transaction(jobs=jobs):
+            self._check_lease()
+            yield
+
+    @contextlib.contextmanager
+    def _transaction(self, *, jobs: bool) -> Iterator[None]:
+        """All that is written inside, or nothing; durable once this returns."""
         with _errors(self.home.ledger):
-            self._begin()
+            _patiently(self._db, "BEGIN IMMEDIATE")
             self._current = self._current and not jobs  # until what is written is in the records, too
             try:
-                self._check_lease()
                 yield
                 self._commit()
                 self._numbers.update(self._fresh_numbers)
@@ -326,9 +352,6 @@ class Ledger:
                 raise
             finally:
                 self._fresh_numbers = {}
-
-    def _begin(self) -> None:
-        _patiently(self._db, "BEGIN IMMEDIATE")
 
     def _commit(self) -> None:
         _patiently(self._db, "COMMIT")
@@ -370,32 +393,56 @@ class Ledger:
         if self._holder is not None:
             return
         me = Holder.me()
-        with _errors(self.home.ledger):
-            self._begin()
-            try:
-                other = self.lease()
-                if other is not None and other.left > 0 and not takeover and not other.holder.provably_gone():
-                    raise _busy(other)
-                before = self._db.execute("SELECT generation FROM lease").fetchone()[0]
-                self._current = self._current and before == self.generation  # nobody has written in between
-                self.generation = before + 1
-                self._lease_until = self._clock.ticks() + TERM
-                self._db.execute(
-                    "UPDATE lease SET generation = ?, holder = ?, host = ?, boot = ?, pid = ?, born = ?,"
-                    " until_ticks = ?, until = ?",
-                    (
-                        self.generation, me.id, me.host, me.boot, me.pid, me.born, self._lease_until,
-                        _seconds(self._clock.now()) + TERM,
-                    ),
-                )  # fmt: skip
-                self._commit()
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._transaction(jobs=False):
+            self._succeed(takeover=takeover)
+            self._lease_until = self._clock.ticks() + TERM
+            self._db.execute(
+                "UPDATE lease SET holder = ?, host = ?, boot = ?, pid = ?, born = ?, until_ticks = ?, until = ?",
+                (me.id, me.host, me.boot, me.pid, me.born, self._lease_until, _seconds(self._clock.now()) + TERM),
+            )
         self._holder = me
         if not self._current:
             self.reload()
+
+    @contextlib.contextmanager
+    def visit(self) -> Iterator[None]:
+        """Change the plan while nobody drives: all that is written inside is one transaction, or nothing.
+
+        The lease is free again afterwards: to plan must not keep the batch from who would run it.
+
+        Raises:
+            BatchBusy: Another driver may live.
+        """
+        self._in_vain = False
+        try:
+            with self._transaction(jobs=False):
+                self._succeed(takeover=False)
+                if not self._current:
+                    self.reload()
+                self._visiting = True
+                try:
+                    yield
+                finally:
+                    self._visiting = False
+        except BaseException:
+            if self._in_vain:
+                with contextlib.suppress(HomeError):  # the trouble that there was is told, not this one
+                    self.reload()
+            raise
+
+    def _succeed(self, *, takeover: bool) -> None:
+        """Inside a transaction: end whatever lease there was, unless its holder may live; whoever drives is the next.
+
+        Raises:
+            BatchBusy: It may.
+        """
+        other = self.lease()
+        if other is not None and other.left > 0 and not takeover and not other.holder.provably_gone():
+            raise _busy(other)
+        before = self._db.execute("SELECT generation FROM lease").fetchone()[0]
+        self._current = self._current and before == self.generation  # nobody has written in between
+        self.generation = before + 1
+        self._db.execute("UPDATE lease SET generation = ?, holder = NULL", (self.generation,))
 
     def renew(self, looked: datetime | None = None) -> None:
         """Keep the lease for another term, once a tenth of it is used up; *looked*: when the platform last answered."""
@@ -598,8 +645,8 @@ def _path_in(value: dict[str, Any]) -> Any:
 
 def _filled_from(data: dict[str, Any]) -> Filled:
     return Filled(
-        argv=tuple(data["argv"]), env=tuple((name, value) for name, value in data["env"]), name=data["name"],
-        workdir=data["workdir"], outputs=tuple(data["outputs"]),
+        argv=tuple(data["argv"]), env=tuple((name, value_from_json(value)) for name, value in data["env"]),
+        name=data["name"], workdir=data["workdir"], outputs=tuple(data["outputs"]),
     )  # fmt: skip
 
 

@@ -178,7 +178,7 @@ ALLOWED: Mapping[type[Event], frozenset[JobState]] = {
     GaveUp: frozenset({_W}),
     CancelAsked: frozenset({_P, _L, _PE, _R, _W}),
     Cancelled: frozenset({_P, _L, _PE, _R, _W}),
-    Proved: frozenset({_LOST, _FAILED, _W}),
+    Proved: frozenset({_LOST, _FAILED, _OFF, _W}),
     Collected: frozenset({_OK}),
     NotCollected: frozenset({_OK}),
     Reopened: frozenset({_FAILED, _LOST, _OFF}),
@@ -208,6 +208,15 @@ def overruled_by_presence(job: JobRecord) -> bool:
     """True where the newest attempt was given up for absence alone, and no newer one was launched."""
     attempt = job.attempt
     return attempt is not None and (not attempt.over or isinstance(attempt.failure, BY_ABSENCE))
+
+
+def overruled_by_receipt(job: JobRecord) -> bool:
+    """True where the receipt of a success would: the newest attempt was given up for absence, or stopped unheard."""
+    attempt = job.attempt
+    if attempt is None or not attempt.over:
+        return False
+    stopped = attempt.failure is None and not attempt.succeeded and not attempt.verified
+    return stopped or isinstance(attempt.failure, BY_ABSENCE)
 
 
 def _newest(job: JobRecord, **changes: Any) -> tuple[Attempt, ...]:
@@ -293,8 +302,8 @@ def _cancelled(job: JobRecord, event: Cancelled) -> JobRecord:
 
 
 def _proved(job: JobRecord, event: Proved) -> JobRecord:
-    if not overruled_by_presence(job):
-        raise TransitionError(f"job {job.key!r} was not given up for absence")
+    if not overruled_by_receipt(job):
+        raise TransitionError(f"how job {job.key!r} ended is known already")
     attempts = _newest(job, succeeded=True, verified=True, failure=None, receipt=event.receipt)
     return attrs.evolve(job, state=JobState.SUCCEEDED, attempts=attempts, due=None)
 

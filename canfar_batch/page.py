@@ -23,7 +23,7 @@ from canfar_batch import __version__, explain, html, svg, tables
 from canfar_batch.html import text
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, resources_of
 from canfar_batch.report import Cause, Report, Spread, Use, asked_for
-from canfar_batch.spec import JobSpec, full_image, looks_secret
+from canfar_batch.spec import JobSpec, full_image, shown_value
 from canfar_batch.timeline import Timeline
 from canfar_batch.views import tail
 
@@ -126,7 +126,7 @@ def _outcomes() -> str:
         colour = html.COLOURS[outcome]
         fill = f"url(#h-{outcome})" if outcome in ("failed", "lost") else colour
         rules.append(f".o-{outcome}{{fill:{fill}}}.timeline .l-{outcome},.timeline .d-{outcome}{{stroke:{colour}}}")
-        rules.append(f".k-{outcome}{{background-color:{colour}}}")
+        rules.append(f".timeline .f-{outcome}{{fill:{colour}}}.k-{outcome}{{background-color:{colour}}}")
     rules.append(f".timeline .c-running{{fill:{html.COLOURS['running']}}}")
     rules.append(".k-failed{background-image:repeating-linear-gradient(135deg,#fff8 0 1.5px,#0000 1.5px 5px)}")
     rules.append(".k-lost{background-image:radial-gradient(#fffb 22%,#0000 24%);background-size:5px 5px}\n")
@@ -423,7 +423,7 @@ def _provenance(report: Report, jobs: Sequence[JobRecord], origin: Origin) -> st
 
 def _spec(spec: JobSpec, count: int) -> str:
     command = spec.cmd if isinstance(spec.cmd, str) else shlex.join(spec.cmd)
-    env = "\n".join(f"{name}={'***' if looks_secret(name) else value}" for name, value in spec.env.items())
+    env = "\n".join(f"{name}={shown_value(name, value)}" for name, value in spec.env.items())
     facts = (
         ("jobs", f"{count:,}"),
         ("command", _code(command)),

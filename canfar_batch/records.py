@@ -85,6 +85,7 @@ class LaunchRequest:
     cmd: str | None = attrs.field(default=None, repr=False)
     args: str | None = attrs.field(default=None, repr=False)
     env: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
+    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)  #: in it somewhere, and to be shown to nobody
 
 
 @attrs.frozen(kw_only=True)

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 
-from canfar_batch.lifecycle import overruled_by_presence
+from canfar_batch.lifecycle import overruled_by_receipt
 from canfar_batch.records import JobRecord, JobState
 
-_GIVEN_UP = (JobState.LOST, JobState.FAILED)
+_GIVEN_UP = (JobState.LOST, JobState.FAILED, JobState.CANCELLED)
 _NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 
@@ -22,7 +22,8 @@ class Roster:
         active: The keys of the jobs that have a container or may have one, the longest active first.
         undecided: The keys of the jobs whose last attempt failed and about which no policy was asked yet.
         uncollected: The keys of the jobs that succeeded and whose result was not fetched yet.
-        unproved: The keys of the jobs that were given up for absence alone, so that a late receipt overrules that.
+        unproved: The keys of the jobs that were given up for absence alone, or stopped without a word of how they
+            ended, so that a late receipt overrules that.
         by_name: For every launch name of every attempt, the job's key and the attempt's number.
         by_id: Likewise for every id that the platform gave.
     """
@@ -55,7 +56,7 @@ class Roster:
         _member(self.active, after.key, after.state.active)
         _member(self.undecided, after.key, after.state is JobState.WAITING and after.due is None)
         _member(self.uncollected, after.key, after.state is JobState.SUCCEEDED and not after.collected)
-        _member(self.unproved, after.key, after.state in _GIVEN_UP and overruled_by_presence(after))
+        _member(self.unproved, after.key, after.state in _GIVEN_UP and overruled_by_receipt(after))
         for attempt in after.attempts[-1:] if before is not None else after.attempts:
             self.by_name[attempt.launch_name] = (after.key, attempt.number)
             if attempt.id is not None:

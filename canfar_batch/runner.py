@@ -38,7 +38,6 @@ from canfar_batch.errors import (
 from canfar_batch.failures import Failure, LaunchRefused, StuckPending, TimedOut
 from canfar_batch.ledger import Ledger, storable
 from canfar_batch.lifecycle import (
-    BY_ABSENCE,
     Adopted,
     CancelAsked,
     Cancelled,
@@ -57,6 +56,7 @@ from canfar_batch.lifecycle import (
     classify,
     image_trouble,
     overruled_by_presence,
+    overruled_by_receipt,
 )
 from canfar_batch.protocols import (
     Again,
@@ -304,8 +304,9 @@ class Runner:
             self.ledger.answered(number for number, _, _ in requests)
 
     def resume(self) -> None:
-        """Launch again after a pause."""
+        """Launch again after a pause, and look once more for late receipts."""
         self.paused, self._alike = None, ("", set())
+        self._proofs_sought = None
 
     @property
     def stuck(self) -> bool:
@@ -327,7 +328,7 @@ class Runner:
         self._next_look = min(self._next_look, self.clock.ticks())
 
     def _heed_late_receipts(self) -> None:
-        """Look, now and then, whether what was given up for absence has left a receipt after all."""
+        """Look, now and then, whether what ended unheard has left a receipt after all."""
         now = self.clock.ticks()
         if self._proofs_sought is not None and now - self._proofs_sought < SLOWEST:
             return
@@ -760,8 +761,8 @@ class Runner:
         return Intended(key=job.key, at=now, launch_name=name, resources=job.resources)
 
     def _late_proof(self, job: JobRecord) -> Proved | None:
-        """The receipt of an attempt that was given up for absence, if it has come meanwhile and says success."""
-        if job.attempt is None or not isinstance(job.attempt.failure, BY_ABSENCE):
+        """The receipt of an attempt that ended unheard, if it has come meanwhile and says success."""
+        if job.attempt is None or not overruled_by_receipt(job):
             return None
         _, end = receipt_files(self.around.home, job.key, job.attempt.number)
         if end is None or end.exit_code != 0 or end.missing:

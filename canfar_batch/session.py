@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from canfar_batch import encoding, views
+import attrs
+
+from canfar_batch import encoding, planning, views
 from canfar_batch.attempts import Surroundings, request_for
 from canfar_batch.batch import Batch, Strategies
 from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, SpecError
@@ -158,7 +160,7 @@ class Session:
         spec = self._spec(cmd, fields)
         self._check(spec)
         filled = spec.fill()
-        name = encoding.single_launch_name(filled.name or _label(spec))
+        name = encoding.single_launch_name(filled.name or planning.label(spec))
         request = request_for(
             spec,
             filled,
@@ -224,7 +226,7 @@ class Session:
         strategies = Strategies(
             launch=launch or Window(16),
             monitor=monitor or (Listing(every=(0.2, 2.0)) if self.nearby else Listing()),
-            retry=retry or (Retry(2, pause=1.0) if self.nearby else Retry(2)),
+            retry=self._paced(retry or Retry(2)),
             collect=as_collector(collect or Logs()),
         )
         return Batch.prepare(
@@ -242,6 +244,12 @@ class Session:
     def batches(home: str | os.PathLike[str] | None = None) -> list[str]:
         """The names of the batches in *home*, as `batch` would find them."""
         return list(batches(home))
+
+    def _paced(self, retry: RetryPolicy) -> RetryPolicy:
+        """*retry* with shorter pauses where the platform is this machine, unless it says how long they are."""
+        if self.nearby and isinstance(retry, Retry) and retry.pause is None:
+            return attrs.evolve(retry, pause=1.0)
+        return retry
 
     # -- details of launching -------------------------------------------------------------------------------------
 
@@ -332,10 +340,3 @@ class Session:
             PlatformBusy: The platform cannot tell just now, which says nothing about anything else.
         """
         return self.platform.stats()
-
-
-def _label(spec: JobSpec) -> str:
-    """What the portal should show for a job that was given no name: its program, or its script."""
-    words = spec.words if not spec.shell else ("sh",)
-    script = next((word for word in words[1:] if Path(word).suffix in (".py", ".sh", ".pl", ".R", ".jl")), words[0])
-    return Path(script).stem or "job"

@@ -8,7 +8,7 @@ import math
 import numbers
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 import attrs
@@ -20,6 +20,7 @@ __all__ = [
     "Environment",
     "Filled",
     "JobSpec",
+    "Secret",
     "check_against",
     "check_key",
     "full_image",
@@ -35,6 +36,7 @@ RESERVED = frozenset({"CANFAR_BATCH_KEY", "CANFAR_BATCH_ATTEMPT", "CANFAR_BATCH_
 
 Text: TypeAlias = "str | os.PathLike[str]"
 Word: TypeAlias = "str | os.PathLike[str] | int | float"
+Value: TypeAlias = "Word | Secret"
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|PASSPHRASE|KEY|CREDENTIAL|AUTH|CERT|PRIVATE|SIGNATURE", re.IGNORECASE)
@@ -45,15 +47,56 @@ def looks_secret(name: str) -> bool:
     return _SECRET.search(name) is not None and name not in RESERVED
 
 
-class Environment(Mapping[str, str]):
+@attrs.frozen
+class Secret:
+    """A value of a job's environment that is read at each launch and written down nowhere.
+
+    ```python
+    spec = cb.JobSpec("python fetch.py {path}", image="skaha/astroml:latest", env={"API_KEY": cb.Secret("API_KEY")})
+    ```
+
+    The batch's ledger keeps the variable's name alone, so another value, as after a renewal, is no other job.
+
+    Args:
+        variable: The environment variable of the process that runs the batch which holds the value.
+
+    Raises:
+        SpecError: *variable* is no name of one.
+    """
+
+    variable: str = attrs.field()
+
+    @variable.validator
+    def _named(self, _: object, variable: object) -> None:
+        if not isinstance(variable, str) or not _ENV_NAME.fullmatch(variable):
+            # what stands here may be the secret itself
+            _refuse("Secret() takes the name of an environment variable that holds the value, as Secret('API_KEY')")
+
+    def read(self) -> str:
+        """What the variable holds at this moment.
+
+        Raises:
+            SpecError: It is not set, or empty.
+        """
+        found = os.environ.get(self.variable)
+        if not found:
+            _refuse(f"the environment variable {self.variable}, which a job needs as a Secret, is not set here")
+        return found
+
+    def to_json(self) -> dict[str, str]:
+        """What is written down in its place: the variable's name."""
+        return {"variable": self.variable}
+
+
+class Environment(Mapping[str, "str | Secret"]):
     """Environment variables: frozen, in the order of their names, and silent about secrets."""
 
     __slots__ = ("_values",)
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, str | Secret]) -> None:
         self._values = dict(sorted(values.items()))
 
-    def __getitem__(self, name: str) -> str:
+    def __getitem__(self, name: str) -> str | Secret:
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -69,8 +112,15 @@ class Environment(Mapping[str, str]):
         return repr(_masked(self._values.items()))
 
 
-def _masked(pairs: Any) -> dict[str, str]:
-    return {name: "***" if looks_secret(name) else value for name, value in pairs}
+def shown_value(name: str, value: str | Secret) -> str:
+    """The value of the variable *name* as anybody may see it."""
+    if isinstance(value, Secret):
+        return f"(the secret ${value.variable})"
+    return "***" if looks_secret(name) else value
+
+
+def _masked(pairs: Iterable[tuple[str, str | Secret]]) -> dict[str, str]:
+    return {name: shown_value(name, value) for name, value in pairs}
 
 
 @attrs.frozen
@@ -78,10 +128,23 @@ class Filled:
     """A spec with one job's fields filled in: what is to run, byte for byte."""
 
     argv: tuple[str, ...]
-    env: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=lambda pairs: repr(_masked(pairs)))
+    env: tuple[tuple[str, str | Secret], ...] = attrs.field(default=(), repr=lambda pairs: repr(_masked(pairs)))
     name: str | None = None
     workdir: str | None = None
     outputs: tuple[str, ...] = ()  #: patterns; what came from a field's value matches only itself
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Those values of the environment that are read at the launch."""
+        return tuple(value for _, value in self.env if isinstance(value, Secret))
+
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        """The variables with their values, secret ones included.
+
+        Raises:
+            SpecError: A secret is not to be had here.
+        """
+        return tuple((name, value.read() if isinstance(value, Secret) else value) for name, value in self.env)
 
 
 # -- converters: each refuses what it cannot make sense of ---------------------------------------------------------
@@ -181,18 +244,18 @@ def _gpus(gpus: float | None) -> int | None:
     return None if _number(gpus) == 0 else _count(gpus, "gpus", "GPUs")
 
 
-def _environment(env: Mapping[str, Word]) -> Environment:
+def _environment(env: Mapping[str, Value]) -> Environment:
     if isinstance(env, Environment):
         return env
     if not isinstance(env, Mapping):
         _refuse(f"env is a {type(env).__name__}; give a mapping of names to values, as env={{'MODE': 'fast'}}")
-    values: dict[str, str] = {}
+    values: dict[str, str | Secret] = {}
     for name, value in env.items():
         if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
             _refuse(f"env has the name {name!r}; letters, digits and '_' make one, and no digit comes first")
         if name in RESERVED:
             _refuse(f"env sets {name}, which canfar_batch sets itself for every job")
-        values[str(name)] = _word(value, f"the value of {name} in env")
+        values[str(name)] = value if isinstance(value, Secret) else _word(value, f"the value of {name} in env")
     return Environment(values)
 
 
@@ -248,7 +311,7 @@ class _Templates:
     """The templates of a spec, read once."""
 
     argv: tuple[Template, ...]  #: for a shell: the command alone
-    env: tuple[tuple[str, Template], ...]
+    env: tuple[tuple[str, Template | Secret], ...]
     name: Template | None
     workdir: Template | None
     outputs: tuple[Template, ...]
@@ -267,7 +330,7 @@ class JobSpec:
         cores: Whole cores; None leaves it to the platform.
         ram: Whole GiB; None leaves it to the platform.
         gpus: GPUs; None or 0 for none.
-        env: Environment variables. Numbers and paths become text.
+        env: Environment variables. Numbers and paths become text. What nobody should see is given as a `Secret`.
         shell: Run the string *cmd* by ``/bin/sh -c``; every field is quoted for the shell.
         workdir: Where the command runs; by default the driver's working directory where containers see it, else the
             container's home.
@@ -290,7 +353,7 @@ class JobSpec:
     cores: int | None = attrs.field(default=None, kw_only=True, converter=_cores)
     ram: int | None = attrs.field(default=None, kw_only=True, converter=_ram)
     gpus: int | None = attrs.field(default=None, kw_only=True, converter=_gpus)
-    env: Mapping[str, str] = attrs.field(default=Environment({}), kw_only=True, converter=_environment)
+    env: Mapping[str, str | Secret] = attrs.field(default=Environment({}), kw_only=True, converter=_environment)
     shell: bool = attrs.field(default=False, kw_only=True, validator=_yes_or_no)
     workdir: str | None = attrs.field(default=None, kw_only=True, converter=_directory)
     outputs: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_outputs)
@@ -318,11 +381,16 @@ class JobSpec:
         read = Template.read
         return _Templates(
             argv=tuple(map(Template.read_shell if self.shell else read, self.words)),
-            env=tuple((name, read(value)) for name, value in self.env.items()),
+            env=tuple((name, value if isinstance(value, Secret) else read(value)) for name, value in self.env.items()),
             name=None if self.name is None else read(self.name),
             workdir=None if self.workdir is None else read(self.workdir),
             outputs=tuple(map(read, self.outputs)),
         )
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Those values of the environment that are read at the launch."""
+        return tuple(value for value in self.env.values() if isinstance(value, Secret))
 
     def fill(self, fields: Mapping[str, Any] | None = None, *, key: str = "", index: int = 0) -> Filled:
         """What one job runs.
@@ -342,7 +410,7 @@ class JobSpec:
         written = shell_quoted if self.shell else None
         return _checked(
             self._argv(tuple([template.fill(values, written) for template in templates.argv])),
-            tuple([(name, template.fill(values)) for name, template in templates.env]),
+            tuple([(name, part if isinstance(part, Secret) else part.fill(values)) for name, part in templates.env]),
             None if templates.name is None else templates.name.fill(values),
             None if templates.workdir is None else templates.workdir.fill(values),
             tuple([template.fill(values, literal) for template in templates.outputs]),
@@ -359,7 +427,7 @@ class JobSpec:
         return {
             "cmd": self.cmd if self.shell else list(self.words),
             "image": self.image,
-            "env": dict(self.env),
+            "env": self._env_to_json(),
             "shell": self.shell,
             "workdir": self.workdir,
             "outputs": list(self.outputs),
@@ -374,7 +442,7 @@ class JobSpec:
             "cores": self.cores,
             "ram": self.ram,
             "gpus": self.gpus,
-            "env": dict(self.env),
+            "env": self._env_to_json(),
             "shell": self.shell,
             "workdir": self.workdir,
             "outputs": list(self.outputs),
@@ -382,6 +450,9 @@ class JobSpec:
             "pending_timeout": self.pending_timeout,
             "receipt": self.receipt,
         }
+
+    def _env_to_json(self) -> dict[str, Any]:
+        return {name: value.to_json() if isinstance(value, Secret) else value for name, value in self.env.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> JobSpec:
@@ -395,7 +466,8 @@ class JobSpec:
             raise SpecError(f"a stored spec has {', '.join(unknown)}, which this version does not know")
         if missing := sorted({"cmd", "image"} - set(data)):
             raise SpecError(f"a stored spec lacks {' and '.join(missing)}")
-        return cls(**data)
+        env = {name: value_from_json(value) for name, value in data.get("env", {}).items()}
+        return cls(**{**data, "env": env})
 
     def __repr__(self) -> str:
         shown = [_clipped(repr(self.cmd if isinstance(self.cmd, str) else list(self.cmd)))]
@@ -404,6 +476,11 @@ class JobSpec:
             if value != field.default:
                 shown.append(f"{field.name}={_clipped(repr(value))}")
         return f"JobSpec({', '.join(shown)})"
+
+
+def value_from_json(value: Any) -> str | Secret:
+    """A value of an environment as it was written down: a text, or where a secret is found."""
+    return Secret(**value) if isinstance(value, Mapping) else str(value)
 
 
 def _clipped(text: str, width: int = 80) -> str:
@@ -421,7 +498,7 @@ def _check_program(program: str, cmd: object) -> None:
 
 def _checked(
     argv: tuple[str, ...],
-    env: tuple[tuple[str, str], ...],
+    env: tuple[tuple[str, str | Secret], ...],
     name: str | None,
     workdir: str | None,
     outputs: tuple[str, ...],

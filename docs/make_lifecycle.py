@@ -120,6 +120,7 @@ ARROWS = [
           [OFF], "Reopened", [P], style="user"),
     arrow([(510, 432), (855, 432), (855, 164)], "Proved by a late receipt", (655, 424), [FAILED, LOST], "Proved",
           [OK], style="rare"),
+    arrow([(885, 270), (885, 164)], "Proved", (880, 240), [OFF], "Proved", [OK], "end", style="rare"),
     arrow([(510, 445), (545, 445), (545, 178), (490, 178), (490, 164)],
           "Adopted", (551, 470), [FAILED, LOST], "Adopted", [PE], "start",
           style="rare"),

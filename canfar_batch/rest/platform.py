@@ -92,6 +92,7 @@ class RestPlatform:
         if registry is not None and (registry.host is None or request.image.startswith(f"{registry.host}/")):
             pair = f"{registry.username}:{registry.secret}".encode()
             headers["x-skaha-registry-auth"] = base64.b64encode(pair).decode("ascii")
+        self._transport.keep_secret(request.secrets)
         answer = self._transport.create("/session", wire.launch_form(request), headers, launch_name=request.name)
         self._note(answer)
         return wire.launched(answer, request.name)

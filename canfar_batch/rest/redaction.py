@@ -12,8 +12,8 @@ MASK = "[secret]"
 
 #: pieces of a secret this long or longer are recognised; shorter ones give too little away to be worth false alarms
 _PIECE = 12
-#: how many secrets are remembered: tokens are replaced, and an old one may still be echoed
-_REMEMBERED = 64
+#: how many secrets are remembered: tokens are replaced, and an old one may still be echoed; jobs bring theirs along
+_REMEMBERED = 256
 _BEARER = re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=%&-]{8,}")
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{10,}(\.[A-Za-z0-9_-]*){1,4}")
 
@@ -37,7 +37,12 @@ class Secrets:
 
     def add(self, secret: str) -> None:
         """Remember one more."""
-        if not secret or secret in self._known:
+        if not secret:
+            return
+        if (known := self._known.get(secret)) is not None:
+            with self._lock:  # the ones that go unused are forgotten first
+                self._known.pop(secret, None)
+                self._known[secret] = known
             return
         forms = _forms(secret)
         pieces = frozenset(form[i : i + _PIECE] for form in forms for i in range(len(form) - _PIECE + 1))

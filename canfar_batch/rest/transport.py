@@ -22,7 +22,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -129,6 +129,11 @@ class Transport:
     def close(self) -> None:
         """Close the connections."""
         self._connections.close()
+
+    def keep_secret(self, secrets: Iterable[str]) -> None:
+        """Show none of these, whatever the service answers."""
+        for secret in secrets:
+            self._secrets.add(secret)
 
     def ask(
         self,

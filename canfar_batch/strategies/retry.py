@@ -11,6 +11,7 @@ from canfar_batch.failures import ExitCode, Failure, Killed, LaunchRefused, OutO
 from canfar_batch.protocols import Again, RetryPolicy, Stop
 from canfar_batch.records import JobRecord, Resources
 
+PAUSE = 10.0  #: seconds before the second attempt, unless the policy says otherwise
 SLOWEST = 600.0  #: seconds between two attempts at most
 
 
@@ -57,7 +58,9 @@ class Retry:
     )  #: retry what ran out of memory with so many times more
     max_ram: int | None = attrs.field(default=None, kw_only=True)  #: GiB; memory grows no further
     at_most: int = attrs.field(default=5, validator=attrs.validators.gt(0), kw_only=True)  #: attempts in all
-    pause: float = attrs.field(default=10.0, validator=attrs.validators.ge(0), kw_only=True)  #: s; doubles each time
+    pause: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.ge(0)), kw_only=True
+    )  #: seconds before another attempt, doubled each time; None for 10, or 1 where the platform is this machine
 
     def __call__(self, job: JobRecord, failure: Failure) -> Again | Stop:
         """Another attempt while this class of failure has some left, and the job as a whole."""
@@ -73,7 +76,8 @@ class Retry:
         resources = self._more(job, failure) if self.grow_ram is not None else None
         if self.grow_ram is not None and resources is None and isinstance(failure, (OutOfMemory, Killed)):
             return Stop(f"{failure.cause}, and it already asked for max_ram={self.max_ram} GiB")
-        return Again(after=min(SLOWEST, self.pause * 2 ** (alike - 1)), resources=resources)
+        first = PAUSE if self.pause is None else self.pause
+        return Again(after=min(SLOWEST, first * 2 ** (alike - 1)), resources=resources)
 
     def _budget(self, failure: Failure) -> int:
         kind = type(failure)

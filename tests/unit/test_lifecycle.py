@@ -178,8 +178,18 @@ def test_a_late_receipt_makes_a_success_of_a_loss(state):
 def test_a_late_receipt_changes_nothing_once_a_newer_attempt_exists_or_the_failure_was_seen():
     with pytest.raises(TransitionError):
         after(Intended, Launched, Ended, Retrying, Intended, Proved)
-    with pytest.raises(TransitionError, match="not given up for absence"):
+    with pytest.raises(TransitionError, match="is known already"):
         after(Intended, Launched, FAILED_FOR_GOOD, Proved)
+
+
+def test_a_late_receipt_makes_a_success_of_what_was_stopped_unless_its_end_was_heard():
+    stopped = after(Intended, Launched, CancelAsked, Cancelled)
+    job = apply(stopped, event(Proved))
+    assert (job.state, job.attempt.succeeded, job.attempt.receipt) == (JobState.SUCCEEDED, True, DONE)
+    heard = event(Cancelled, receipt=attrs.evolve(DONE, exit_code=143))
+    for known in (after(Cancelled), after(Intended, Launched, CancelAsked, heard)):
+        with pytest.raises(TransitionError, match="is known already"):
+            apply(known, event(Proved))
 
 
 def test_a_container_that_turns_up_is_taken_back_unless_its_failure_was_seen():

@@ -1,5 +1,6 @@
 """The loop: what it does on good days and bad, on a clock that does not sleep."""
 
+import base64
 import gc
 import heapq
 import random
@@ -15,7 +16,7 @@ from fakes import Fate
 from canfar_batch import errors, failures
 from canfar_batch.records import JobState, Phase
 from canfar_batch.runner import IN_FLIGHT
-from canfar_batch.spec import JobSpec
+from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.strategies import AtOnce, Files, Logs, OneByOne, Retry, Serial, Window, never
 
 S = JobState
@@ -626,6 +627,29 @@ def test_a_success_that_is_told_while_cancelling_wins(world):
     assert states(batch) == [S.SUCCEEDED]
 
 
+def test_a_success_whose_receipt_comes_after_the_cancel_wins_too(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    batch.cancel()
+    assert states(batch) == [S.CANCELLED]
+    world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0])  # a network disk took its time
+    batch.run(progress=False)
+    assert (states(batch), world.platform.calls["launch"]) == ([S.SUCCEEDED], 1)
+
+
+def test_a_cancel_that_cannot_get_through_says_why(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    world.platform.before["containers"] = always(errors.CredentialExpired("your token is over: canfar login"))
+    with pytest.raises(errors.WaitTimeout, match="still being stopped after 600 s: your token is over: canfar login"):
+        batch.cancel(timeout=600)
+    world.platform.before.clear()
+    batch.run(progress=False)  # the wish was recorded
+    assert (states(batch), world.platform.all) == ([S.CANCELLED], {})
+
+
 def test_evidence_that_the_first_try_of_a_cancel_found_outlives_its_lost_answer(world):
     world.platform.fate = lambda request: Fate(lasts=31)
     batch = world.planned(1)
@@ -935,3 +959,93 @@ def test_jobs_may_be_added_while_the_batch_runs(world):
             batch.map(SPEC, key="j{n}", n=[2, 3])
     assert states(batch) == [S.SUCCEEDED] * 4
     assert timedelta(0) < timedelta(seconds=world.clock.seconds)
+
+
+# -- secrets ------------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_reaches_the_job_and_no_file_of_the_batch(world, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "hush-hush")
+    batch = world.planned(1, JobSpec("fit {n}", image="skaha/x", env={"A": Secret("MY_KEY")}, receipt=False))
+    again = attrs.evolve(batch["j0"].spec, ram=4)  # also what is told when a spec changes
+    batch.map(again, key="j{n}", n=[0])
+    sent, make = [], world.platform.make
+    world.platform.make = lambda request: sent.append(request) or make(request)
+    batch.run(progress=False)
+    (request,) = sent
+    assert (request.secrets, "hush" in repr(request)) == (("hush-hush",), False)
+    assert ("A", "hush-hush") in request.env
+    assert "(the secret $MY_KEY)" in batch.preview() + str(batch["j0"].spec)
+    batch.report()
+    texts = [path.read_bytes() for path in batch.home.rglob("*") if path.is_file()]
+    assert len(texts) >= 3
+    assert not [text for text in texts if b"hush" in text or base64.b64encode(b"hush-hush")[:10] in text]
+
+
+def test_a_renewed_secret_is_no_other_job(world, monkeypatch):
+    spec = JobSpec("fit {n}", image="skaha/x", env={"A": Secret("MY_KEY")})
+    for value in ("old", "new"):
+        monkeypatch.setenv("MY_KEY", value)
+        world.planned(1, spec).run(progress=False)
+    assert len(world.platform.launched) == 1
+
+
+def test_a_secret_that_is_not_set_is_missed_before_anything_is_planned_or_launched(world, monkeypatch):
+    spec = JobSpec("fit {n}", image="skaha/x", env={"A": Secret("MY_KEY")})
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(errors.SpecError, match="MY_KEY"):
+        world.planned(1, spec)
+    monkeypatch.setenv("MY_KEY", "x")
+    batch = world.planned(1, spec)
+    monkeypatch.delenv("MY_KEY")
+    with pytest.raises(errors.SpecError, match="MY_KEY"):
+        batch.run(progress=False)
+    with pytest.raises(errors.SpecError, match="MY_KEY"):
+        next(batch.as_completed())
+    assert (states(batch), world.platform.launched) == ([S.PLANNED], [])
+
+
+# -- planning while nobody drives ---------------------------------------------------------------------------------
+
+
+def test_one_more_job_is_one_transaction(world):
+    batch = world.planned(1)
+    written = []
+    batch._ledger._db.set_trace_callback(written.append)
+    batch.add(SPEC, key="one-more", n=7)
+    batch._ledger._db.set_trace_callback(None)
+    assert written.count("COMMIT") == written.count("BEGIN IMMEDIATE") == 1
+
+
+def test_a_plan_that_cannot_be_written_leaves_nothing_of_it_to_be_seen(world, monkeypatch):
+    batch = world.planned(2)
+    changed = attrs.evolve(SPEC, ram=8)
+
+    def full(self, events):
+        raise errors.HomeError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(batch._ledger), "record", full)
+        with pytest.raises(errors.HomeError, match="no room"):
+            batch.map(changed, key="j{n}", n=range(4))
+    assert [job.key for job in batch] == ["j0", "j1"]
+    batch.map(changed, key="j{n}", n=range(4))
+    assert [job.spec.ram for job in batch] == [8] * 4
+
+
+def test_what_another_process_planned_meanwhile_is_heeded(world):
+    batch, other = world.planned(1), world.batch()
+    other.map(SPEC, key="j{n}", n=[1, 2])
+    batch.add(SPEC, key="mine", n=3)
+    other.add(SPEC, key="theirs", n=4)
+    assert [job.key for job in other] == ["j0", "j1", "j2", "mine", "theirs"]
+    assert [job.key for job in world.batch()] == ["j0", "j1", "j2", "mine", "theirs"]
+
+
+def test_a_plan_is_not_changed_under_another_driver(world):
+    batch = world.planned(1)
+    world.platform.fate = lambda request: SLOW
+    world.turn(batch, 10)
+    with pytest.raises(errors.BatchBusy):
+        world.batch().add(SPEC, key="more", n=1)
+    assert world.batch(name="test")._ledger.jobs.keys() == {"j0"}

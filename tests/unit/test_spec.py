@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from canfar_batch.errors import SpecError
-from canfar_batch.spec import Filled, JobSpec, check_against, full_image, literal_path, looks_secret
+from canfar_batch.spec import Filled, JobSpec, Secret, check_against, full_image, literal_path, looks_secret
 
 
 def spec(cmd="python fit.py", **options):
@@ -269,3 +270,40 @@ def test_a_hundred_thousand_jobs_share_one_reading_of_their_templates(monkeypatc
     monkeypatch.setattr(fields, "_parts", None)
     filled = templated.fill({"path": PurePosixPath("b.fits")}, key="k", index=99_999)
     assert filled == Filled(("python", "b.fits", "b.cat"), (("SEED", "99999"),), "k", None, ("b.cat",))
+
+
+# -- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_is_read_at_the_launch_and_shown_nowhere(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "hush-{n}")
+    secret = spec("fit {n}", env={"HIDDEN": Secret("MY_KEY"), "N": "{n}"})
+    filled = secret.fill({"n": 3})
+    assert filled.environment() == (("HIDDEN", "hush-{n}"), ("N", "3"))
+    assert "hush" not in f"{secret!r} {filled!r} {secret.to_json()} {secret.identity()}"
+    monkeypatch.setenv("MY_KEY", "renewed")
+    assert filled.environment()[0] == ("HIDDEN", "renewed")
+
+
+def test_a_secret_is_the_same_by_its_name_alone_and_comes_back_from_json():
+    secret = spec(env={"A": Secret("MY_KEY")})
+    assert secret == JobSpec.from_json(json.loads(json.dumps(secret.to_json())))
+    assert secret.secrets == (Secret("MY_KEY"),)
+    assert secret != spec(env={"A": Secret("OTHER")})
+    assert secret.identity() != spec(env={"A": "MY_KEY"}).identity()
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_secret_that_is_not_set_is_named(value, monkeypatch):
+    monkeypatch.delenv("MY_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("MY_KEY", value)
+    with pytest.raises(SpecError, match="MY_KEY, which a job needs as a Secret, is not set here"):
+        spec(env={"A": Secret("MY_KEY")}).fill().environment()
+
+
+@pytest.mark.parametrize("value", ["sk-hush=", "", 7, None, "a b"])
+def test_what_is_no_variable_is_no_secret_and_is_not_repeated(value):
+    with pytest.raises(SpecError, match="takes the name of an environment variable") as caught:
+        Secret(value)
+    assert "hush" not in str(caught.value)

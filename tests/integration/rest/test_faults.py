@@ -1,7 +1,9 @@
 """What a user sees when the network or the platform has a bad day, and how often anything was sent."""
 
+import base64
 import socket
 
+import attrs
 import pytest
 from integration.rest.conftest import REQUEST, TOKEN
 from integration.rest.scripted import (
@@ -396,3 +398,17 @@ def test_limits_and_images_are_remembered_for_a_while(connect):
         assert platform.images() == platform.images()
         assert [each.target for each in server.requests] == ["/skaha/v1/context", "/skaha/v1/image?type=headless"]
         assert platform.user == "ann"
+
+
+# -- a job's own secrets --------------------------------------------------------------------------------------------
+
+
+def test_a_launch_that_is_quoted_back_shows_no_secret_of_the_job(connect, nothing_leaks):
+    secret = "hush-4c0ffee-9d1b7e55aa21"
+    coded = base64.b64encode(f"export A='{secret}'".encode()).decode()
+    with Server([reply(400, f"cannot use {coded} or {secret}\n")]) as server:
+        request = attrs.evolve(REQUEST, args=coded, secrets=(secret,))
+        error = raised(connect(server).launch, request)
+    assert "cannot use" in str(error)
+    assert "[secret]" in str(error)
+    nothing_leaks(error, secrets=(secret, base64.b64encode(secret.encode()).decode()[4:24]))
