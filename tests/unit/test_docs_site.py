@@ -1,6 +1,7 @@
 """The site can be built, is whole, and says what the code says. That its examples run is in test_docs.py."""
 
-import importlib.util
+import fcntl
+import importlib
 import inspect
 import os
 import re
@@ -20,11 +21,6 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 SHOWN = re.compile(r"^::: (\S+)", re.MULTILINE)
 
-site_can_be_built = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material", "mkdocstrings_handlers")),
-    reason="the extra 'docs' is not installed",
-)
-
 
 def text(page):
     return (DOCS / page).read_text()
@@ -34,10 +30,25 @@ def plain(html):
     return re.sub(r"<[^>]+>", "", html)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    target = tmp_path_factory.mktemp("site")
-    build = subprocess.run(
+    """The site, built once, however many processes run the tests."""
+    shared = (
+        tmp_path_factory.getbasetemp().parent
+        if "PYTEST_XDIST_WORKER" in os.environ
+        else tmp_path_factory.mktemp("shared")
+    )
+    target = shared / "site"
+    with (shared / "site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target / "built").exists():
+            build(target)
+            (target / "built").touch()
+    return target
+
+
+def build(target):
+    done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(target)],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
@@ -45,17 +56,14 @@ def site(tmp_path_factory):
         text=True,
         timeout=110,
     )
-    assert build.returncode == 0, build.stderr[-4000:]
-    return target
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
-@site_can_be_built
 def test_the_site_is_built_without_a_warning_and_has_every_page(site):
     made = {page.relative_to(site).with_suffix(".md").as_posix() for page in site.rglob("*.html")}
     assert {page.relative_to(DOCS).as_posix() for page in PAGES} <= made
 
 
-@site_can_be_built
 def test_the_site_needs_no_network_to_be_read(site):
     for page in site.rglob("*.html"):
         loaded = re.findall(r'<(?:script|img|iframe|source)\b[^>]*\bsrc="([^"]+)"', page.read_text())
@@ -67,7 +75,6 @@ def test_the_site_needs_no_network_to_be_read(site):
     assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//[^)\"']+", styles) == []
 
 
-@site_can_be_built
 def test_every_public_name_is_told_about_with_its_members(site):
     pages = "".join(page.read_text() for page in (site / "reference").rglob("*.html"))
     anchors = set(re.findall(r'id="(canfar_batch[\w.]*)"', pages))
@@ -82,7 +89,6 @@ def test_every_public_name_is_told_about_with_its_members(site):
         assert {f"{module.__name__}.{name}" for name in module.__all__} <= anchors
 
 
-@site_can_be_built
 def test_fields_of_values_are_told_about_by_their_comments(site):
     assert (
         "by id; none where the platform itself said" in plain((site / "reference/protocols.html").read_text()).lower()
@@ -90,7 +96,6 @@ def test_fields_of_values_are_told_about_by_their_comments(site):
     assert "file cache included: an upper bound" in plain((site / "reference/records.html").read_text())
 
 
-@site_can_be_built
 def test_values_show_how_they_are_made(site):
     strategies = plain((site / "reference/strategies.html").read_text())
     assert "Chunks(size: int, pause: float = 30.0)" in " ".join(strategies.split())
