@@ -1,17 +1,99 @@
-"""What the site's build does beside MkDocs: links into the repository.
+"""What the site's build does beside MkDocs: links into the repository, and notebooks.
 
 A page may link to a test or an example beside `docs/`, which a reader of the repository can follow. On the site there
 is no such page, so the link becomes the file's path as text, or a link into `repo_url` where the build was given one.
 A link to a file that is not there fails the build.
+
+A notebook becomes a page with what its cells showed when they were last run (`make_tutorial.py`), and is beside the
+page to be downloaded.
 """
 
+import html
+import json
 import logging
 import re
+import shutil
 from pathlib import Path
+
+from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>(?:\.\./)+[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 log = logging.getLogger("mkdocs.hooks")
+
+
+class Notebook(File):
+    """A notebook, which MkDocs shall take for a page."""
+
+    def is_documentation_page(self):
+        return True
+
+
+def on_files(files, *, config):
+    for file in list(files):
+        if file.src_uri.endswith(".ipynb"):
+            files.remove(file)
+            files.append(Notebook(file.src_uri, file.src_dir, file.dest_dir, file.use_directory_urls))
+    return files
+
+
+def on_page_read_source(*, page, config):
+    if not isinstance(page.file, Notebook):
+        return None
+    cells = json.loads(Path(page.file.abs_src_path).read_text(encoding="utf-8"))["cells"]
+    page.shown = []
+    name = Path(page.file.src_uri).name
+    title, *parts = (part for cell in cells for part in in_markdown(cell, page.shown))
+    download = f'<p><a href="{name}" download>Download this page as a notebook</a></p>'
+    return "\n\n".join((title, download, *parts))
+
+
+def in_markdown(cell, shown):
+    """The cell as Markdown; what it showed is put into *shown*, and a place kept for it."""
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        yield source
+        return
+    yield f"```python\n{source}\n```"
+    for output in cell.get("outputs", ()):
+        data = {kind: "".join(content) for kind, content in output.get("data", {}).items()}
+        if "text/html" in data:
+            shown.append(apart(data["text/html"]))
+        elif "image/png" in data:
+            shown.append(
+                f'<img alt="What the cell above draws" src="data:image/png;base64,{data["image/png"].strip()}">'
+            )
+        else:
+            text = "".join(output.get("text", ())) or data.get("text/plain", "")
+            shown.append(f"<pre>{html.escape(ESCAPES.sub('', text).strip())}</pre>")
+        yield f'<div class="shown" markdown="0">shown-{len(shown) - 1}-shown</div>'
+
+
+def apart(view):
+    """A view that brings its own style, kept apart from the site's."""
+    return f'<div><template shadowrootmode="open">{view}</template></div>' if "cb-view" in view else view
+
+
+def on_page_content(content, *, page, **_):
+    shown = getattr(page, "shown", ())
+    return re.sub(r"shown-(\d+)-shown", lambda found: shown[int(found[1])], content)
+
+
+def on_post_page(output, **_):
+    """Leave out what would be fetched from elsewhere: it lets one search where the pages are read from a disk."""
+    return re.sub(r'<script src="https://unpkg\.com/[^"]*"></script>', "", output)
+
+
+def on_post_template(output_content, **_):
+    return on_post_page(output_content)
+
+
+def on_post_build(*, config):
+    """Put the notebooks beside their pages."""
+    docs, site = Path(config["docs_dir"]), Path(config["site_dir"])
+    for notebook in docs.rglob("*.ipynb"):
+        shutil.copyfile(notebook, site / notebook.relative_to(docs))
 
 
 def on_page_markdown(markdown, *, page, config, **_):

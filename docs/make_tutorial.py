@@ -1,0 +1,89 @@
+"""Run the tutorial anew and keep what its cells show: `python docs/make_tutorial.py`.
+
+What the notebook shows is kept in it, so that who reads it on the site or in the repository sees results. The folders
+of the machine on which it ran are taken out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbclient
+import nbformat
+
+NOTEBOOK = Path(__file__).with_name("tutorial.ipynb")
+SHOWN = "~/tutorial"  # stands for the folder in which it ran
+
+
+def run(folder: Path) -> nbformat.NotebookNode:
+    """The notebook, executed from end to end in *folder*, with what its cells show.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: A cell failed.
+    """
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    # as with the extras that the notebook asks for: tqdm is of another one
+    without = folder / ".without"
+    without.mkdir()
+    (without / "sitecustomize.py").write_text("import sys\n\nsys.modules['tqdm'] = None\n")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CANFAR_")}
+    nbclient.NotebookClient(
+        notebook, timeout=120, record_timing=False, resources={"metadata": {"path": str(folder)}}
+    ).execute(env={**kept, "IPYTHONDIR": str(folder / ".ipython"), "PYTHONPATH": str(without)})
+    return notebook
+
+
+def cleaned(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+    """The notebook as it is kept."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.metadata = {}
+            cell.outputs = list(joined(cell.outputs))
+            for output in cell.outputs:
+                if "text" in output:
+                    output.text = without_places(output.text, folder)
+                    continue
+                output.metadata = {}
+                for kind, content in output.data.items():
+                    if kind.startswith("text/"):
+                        output.data[kind] = without_places(content, folder)
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return notebook
+
+
+def joined(outputs: list[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNode]:
+    """The outputs, with what was printed piece by piece in one."""
+    for stream, group in itertools.groupby(outputs, key=lambda output: output.get("name")):
+        first, *others = group
+        if stream:
+            first.text += "".join(other.text for other in others)
+            others = []
+        yield from (first, *others)
+
+
+def without_places(text: str, folder: Path) -> str:
+    """The text without the folders of the machine."""
+    for place, shown in {str(folder): SHOWN, sysconfig.get_path("purelib"): "site-packages"}.items():
+        text = text.replace(place, shown)
+    return text
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="tutorial-", dir=Path.home()) as place:
+        folder = Path(place).resolve()
+        done = cleaned(run(folder), folder)
+    nbformat.validate(done)
+    nbformat.write(done, NOTEBOOK)
+    print(f"{NOTEBOOK}: {NOTEBOOK.stat().st_size / 1024:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
