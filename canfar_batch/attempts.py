@@ -6,19 +6,22 @@ A single job and a batch both go through here, so that what a receipt means is d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 import attrs
 
 from canfar_batch import encoding
 from canfar_batch.errors import JobNotFound, PlatformError
+from canfar_batch.failures import Failure, StuckPending
 from canfar_batch.home import Home, write_file
-from canfar_batch.lifecycle import Evidence
+from canfar_batch.lifecycle import Cancelled, Ended, Evidence, classify
 from canfar_batch.protocols import Platform
 from canfar_batch.records import JobRecord, LaunchRequest, Phase, Receipt, Resources
 from canfar_batch.spec import Filled, JobSpec, full_image
 
 REMEMBERS = 3600.0  #: seconds for which the platform remembers a container that is over (skaha, launch template)
+GOOD_LOOKS = 3  #: so many answers without a container, spread over the settle time, prove that it is gone
 
 
 @attrs.frozen(kw_only=True)
@@ -165,6 +168,41 @@ def bring(platform: Platform, job: JobRecord, *, phase: Phase | None, home: Home
         if events:
             write_file(home.events(job.key, attempt.number), events.encode())
     return Found(log=log, began=began, ended=ended, events=events, saved=saved, trouble=trouble)
+
+
+@attrs.define
+class Absence:
+    """A container that should be there and was not seen."""
+
+    since: float  #: in the clock's ticks
+    watched: bool  #: False where nobody looked for longer than the platform remembers
+    looks: int = 0  #: good ones, that did not show it
+
+    def proven(self, now: float, settle: float) -> bool:
+        """Whether that is enough to believe that it is gone."""
+        return self.looks >= GOOD_LOOKS and now - self.since >= settle
+
+
+def conclusion(
+    job: JobRecord, found: Found, *, phase: Phase | None, watched: bool, stopped_for: Failure | None, at: datetime
+) -> Ended | Cancelled:
+    """How the newest attempt of *job* ended, by all the evidence; a success wins over the wish to cancel it."""
+    verdict = classify(attrs.evolve(found.evidence(phase, watched=watched), stopped_for=stopped_for))
+    receipt = found.ended or found.began
+    if job.cancelling and not verdict.succeeded:
+        return Cancelled(key=job.key, at=at, receipt=receipt, log=found.saved)
+    return Ended(
+        key=job.key, at=at, succeeded=verdict.succeeded, verified=verdict.verified, failure=verdict.failure,
+        receipt=receipt, log=found.saved,
+    )  # fmt: skip
+
+
+def stuck(job: JobRecord, at: datetime) -> StuckPending | None:
+    """Why a job has waited too long to begin, if it has."""
+    launched, allowed = job.attempts[-1].launched_at, job.spec.pending_timeout
+    if launched is None or allowed is None or (waited := (at - launched).total_seconds()) <= allowed:
+        return None
+    return StuckPending(message=f"it waited {waited:.0f} s to begin; {allowed:.0f} s were allowed")
 
 
 def receipt_files(home: Home | None, key: str, number: int) -> tuple[Receipt | None, Receipt | None]:

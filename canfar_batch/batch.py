@@ -35,6 +35,7 @@ from canfar_batch.job import Job
 from canfar_batch.lease import SystemClock
 from canfar_batch.ledger import Happened, Identity, Ledger
 from canfar_batch.lifecycle import Event, Reopened, Respecified
+from canfar_batch.loop.deciding import ALIKE
 from canfar_batch.preflight import Preflight, inspect
 from canfar_batch.progress import Progress
 from canfar_batch.protocols import (
@@ -51,7 +52,7 @@ from canfar_batch.protocols import (
 )
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase, resources_of
 from canfar_batch.report import Report
-from canfar_batch.runner import ALIKE, Runner
+from canfar_batch.runner import Runner
 from canfar_batch.spec import JobSpec
 from canfar_batch.timeline import Timeline
 from canfar_batch.workers import Crew, Workers
@@ -283,7 +284,7 @@ class Batch:
             self._ledger.drop(job.key for job in chosen)
             if runner is not None:
                 for job in chosen:
-                    runner.roster.forget(job)
+                    runner.drive.roster.forget(job)
 
     def _plan_all(self, spec: JobSpec, rows: list[planning.Row], key: str | None, allow_empty: bool) -> list[str]:
         if not rows and not allow_empty:
@@ -305,8 +306,8 @@ class Batch:
                 self._ledger.plan(plan.fresh)
                 if runner is not None:
                     for job in plan.fresh:
-                        runner.roster.update(before[job.key], job)
-            (self._ledger.record if runner is None else runner.remember)(plan.changes)
+                        runner.drive.roster.update(before[job.key], job)
+            (self._ledger.record if runner is None else runner.drive.remember)(plan.changes)
         self._asked.update(plan.keys)
         self._new.update(job.key for job in plan.fresh)
         return plan.keys
@@ -388,7 +389,7 @@ class Batch:
     def counts(self) -> Mapping[JobState, int]:
         """How many jobs are in each state; states without jobs are left out."""
         if self._runner is not None:
-            counted = self._runner.roster.counts
+            counted = self._runner.drive.roster.counts
         else:
             counted = Counter(job.state for job in self._ledger.jobs.values())
         return {state: counted[state] for state in JobState if counted[state]}
@@ -438,7 +439,7 @@ class Batch:
 
     def summary(self) -> Report:
         """The report as things stand."""
-        limits = self._limits if self._runner is None else self._runner.view().limits
+        limits = self._limits if self._runner is None else self._runner.drive.limits
         return Report.of(self.name, self.records, home=self.home, now=self._clock.now(), limits=limits)
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -562,7 +563,7 @@ class Batch:
         """
         self._find_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
         runner = self._driver(takeover=takeover)
-        runner.stop_alike = stop_alike
+        runner.decisions.stop_alike = stop_alike
         runner.resume()
         deadline = None if timeout is None else self._clock.ticks() + timeout
         try:
@@ -572,14 +573,14 @@ class Batch:
                 while not runner.done:
                     wait = min(runner.step(), shown.update())
                     if runner.stuck:
-                        raise BatchPaused(f"{runner.paused}. {self._how_on()}", report=self.summary())
+                        raise BatchPaused(f"{runner.drive.paused}. {self._how_on()}", report=self.summary())
                     if deadline is not None and self._clock.ticks() >= deadline and not runner.done:
                         raise WaitTimeout(
                             f"batch {self.name} is not done after {timeout:g} s; its jobs run on. {self._how_on()}",
                             report=self.summary(),
                         )
                     left = wait if deadline is None else min(wait, deadline - self._clock.ticks())
-                    runner.crew.wait(left)
+                    runner.drive.crew.wait(left)
         except KeyboardInterrupt:
             raise Detached(f"detached from batch {self.name}: {self._left_alone()}. {self._how_on()}") from None
         finally:
@@ -602,7 +603,7 @@ class Batch:
         told: set[str] = set()
         ended: list[str] = [key for key, job in self._ledger.jobs.items() if self._settled(job)]
         watch: Observer = lambda event: ended.append(event.key)  # noqa: E731 (a role that a lambda fits)
-        runner.observers.append(watch)
+        runner.drive.observers.append(watch)
         try:
             while True:
                 for key in ended:
@@ -615,12 +616,12 @@ class Batch:
                 if deadline is not None and self._clock.ticks() >= deadline:
                     raise WaitTimeout(f"batch {self.name} is not done after {timeout:g} s; its jobs run on")
                 if runner.stuck:
-                    raise BatchPaused(f"{runner.paused}. {self._how_on()}", report=self.summary())
+                    raise BatchPaused(f"{runner.drive.paused}. {self._how_on()}", report=self.summary())
                 wait = runner.step()
                 if not ended:
-                    runner.crew.wait(wait)
+                    runner.drive.crew.wait(wait)
         finally:
-            runner.observers.remove(watch)
+            runner.drive.observers.remove(watch)
             self._stop_driving()
 
     def step(self) -> float:
@@ -747,11 +748,11 @@ class Batch:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        self._limits = runner.view().limits or self._limits
-        runner.crew.close()
+        self._limits = runner.drive.limits or self._limits
+        runner.drive.crew.close()
         if self._ledger.driving:
             with contextlib.suppress(HomeError, LeaseLost):  # what ended the run is told, not what came of that
-                self._ledger.release(runner.looked)
+                self._ledger.release(runner.drive.looked)
 
     def _refresh(self) -> None:
         if self._runner is not None:
@@ -761,7 +762,7 @@ class Batch:
 
     def _wait(self, seconds: float) -> None:
         if self._runner is not None:
-            self._runner.crew.wait(seconds)
+            self._runner.drive.crew.wait(seconds)
         else:
             time.sleep(seconds)
 
@@ -792,14 +793,14 @@ class Batch:
             return
         driving = self._ledger.driving
         runner = self._driver()
-        usual, runner.launch = runner.launch, _only(first.key)
+        usual, runner.launching.strategy = runner.launching.strategy, _only(first.key)
         try:
             pause = runner.step()
             while not self._settled(self._ledger.jobs[first.key]):
-                runner.crew.wait(pause)
+                runner.drive.crew.wait(pause)
                 pause = runner.step()
         finally:
-            runner.launch = usual
+            runner.launching.strategy = usual
             if not driving:
                 self._stop_driving()
         self[first.key].raise_if_failed()
@@ -824,7 +825,7 @@ class Batch:
         with self._holding() as runner:
             chosen = self._failed(named, cause)
             events = self._reopenings(chosen, changes)
-            (self._ledger.record if runner is None else runner.remember)(events)
+            (self._ledger.record if runner is None else runner.drive.remember)(events)
         return [job.key for job in chosen]
 
     def _failed(self, keys: Iterable[str] | None, cause: str | None) -> list[JobRecord]:
@@ -878,9 +879,9 @@ class Batch:
         pause = runner.step()
         while wait and any(not self._ledger.jobs[key].state.final for key in chosen):
             if deadline is not None and self._clock.ticks() >= deadline:
-                why = "" if runner.paused is None else f": {runner.paused}"
+                why = "" if runner.drive.paused is None else f": {runner.drive.paused}"
                 raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {timeout:g} s{why}")
-            runner.crew.wait(pause)
+            runner.drive.crew.wait(pause)
             pause = runner.step()
         return chosen
 

@@ -14,16 +14,17 @@ from urllib.parse import urlsplit
 import attrs
 
 from canfar_batch import encoding, planning, views
-from canfar_batch.attempts import Surroundings, request_for
+from canfar_batch.attempts import GOOD_LOOKS, Surroundings, request_for
 from canfar_batch.batch import Batch, Strategies
 from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, SpecError
 from canfar_batch.home import Home, batches
-from canfar_batch.job import LOOKS, Direct, Job, found_on_platform, launched
+from canfar_batch.job import Job
 from canfar_batch.lease import SystemClock
 from canfar_batch.local import LocalPlatform
 from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
 from canfar_batch.records import Image, Limits, Resources, Usage, resources_of
 from canfar_batch.rest import open_platform
+from canfar_batch.single import Direct, found_on_platform, launched
 from canfar_batch.spec import JobSpec, check_against
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
 
@@ -283,7 +284,7 @@ class Session:
             LaunchInDoubt: The list does not show it, or cannot be had.
         """
         since, looks = self._clock.ticks(), 0
-        while looks < LOOKS or self._clock.ticks() - since < self._settle:
+        while looks < GOOD_LOOKS or self._clock.ticks() - since < self._settle:
             try:
                 seen = {info.name: info.id for info in self.platform.containers()}
             except CredentialError as error:
@@ -295,7 +296,7 @@ class Session:
                 if doubt.launch_name in seen:
                     return seen[doubt.launch_name]
                 looks += 1
-            self._sleep(min(5.0, self._settle / LOOKS))
+            self._sleep(min(5.0, self._settle / GOOD_LOOKS))
         why = f"its list does not show it in {looks} looks over {self._settle:g} s"
         raise self._still_in_doubt(doubt, why) from doubt
 

@@ -50,7 +50,7 @@ class World:
         end = self.clock.seconds + seconds
         while self.clock.seconds < end:
             wait = batch.step()
-            batch._runner.crew.wait(min(wait or 1.0 * batch.done, end - self.clock.seconds))
+            batch._runner.drive.crew.wait(min(wait or 1.0 * batch.done, end - self.clock.seconds))
 
 
 def abandon(batch: Batch) -> None:

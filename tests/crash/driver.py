@@ -20,8 +20,9 @@ import traceback
 import attrs
 
 import canfar_batch as cb
-from canfar_batch import home, ledger, runner, session
+from canfar_batch import home, ledger, session
 from canfar_batch.failures import LaunchRefused
+from canfar_batch.loop.drive import Drive
 from canfar_batch.rest import open_platform, transport
 
 #: each job says that it began, in one write that no other can tear, before it does anything else
@@ -118,8 +119,8 @@ def written(job, platform):
 
 def fit_to_tests(scale: float) -> None:
     """Fit the driver to a test: its pauses after a failure are shorter, and it may live in a temporary directory."""
-    usual = runner.Runner._back_off
-    runner.Runner._back_off = lambda self, times: usual(self, times) * scale
+    usual = Drive.back_off
+    Drive.back_off = lambda self, times: usual(self, times) * scale
     home.Home.refuse_if_fleeting = lambda self: None
 
 

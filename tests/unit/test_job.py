@@ -6,8 +6,9 @@ import pytest
 from fakes import FakeClock, FakePlatform, Fate
 
 from canfar_batch import Job, JobSpec, JobState, Session, errors, failures
-from canfar_batch.job import BRINGS, LOOKS
+from canfar_batch.attempts import GOOD_LOOKS
 from canfar_batch.records import Phase
+from canfar_batch.single import BRINGS
 
 SETTLE = 120.0
 
@@ -115,7 +116,7 @@ def test_absence_counts_after_several_looks_and_the_settle_time():
     _, platform, job = begin(Fate(lasts=1000))
     job.refresh()
     platform.forget(job.id)
-    for _ in range(LOOKS + 2):
+    for _ in range(GOOD_LOOKS + 2):
         assert job.refresh().state is JobState.RUNNING
     platform.clock.sleep(SETTLE)
     assert job.refresh().state is JobState.LOST

@@ -14,8 +14,8 @@ from engine import SPEC, World, abandon, always, raising
 from fakes import Fate
 
 from canfar_batch import errors, failures
+from canfar_batch.loop.launching import IN_FLIGHT
 from canfar_batch.records import JobState, Phase
-from canfar_batch.runner import IN_FLIGHT
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.strategies import AtOnce, Files, Logs, OneByOne, Retry, Serial, Window, never
 
@@ -334,9 +334,9 @@ def test_a_look_and_an_end_that_are_heard_together_do_not_collide(world):
     runner = batch._runner
     stale = world.platform.containers()
     world.clock.sleep(10)
-    runner._saw(_outcome(world, world.platform.containers()))
-    runner._looking = True
-    runner.crew.inbox.append((runner._saw, _outcome(world, stale)))
+    runner._lookout._saw(_outcome(world, world.platform.containers()))
+    runner._lookout.under_way = True
+    runner.drive.crew.inbox.append((runner._lookout._saw, _outcome(world, stale)))
     batch.run(progress=False)
     assert states(batch) == [S.SUCCEEDED]
 
@@ -737,7 +737,7 @@ def test_ctrl_c_detaches_and_the_same_script_goes_on(world):
     world.platform.fate = lambda request: Fate(lasts=100)
     batch = world.planned(3)
     world.turn(batch, 30)
-    batch._runner.crew.wait = always(KeyboardInterrupt())
+    batch._runner.drive.crew.wait = always(KeyboardInterrupt())
     with pytest.raises(errors.Detached, match="Run the same script again"):
         batch.run(progress=False)
     assert {job.state for job in batch} <= {S.PENDING, S.RUNNING}
@@ -754,7 +754,7 @@ def test_waiting_is_never_nothing_in_a_circle(world):
     batch = world.planned(20, launch=Throttle(per_second=0.5))
     steps, step = 0, batch.step
     while not batch.done and steps < 2000:
-        batch._driver().crew.wait(step())
+        batch._driver().drive.crew.wait(step())
         steps += 1
     assert states(batch) == [S.SUCCEEDED] * 20
 
@@ -776,7 +776,7 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_post_and_the_next_wr
     other._ledger.acquire(takeover=True)
     runner, sent = batch._runner, world.platform.calls["launch"]
     with pytest.raises(errors.LeaseLost):
-        runner._post(batch._ledger.jobs["j0"])
+        runner.launching.post(batch._ledger.jobs["j0"])
     with pytest.raises(errors.LeaseLost):
         runner.cancel(None)
     assert world.platform.calls["launch"] == sent
@@ -793,17 +793,17 @@ def test_a_post_of_an_earlier_run_is_not_sent_by_a_later_one(world):
     batch._stop_driving()
     world.turn(batch, 5)
     with pytest.raises(errors.LeaseLost):
-        old._post(batch._ledger.jobs["j0"])
+        old.launching.post(batch._ledger.jobs["j0"])
 
 
 def test_answers_behind_one_that_raises_are_heard_the_next_time(world):
     batch = world.planned(1)
     runner, heard = batch._driver(), []
-    runner.crew.inbox.append((always(ValueError("x")).__call__ and (lambda outcome: 1 / 0), None))
-    runner.crew.inbox.append((heard.append, "second"))
+    runner.drive.crew.inbox.append((always(ValueError("x")).__call__ and (lambda outcome: 1 / 0), None))
+    runner.drive.crew.inbox.append((heard.append, "second"))
     with pytest.raises(ZeroDivisionError):
-        runner._hear()
-    runner._hear()
+        runner.drive.hear()
+    runner.drive.hear()
     assert heard == ["second"]
 
 
