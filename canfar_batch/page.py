@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 
 from canfar_batch import __version__, explain, html, svg, tables
+from canfar_batch.columns import printable
 from canfar_batch.html import text
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, resources_of
 from canfar_batch.report import Cause, Report, Spread, Use, asked_for
@@ -205,7 +206,7 @@ def _cause(cause: Cause) -> str:
     return (
         f'<article class="cause" style="--cb-mark:{mark}"><header><h3>{cause.count:,} × {text(cause.cause)}</h3>'  # noqa: RUF001
         f'<button type="button" data-script hidden data-find="{text(cause.cause)}">Show in the table</button></header>'
-        f"{_paragraph(explain.without_secrets(cause.message))}{_paragraph(cause.advice and f'→ {cause.advice}')}"
+        f"{_paragraph(cause.message)}{_paragraph(cause.advice and f'→ {cause.advice}')}"
         f'<p class="keys">{keys}</p>{said}</article>'
     )
 
@@ -323,7 +324,7 @@ def _column(id: str, heading: str, kind: str, values: Iterable[object]) -> Colum
 def _plain(value: object) -> str | None:
     if value is None:
         return None
-    said = " ".join(str(value).split())
+    said = printable(str(value))
     return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 1]}…"
 
 

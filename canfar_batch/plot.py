@@ -8,21 +8,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from canfar_batch import explain
 from canfar_batch.errors import ExtraMissing
 from canfar_batch.home import home_errors
 from canfar_batch.html import COLOURS
-from canfar_batch.timeline import Span, Timeline
+from canfar_batch.timeline import Span, Timeline, mixed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LABELLED = 40  #: jobs at most that have a row with a name, and room for hatches
-MARKED = 1000  #: attempts at most of one outcome whose ends are marked
+LINED = 800  #: jobs at most that have a line each; more are drawn as a picture of what they did, mixed by their shares
+MARKED = 1000  #: ends at most that are marked where jobs have lines
 
 _HATCHES: Mapping[str, str] = {"failed": "////", "lost": "xxxx", "cancelled": "....", "succeeded": "", "running": ""}
 _MARKERS: Mapping[str, str] = {"failed": "x", "lost": "d", "cancelled": "|"}
-_FEW = 60  # attempts of one outcome that may stand out without hiding the others
+_FEW = 60  # ends that may be marked large without hiding the rest
+_SPARSE = 200  # likewise, of ends in a picture of thousands of jobs
+_LANES, _COLUMNS = 400, 800  # cells of the picture: about the dots that a screen has for it
+_BINS = 120  # parts of the time in which what went wrong is counted
 _WAITED = "#9aa3ad"
 
 
@@ -55,13 +60,19 @@ def figure(timeline: Timeline, *, name: str, path: str | os.PathLike[str] | None
 
     rows = len(timeline.keys)
     height = min(8.0, 1.6 + 0.24 * max(3, rows)) if rows <= LABELLED else 5.5
-    drawing = Drawing(figsize=(10, height + 1.6), layout="constrained")
-    above, below = drawing.subplots(2, 1, sharex=True, height_ratios=[height, 1.6])
+    wrong = timeline.ends(_BINS) if rows > LINED else {}
+    heights = [height, *([0.8] if wrong else ()), 1.6]
+    drawing = Drawing(figsize=(10, sum(heights)), layout="constrained")
+    above, *between, below = drawing.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     if rows <= LABELLED:
         _bars(above, timeline)
-    else:
+    elif rows <= LINED:
         _lines(above, timeline)
+    else:
+        _picture(above, timeline)
     _name_rows(above, timeline)
+    for axes in between:
+        _went_wrong(axes, timeline, wrong)
     _concurrency(below, timeline)
     _legend(above, timeline)
     above.set_title(f"{name}: {len(timeline.spans):,} attempts of {rows:,} jobs", loc="left", fontsize="medium", pad=22)
@@ -86,17 +97,49 @@ def _bars(axes: Axes, timeline: Timeline) -> None:
 
 
 def _lines(axes: Axes, timeline: Timeline) -> None:
-    """A thin line for each attempt; what went wrong is drawn last, and thicker."""
+    """A line for each attempt, all equally thin, so that no outcome takes more room than is its due."""
     from matplotlib.collections import LineCollection
 
     _waiting_lines(axes, timeline.spans, 0.5)
-    thin = max(0.35, min(3.0, 260 / len(timeline.keys)))
+    thin = max(0.45, min(3.0, 260 / len(timeline.keys)))
     for outcome in ("succeeded", "running", "cancelled", "lost", "failed"):
         spans = [span for span in timeline.spans if span.outcome == outcome and span.started is not None]
         paths: list[Any] = [[(span.started, span.row), (span.ended, span.row)] for span in spans]
-        width = thin if outcome in ("succeeded", "running") else max(thin, 1.1 if len(spans) <= _FEW else 0.6)
-        axes.add_collection(LineCollection(paths, colors=COLOURS[outcome], linewidths=width, capstyle="butt"))
-    _marks(axes, timeline, 4.0 if sum(span.outcome in _MARKERS for span in timeline.spans) <= _FEW else 2.2)
+        axes.add_collection(LineCollection(paths, colors=COLOURS[outcome], linewidths=thin, capstyle="butt"))
+    _marks(axes, timeline, 4.0 if timeline.wrong <= _FEW else 2.2)
+
+
+def _picture(axes: Axes, timeline: Timeline) -> None:
+    """What the jobs did, many to a row: lines of thousands hide each other, and the last drawn would seem to be all."""
+    import numpy as np
+
+    rows = len(timeline.keys)
+    lanes = min(rows, _LANES)
+    cells = np.frombuffer(mixed(timeline, lanes, _COLUMNS, {**COLOURS, "waiting": _WAITED}), np.uint8)
+    axes.imshow(
+        cells.reshape(lanes, _COLUMNS, 4), extent=(0, timeline.length, rows - 0.5, -0.5), aspect="auto", zorder=2
+    )
+    _marks(axes, timeline, 4.0 if timeline.wrong <= _FEW else 3.0)
+
+
+def _went_wrong(axes: Axes, timeline: Timeline, wrong: Mapping[str, Sequence[int]]) -> None:
+    """How many attempts went wrong when: beside thousands of others they would hardly be seen."""
+    from matplotlib.ticker import MaxNLocator
+
+    edges = [timeline.length * n / _BINS for n in range(_BINS + 1)]
+    base = [0] * _BINS
+    for outcome, counts in wrong.items():
+        top = [below + count for below, count in zip(base, counts)]  # noqa: B905 (equal)
+        axes.stairs(top, edges, baseline=base, fill=True, color=COLOURS[outcome])
+        base = top
+    axes.set_ylim(0, max(base) * 1.1)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    axes.set_ylabel("went\nwrong")
+    axes.grid(visible=True, alpha=0.3, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def _waiting_lines(axes: Axes, spans: Sequence[Span], width: float) -> None:
@@ -112,11 +155,16 @@ def _ran(spans: Sequence[Span]) -> list[tuple[float, float]]:
     return [(span.started, span.ended - span.started) for span in spans if span.started is not None]
 
 
+def _marked(timeline: Timeline) -> bool:
+    """Whether ends have signs: all or none of them, lest one outcome seem more frequent than another."""
+    return timeline.wrong <= (MARKED if len(timeline.keys) <= LINED else _SPARSE)
+
+
 def _marks(axes: Axes, timeline: Timeline, size: float) -> None:
     """A sign at the end of what did not succeed: it tells the outcomes apart without colour."""
-    for outcome, marker in _MARKERS.items():
+    for outcome, marker in _MARKERS.items() if _marked(timeline) else ():
         ends = [(span.ended, span.row) for span in timeline.spans if span.outcome == outcome]
-        if ends and len(ends) <= MARKED:
+        if ends:
             x, y = zip(*ends)  # noqa: B905 (pairs)
             axes.plot(x, y, marker, color=COLOURS[outcome], markersize=size, markeredgewidth=1.3, clip_on=False)
 
@@ -129,6 +177,7 @@ def _name_rows(axes: Axes, timeline: Timeline) -> None:
         axes.set_yticks(range(rows), [_short(key) for key in timeline.keys], fontsize="small", parse_math=False)
     else:
         axes.set_ylabel("jobs, in the order of their launch")
+        axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.tick_params(length=0)
     axes.grid(visible=True, axis="x", alpha=0.3, linewidth=0.6)
     for side in ("top", "right", "left"):
@@ -152,13 +201,24 @@ def _concurrency(axes: Axes, timeline: Timeline) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     marks = timeline.ticks()
     axes.set_xticks([at for at, _ in marks], [name for _, name in marks])
-    axes.set_xlabel(f"since {timeline.origin:%Y-%m-%d %H:%M:%S} UTC")
+    axes.set_xlabel(f"since {timeline.origin:%Y-%m-%d %H:%M:%S} UTC{_said_of_rows(timeline)}")
     axes.set_ylabel("at once")
     axes.grid(visible=True, alpha=0.3, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(loc="upper right", fontsize="x-small", frameon=True, framealpha=0.85, ncols=2)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1.0), fontsize="x-small", frameon=False, ncols=2, borderaxespad=0.1
+    )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _said_of_rows(timeline: Timeline) -> str:
+    rows = len(timeline.keys)
+    if rows <= LINED:
+        return ""
+    each = f"A row above stands for {round(rows / _LANES):,} jobs, and mixes colours by their shares"
+    counted = f"; each step of what went wrong is {explain.span(timeline.length / _BINS)}" if timeline.wrong else ""
+    return f"\n{each}{counted}."
 
 
 def _legend(axes: Axes, timeline: Timeline) -> None:
@@ -168,11 +228,13 @@ def _legend(axes: Axes, timeline: Timeline) -> None:
 
     handles: list[Any] = [Line2D([], [], color=_WAITED, linewidth=1.6)]
     labels = ["waiting"]
-    for outcome in timeline.outcomes:
-        patch = Patch(facecolor=COLOURS[outcome], hatch=_HATCHES[outcome], edgecolor="white", linewidth=0)
+    rows = len(timeline.keys)
+    for outcome, count in timeline.counts.items():
+        hatch = _HATCHES[outcome] if rows <= LABELLED else ""
+        patch = Patch(facecolor=COLOURS[outcome], hatch=hatch, edgecolor="white", linewidth=0)
         end = Line2D([], [], linestyle="", marker=_MARKERS.get(outcome, ""), color=COLOURS[outcome], markersize=5)
-        handles.append((patch, end) if outcome in _MARKERS else patch)
-        labels.append("still running" if outcome == "running" else outcome)
+        handles.append((patch, end) if outcome in _MARKERS and _marked(timeline) else patch)
+        labels.append(f"{count:,} {'still running' if outcome == 'running' else outcome}")
     axes.legend(
         handles, labels, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(handles), fontsize="x-small",
         frameon=False, borderaxespad=0.2, columnspacing=1.4, handlelength=2,

@@ -38,10 +38,10 @@ class Cause:
 
     cause: str  #: in the words of the report: `"exit code 2"`, `"out of memory"`
     count: int
-    message: str  #: of the first of them: the line of its log, or the words of the platform, that tell most
+    message: str  #: of the job that is named first: the line of its log, or the platform's words, that tell most
     advice: str  #: what to do about it; empty where nobody knows
-    keys: tuple[str, ...]  #: the first few
-    log: Path | None = None  #: the saved log of the first of them
+    keys: tuple[str, ...]  #: a few of them, one that says why before those that do not
+    log: Path | None = None  #: the saved log of the job that is named first
 
     def as_dict(self) -> dict[str, Any]:
         """The same, as JSON can say it."""
@@ -290,15 +290,25 @@ def _causes(troubles: Iterable[tuple[JobRecord, Failure]]) -> tuple[Cause, ...]:
 
 
 def _cause(name: str, group: Sequence[tuple[JobRecord, Failure]]) -> Cause:
-    job, failure = next((pair for pair in group if pair[1].message), group[0])
+    job, failure = max(group, key=_tells)  # of equals, the first
+    others = [other.key for other, _ in group[:_EXAMPLES] if other is not job]
     return Cause(
         cause=name,
         count=len(group),
-        message=printable(failure.message),
+        message=printable(explain.without_secrets(failure.message)),
         advice=explain.advice(failure),
-        keys=tuple(job.key for job, _ in group[:_EXAMPLES]),
-        log=job.attempt.log if job.attempt is not None else None,
+        keys=(job.key, *others)[:_EXAMPLES],
+        log=_log(job),
     )
+
+
+def _tells(trouble: tuple[JobRecord, Failure]) -> tuple[bool, bool]:
+    job, failure = trouble
+    return bool(failure.message), _log(job) is not None
+
+
+def _log(job: JobRecord) -> Path | None:
+    return job.attempt.log if job.attempt is not None else None
 
 
 def _retries(jobs: Iterable[JobRecord]) -> dict[str, int]:

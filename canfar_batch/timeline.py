@@ -5,7 +5,9 @@ Here is what a drawing needs to know; `plot` and `svg` draw it.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
@@ -16,6 +18,7 @@ from canfar_batch.records import Attempt, JobRecord
 
 #: how an attempt can have ended, in the order of a legend; the last is not over
 OUTCOMES = ("succeeded", "failed", "lost", "cancelled", "running")
+WRONG = ("failed", "lost", "cancelled")  #: those of them that somebody may want to look into
 
 _STEPS: Mapping[str, tuple[float, Sequence[float]]] = {  # unit: seconds in it, and steps that are easy to count in
     "s": (1, (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30)),
@@ -71,8 +74,46 @@ class Timeline:
     @property
     def outcomes(self) -> tuple[str, ...]:
         """Those that occur, in the order of a legend."""
-        found = {span.outcome for span in self.spans}
-        return tuple(outcome for outcome in OUTCOMES if outcome in found)
+        return tuple(self.counts)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many attempts had each outcome, likewise."""
+        found = Counter(span.outcome for span in self.spans)
+        return {outcome: found[outcome] for outcome in OUTCOMES if found[outcome]}
+
+    @property
+    def wrong(self) -> int:
+        """How many attempts went wrong."""
+        return sum(count for outcome, count in self.counts.items() if outcome in WRONG)
+
+    def ends(self, bins: int) -> Mapping[str, list[int]]:
+        """How many attempts went wrong in each of so many equal parts of the time, by outcome; those that occur."""
+        counted = {outcome: [0] * bins for outcome in WRONG if outcome in self.outcomes}
+        for span in self.spans:
+            if span.outcome in counted:
+                counted[span.outcome][min(bins - 1, int(span.ended / self.length * bins))] += 1
+        return counted
+
+    def lanes(self, lanes: int, columns: int) -> Iterator[dict[str, list[float]]]:
+        """What the jobs did, where there are too many for a row each: lane by lane, which part did what in each column.
+
+        A lane stands for as many jobs as any other, or one more, and a column for a stretch of time. The parts of a
+        cell are of the time that its jobs had: `"waiting"` and the outcomes together make 1 where all of them were
+        waiting or running throughout.
+        """
+        by_lane: list[list[Span]] = [[] for _ in range(lanes)]
+        for span in self.spans:
+            by_lane[span.row * lanes // len(self.keys)].append(span)
+        sizes = Counter(row * lanes // len(self.keys) for row in range(len(self.keys)))
+        scale = columns / self.length
+        for lane, spans in enumerate(by_lane):
+            shares: dict[str, _Shares] = {}
+            for span in spans:
+                begun = span.ended if span.started is None else span.started
+                shares.setdefault("waiting", _Shares(columns)).add(span.launched * scale, begun * scale)
+                shares.setdefault(span.outcome, _Shares(columns)).add(begun * scale, span.ended * scale)
+            yield {what: share.summed(sizes[lane]) for what, share in shares.items()}
 
     def levels(self) -> list[Level]:
         """How many waited and ran, each time that changed."""
@@ -102,6 +143,58 @@ class Timeline:
 
     def _until(self, step: float) -> range:
         return range(math.floor(self.length / step + 1e-9) + 1)
+
+
+class _Shares:
+    """How much of each column is covered, summed over stretches; a long stretch costs no more than a short one."""
+
+    def __init__(self, columns: int) -> None:
+        self._parts = [0.0] * columns  # of columns where a stretch begins or ends
+        self._steps = [0] * (columns + 1)  # how many more, or fewer, cover a column whole than the one before
+
+    def add(self, start: float, end: float) -> None:
+        """One stretch more, in columns."""
+        last = len(self._parts) - 1
+        first, final = min(last, int(start)), min(last, int(end))
+        if first == final:
+            self._parts[first] += end - start
+            return
+        self._parts[first] += first + 1 - start
+        self._parts[final] += end - final
+        self._steps[first + 1] += 1
+        self._steps[final] -= 1
+
+    def summed(self, whole: int) -> list[float]:
+        """What covers each column, over *whole*."""
+        return [(part + steps) / whole for part, steps in zip(self._parts, itertools.accumulate(self._steps))]  # noqa: B905
+
+
+def mixed(timeline: Timeline, lanes: int, columns: int, colours: Mapping[str, str]) -> bytes:
+    """The lanes as a picture, four bytes (red, green, blue, opacity) for each cell, row by row.
+
+    Each colour has the part of a cell that is its due: what is rare is faint, and hides nothing.
+
+    Args:
+        timeline: What to draw.
+        lanes: Rows of the picture.
+        columns: Columns of it.
+        colours: `"#rrggbb"` of the outcomes and of `"waiting"`.
+    """
+    inks = {what: bytes.fromhex(colour[1:]) for what, colour in colours.items()}
+    drawn = bytearray()
+    for shares in timeline.lanes(lanes, columns):
+        layers = [(*inks[what], share) for what, share in shares.items()]
+        line = bytearray(4 * columns)
+        for column in range(columns):
+            red = green = blue = covered = 0.0
+            for r, g, b, share in layers:
+                if part := share[column]:
+                    red, green, blue, covered = red + r * part, green + g * part, blue + b * part, covered + part
+            if covered > 0:
+                shade = (red / covered, green / covered, blue / covered, 255 * min(1.0, covered))
+                line[4 * column : 4 * column + 4] = bytes(min(255, round(value)) for value in shade)
+        drawn += line
+    return bytes(drawn)
 
 
 def _launch(attempt: Attempt) -> datetime:

@@ -56,7 +56,7 @@ class Tab:
             self.complaints.append(json.dumps(params["args"]))
         elif method == "Log.entryAdded":
             self.complaints.append(params["entry"]["text"])
-        elif method == "Network.requestWillBeSent":
+        elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith("data:"):
             self.requests.append(params["request"]["url"])
         elif method == "Page.loadEventFired":
             self._loaded = True

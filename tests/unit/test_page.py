@@ -71,6 +71,13 @@ def test_text_that_is_no_unicode_does_no_harm():
     render(job("a", attempt(), fields={"path": "bad\udcff.fits"})).encode()
 
 
+def test_signs_that_turn_text_around_are_left_out_of_the_table():
+    source = render(job("a", attempt(failure=ExitCode(1, message="\u202egnp.exe")), fields={"path": "\u2067x\x00y"}))
+    assert column(source, "path") == ["x y"]
+    assert column(source, "message") == ["gnp.exe"]
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00]|\\\\u20[26]", source)
+
+
 def test_numbers_that_json_lacks_are_left_out():
     source = render(job("a", attempt(), fields={"x": float("nan")}), job("b", attempt(), fields={"x": float("inf")}))
     assert data(source)["count"] == 2

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +77,26 @@ def test_a_group_tells_the_first_line_that_says_anything():
     silent, telling = ExitCode(1), ExitCode(1, message="OSError: Empty or corrupt FITS file")
     found = report(job("a", attempt(failure=silent)), job("b", attempt(failure=telling)))
     assert found.failures[0].message == "OSError: Empty or corrupt FITS file"
+
+
+def test_the_job_that_says_most_stands_first_so_that_its_words_and_log_are_taken_for_its_own(tmp_path: Path):
+    telling = attrs.evolve(attempt(failure=ExitCode(1, message="OSError")), log=tmp_path / "b.log")
+    found = report(job("a", attempt(failure=ExitCode(1))), job("b", telling), job("c", attempt(failure=ExitCode(1))))
+    assert found.failures[0].keys == ("b", "a", "c")
+    assert found.failures[0].log == tmp_path / "b.log"
+
+
+def test_a_log_that_was_saved_is_shown_rather_than_none(tmp_path: Path):
+    saved = attrs.evolve(attempt(failure=Lost()), log=tmp_path / "b.log")
+    found = report(job("a", attempt(failure=Lost())), job("b", saved))
+    assert (found.failures[0].keys[0], found.failures[0].log) == ("b", tmp_path / "b.log")
+
+
+def test_what_looks_like_a_secret_is_not_repeated():
+    found = report(job("a", attempt(failure=ExitCode(1, message="api_key=k3y refused"))))
+    for told in (str(found), found._repr_html_(), json.dumps(found.as_dict())):
+        assert "refused" in told
+        assert "k3y" not in told
 
 
 def test_the_error_names_causes_and_jobs():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import sys
 
 import attrs
@@ -14,7 +17,7 @@ from canfar_batch import plot, svg
 from canfar_batch.errors import ExtraMissing, HomeError
 from canfar_batch.failures import ExitCode, LaunchRefused, Lost, OutOfMemory
 from canfar_batch.records import JobState
-from canfar_batch.timeline import Timeline
+from canfar_batch.timeline import Timeline, mixed
 
 TWICE = job("b", attempt(begun=5, waited=10, ran=100, failure=OutOfMemory()), attempt(2, begun=200, ran=50))
 
@@ -80,6 +83,47 @@ def test_levels_count_what_waits_and_runs():
     ]  # fmt: skip
 
 
+def test_what_many_jobs_did_is_told_by_shares_that_are_due():
+    bad = attempt(waited=40, ran=60, failure=ExitCode(1))
+    jobs = [job(f"{n}", bad if n == 7 else attempt(waited=40, ran=60)) for n in range(200)]
+    lanes = list(timeline(*jobs).lanes(2, 10))
+    assert lanes[0]["waiting"] == pytest.approx([1] * 4 + [0] * 6)
+    assert lanes[0]["succeeded"] == pytest.approx([0] * 4 + [0.99] * 6)
+    assert lanes[0]["failed"] == pytest.approx([0] * 4 + [0.01] * 6)
+    assert "failed" not in lanes[1]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e4), st.floats(0, 1e5)), min_size=1, max_size=30),
+    st.integers(1, 40), st.integers(1, 60),
+)  # fmt: skip
+def test_a_picture_shows_as_much_time_of_each_outcome_as_there_was(times, lanes: int, columns: int):
+    jobs = [
+        job(f"{n}", attempt(begun=begun, waited=waited, ran=ran, failure=Lost() if n % 3 else None))
+        for n, (begun, waited, ran) in enumerate(times)
+    ]
+    whole = timeline(*jobs)
+    rows = len(whole.keys)
+    lanes = min(lanes, rows)
+    sizes = [sum(row * lanes // rows == lane for row in range(rows)) for lane in range(lanes)]
+    drawn = dict.fromkeys(("waiting", *whole.outcomes), 0.0)
+    for size, shares in zip(sizes, whole.lanes(lanes, columns), strict=True):
+        for what, share in shares.items():
+            assert all(-1e-6 <= part <= 1 + 1e-6 for part in share)
+            drawn[what] += sum(share) * size * whole.length / columns
+    for outcome in whole.outcomes:
+        assert drawn[outcome] == pytest.approx(
+            sum(s.ended - s.started for s in whole.spans if s.outcome == outcome), rel=1e-6, abs=1e-3
+        )
+    assert drawn["waiting"] == pytest.approx(sum(s.started - s.launched for s in whole.spans), rel=1e-6, abs=1e-3)
+
+
+def test_what_went_wrong_is_counted_in_parts_of_the_time():
+    ends = {1: ExitCode(1), 91: ExitCode(1)}
+    jobs = [job(f"{n}", attempt(begun=n, waited=1, ran=8, failure=ends.get(n))) for n in range(92)]
+    assert timeline(*jobs).ends(10) == {"failed": [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]}
+
+
 @given(st.floats(1, 1e8))
 def test_there_are_a_few_ticks_whatever_the_length(length: float):
     marks = Timeline(origin=NOON, length=length, keys=(), spans=()).ticks()
@@ -101,11 +145,50 @@ def test_nothing_launched_can_be_drawn():
 def test_a_figure_is_drawn_of_few_jobs_and_of_thousands(count: int, tmp_path):
     path = tmp_path / "timeline.png"
     figure = plot.figure(timeline(*some(count)), name="calib", path=path)
-    above, below = figure.axes
+    above, *_, below = figure.axes
     assert len(above.get_yticklabels()) >= 1
     assert below.get_ylim()[1] >= 1
     assert len(above.collections) < 100  # thousands of attempts are a few collections
     assert path.stat().st_size > 10_000
+
+
+def reddish(picture) -> float:
+    """The part of what is drawn that has the colour of failures, each cell counted by how much of it has."""
+    import numpy as np
+
+    red, green, blue, covered = (picture[..., channel] / 255 for channel in range(4))
+    failed, succeeded = np.array([0xD5, 0x5E, 0x00]) / 255, np.array([0x00, 0x9E, 0x73]) / 255
+    away = np.stack([red, green, blue], -1) - succeeded
+    return float(((away @ (failed - succeeded)) / ((failed - succeeded) @ (failed - succeeded)) * covered).sum()
+                 / covered.sum())  # fmt: skip
+
+
+@pytest.mark.parametrize(("every", "share"), [(1000, 0.001), (50, 0.02), (4, 0.25)])
+def test_rare_failures_among_thousands_take_no_more_room_than_is_their_due(every: int, share: float):
+    jobs = [
+        job(f"{n}", attempt(begun=n // 20, waited=0, ran=600, failure=ExitCode(1) if n % every == 0 else None))
+        for n in range(4000)
+    ]
+    above, wrong, _ = plot.figure(timeline(*jobs), name="calib").axes
+    (image,) = above.images
+    assert reddish(image.get_array()) == pytest.approx(share, abs=0.005)
+    assert len(above.lines) == (1 if every > 4 else 0)  # a sign for each end, as long as they are few
+    assert sum(step.get_data().values.sum() for step in wrong.patches) == 4000 / every
+    assert {label.get_text() for label in above.get_legend().get_texts()} >= {f"{4000 // every:,} failed"}
+
+
+def test_ends_are_marked_all_or_none_whatever_the_outcome():
+    jobs = [
+        job(f"{n}", attempt(begun=n, failure=Lost() if n < 20 else ExitCode(1) if n < 500 else None))
+        for n in range(2000)
+    ]
+    assert plot.figure(timeline(*jobs), name="calib").axes[0].lines[:] == []
+    assert len(plot.figure(timeline(*jobs[:40], *jobs[500:]), name="calib").axes[0].lines) == 2
+
+
+def test_lines_of_failures_are_no_thicker_than_those_of_successes():
+    collections = plot.figure(timeline(*some(500)), name="calib").axes[0].collections
+    assert len({float(lines.get_linewidth()[0]) for lines in collections[1:]}) == 1
 
 
 def test_drawing_leaves_pyplot_alone():
@@ -142,8 +225,27 @@ def test_each_attempt_of_few_jobs_says_what_it_was():
 def test_the_drawing_of_many_jobs_is_small():
     jobs = some(8_000)
     drawn = svg.figure(timeline(*jobs, now=1e5))
-    assert len(drawn) < 400_000
-    assert "a line stands for 20 of them" in drawn
+    assert len(drawn) < 200_000
+    assert "a row stands for 40 of them" in drawn
+    assert "1,600 failed" in drawn
+    assert "dot" not in drawn
+
+
+def test_a_picture_of_many_jobs_has_a_dot_for_each_failure_as_long_as_they_are_few():
+    jobs = [job(f"{n}", attempt(begun=n, failure=ExitCode(1) if n % 100 == 0 else None)) for n in range(1000)]
+    drawn = svg.figure(timeline(*jobs))
+    assert re.search(r'class="d d-failed"[^>]*? d="([^"]*)"', drawn)[1].count("M") == 10
+    assert "a dot marks the end" in drawn
+    assert 'class="f-failed"' in drawn
+
+
+def test_the_picture_in_a_page_is_the_one_that_was_mixed():
+    image = pytest.importorskip("matplotlib.image")
+    whole = timeline(*some(1000))
+    inside = re.search(r'href="data:image/png;base64,([^"]*)"', svg.figure(whole))[1]
+    picture = image.imread(io.BytesIO(base64.b64decode(inside)), format="png")
+    cells = bytearray(mixed(whole, 200, 600, {**svg.COLOURS, "waiting": svg._WAITED}))
+    assert abs(picture * 255 - memoryview(cells).cast("B", (200, 600, 4))).max() <= 4.5
 
 
 def test_keys_stay_text():
