@@ -5,14 +5,16 @@ from __future__ import annotations
 import platform as machine
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from canfar_batch import __version__, failures
+from canfar_batch.columns import clip, printable
 from canfar_batch.failures import Failure
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Resources
 from canfar_batch.spec import full_image, shown_value
 
+_SHORTLY = 120  # columns of a message in the explanation of a batch
 _TAIL = 30  # lines of a log in a support report: what a person reads before asking for more
 
 _ADVICE: Mapping[type[Failure], str] = {
@@ -41,8 +43,11 @@ _CODES: Mapping[int, str] = {
     143: "It was told to stop (SIGTERM) from outside.",
 }
 
+#: what a batch's explanation calls those by which a shell speaks of the command itself
+_COMMANDS: Mapping[int, str] = {126: "command not executable", 127: "command not found"}
+
 #: codes by which a shell speaks of the command itself, so that "no such file" in the log means the program
-_SHELLS_OWN = frozenset({126, 127})
+_SHELLS_OWN = frozenset(_COMMANDS)
 
 _SIGNS: tuple[tuple[str, str], ...] = (
     ("No such file or directory", "A file was not found: check its path as the container sees it (/arc/…, workdir=)."),
@@ -187,30 +192,56 @@ def without_secrets(text: str) -> str:
 
 def explain_batch(jobs: Iterable[JobRecord]) -> str:
     """What went wrong in a batch, by cause: how often, why, and what to do."""
-    groups: dict[str, list[JobRecord]] = {}
+    groups: dict[str, list[tuple[JobRecord, Failure]]] = {}
+    uncollected: list[str] = []
+    over = True
     for job in jobs:
-        if job.state in (JobState.FAILED, JobState.LOST) and job.failure is not None:
-            groups.setdefault(job.failure.cause, []).append(job)
+        over = over and job.state.final
+        if job.state in (JobState.FAILED, JobState.LOST):
+            failure = job.failure or failures.Unknown()
+            groups.setdefault(failure.cause, []).append((job, failure))
+        elif job.state is JobState.SUCCEEDED and job.collect_error is not None:
+            uncollected.append(job.collect_error)
+    return _failed(groups, over=over) + _uncollected(uncollected)
+
+
+def _failed(groups: Mapping[str, list[tuple[JobRecord, Failure]]], *, over: bool) -> str:
     if not groups:
-        return "Nothing failed."
-    total = sum(map(len, groups.values()))
-    parts = [
-        f"{len(group)} {cause}{_group_note(group)}"
-        for cause, group in sorted(groups.items(), key=lambda item: -len(item[1]))
-    ]
-    return f"{total} failed: {'; '.join(parts)}."
+        return "Nothing failed." if over else "Nothing failed so far."
+    parts = [f"{len(group):,} {_called(group)}" for group in sorted(groups.values(), key=len, reverse=True)]
+    return f"{sum(map(len, groups.values())):,} failed: {', '.join(parts)}."
 
 
-def _group_note(group: list[JobRecord]) -> str:
-    failure = group[0].failure
-    assert failure is not None
+def _called(group: list[tuple[JobRecord, Failure]]) -> str:
+    """What a group is called, and what tells most about it."""
+    failure = next((failure for _, failure in group if failure.message), group[0][1])
     if isinstance(failure, (failures.OutOfMemory, failures.Killed)):
-        peaks = [a.receipt.peak_ram for job in group for a in job.attempts[-1:] if a.receipt and a.receipt.peak_ram]
-        peak = f", peak {max(peaks):.1f}" if peaks else ""
-        asked = group[0].attempts[-1].resources
-        more = f"; try {asked.ram * 2}" if asked.ram else ""
-        return f" (asked {memory(asked)}{peak}{more})"
-    return f" ({failure.message})" if failure.message else ""
+        return f"{failure.cause} ({_memory_of([job for job, _ in group])})"
+    told = _shortly(failure.message)
+    if isinstance(failure, failures.ExitCode) and failure.code in _COMMANDS:
+        return f"{_COMMANDS[failure.code]} ({': '.join(filter(None, (failure.cause, told)))})"
+    return f"{failure.cause} ({told})" if told else failure.cause
+
+
+def _memory_of(group: Iterable[JobRecord]) -> str:
+    """What jobs asked for, what they came to, and what to try."""
+    attempts = [job.attempt for job in group if job.attempt is not None]
+    asked = sorted({attempt.resources.ram for attempt in attempts if attempt.resources.ram is not None})
+    peaks = [a.receipt.peak_ram for a in attempts if a.receipt is not None and a.receipt.peak_ram is not None]
+    peak = f", peak {max(peaks):.1f}" if peaks else ""
+    if not asked:
+        return f"asked the platform's default memory{peak}; say ram="
+    some = f"{asked[0]} GiB" if len(asked) == 1 else f"{asked[0]} to {asked[-1]} GiB"
+    return f"asked {some}{peak}; try {asked[-1] * 2}"
+
+
+def _uncollected(errors: Sequence[str]) -> str:
+    many = "1 result" if len(errors) == 1 else f"{len(errors):,} results"
+    return f" {many} could not be collected ({_shortly(errors[0])})." if errors else ""
+
+
+def _shortly(message: str) -> str:
+    return clip(printable(without_secrets(message)), _SHORTLY)
 
 
 def memory(asked: Resources) -> str:

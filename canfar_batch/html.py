@@ -98,7 +98,7 @@ PIECES = (
 
 _STYLE = f"""{_notebook_palette(".cb-view")}\
 .cb-view{{background:var(--cb-ground);color:var(--cb-ink);padding:.6em .8em;line-height:1.45;max-width:76rem;\
-font-family:var(--jp-content-font-family,system-ui,sans-serif);font-size:var(--jp-content-font-size1,14px)}}
+overflow-wrap:anywhere;font-family:var(--jp-content-font-family,system-ui,sans-serif);font-size:var(--jp-content-font-size1,14px)}}
 .cb-view :focus-visible{{outline:2px solid var(--cb-accent)}}
 {PIECES}\
 .cb-view .cb-scroll{{overflow-x:auto;margin:.5em 0}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -169,18 +170,29 @@ def _between(start: datetime | None, end: datetime | None) -> float | None:
 def to_csv(jobs: Iterable[JobRecord], path: str | os.PathLike[str]) -> Path:
     """Write the rows as CSV, a heading first; times in ISO 8601, lists and dicts as JSON, nothing for None.
 
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, by which spreadsheets know text.
+
     Raises:
         HomeError: The file cannot be written. Also an `OSError`.
     """
     rows, target = to_rows(jobs), Path(path)
     try:
         with target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.DictWriter(file, _columns_of(rows))
-            writer.writeheader()
-            writer.writerows({name: _flat(value) for name, value in row.items()} for row in rows)
+            writer = csv.writer(file)
+            writer.writerow(map(_inert, _columns_of(rows)))
+            writer.writerows([_inert(_flat(value)) for value in row.values()] for row in rows)
     except OSError as error:
         raise HomeError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
+
+
+#: what spreadsheets calculate, or call a program with; coordinates (`-12:34:56`), options and `@list.txt` are no such
+_FORMULA = re.compile(r"\s*(?:[=\uff1d]|[-+@\uff0b\uff0d\uff20].*[(|!])", re.DOTALL)
+
+
+def _inert(cell: Any) -> Any:
+    """The cell, so that no program that opens the file takes it for more than text: jobs may print anything."""
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
 
 
 def to_dataframe(jobs: Iterable[JobRecord]) -> pd.DataFrame:
@@ -324,11 +336,15 @@ def html_overview(
     told = any(row["message"] for row in rows)
     names = [name for name in _brief(rows) if name != "attempt" or any(row["attempt"] > 1 for row in rows)]
     numbers = [place for place, name in enumerate(names) if _is_number(name, rows)]
-    cells = [[_html_cell(name, row) for name in names] + ([html.text(row["message"] or "")] * told) for row in rows]
+    cells = [[_html_cell(name, row) for name in names] + ([_html_message(row)] * told) for row in rows]
     headings = [_HEADINGS.get(name, name) for name in names] + ["message"] * told
     rest = len(jobs) - len(chosen)
     caption = f"{len(chosen):,} of {len(jobs):,} jobs, what went wrong first" if rest else f"{len(jobs):,} jobs"
     return html.table(headings, cells, numbers=numbers, caption=caption)
+
+
+def _html_message(row: Row) -> str:
+    return html.text(explain.without_secrets(row["message"] or ""))
 
 
 def _html_cell(name: str, row: Row) -> str:

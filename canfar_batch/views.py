@@ -36,11 +36,12 @@ def batch(
 def job(record: JobRecord, now: datetime) -> str:
     """A job: what it is, what became of it, its attempts, and the end of its log where that failed and was saved."""
     attempt = record.attempt
+    story = explain.without_secrets(explain.explain_job(record, now=now))
     asked = attempt.resources if attempt is not None else record.resources
     fields = ", ".join(f"{name}={value}" for name, value in record.fields.items())
     return html.view(
         html.title(f"Job {record.key}"),
-        f"<div>{html.state(record.state)} · {html.text(explain.explain_job(record, now=now))}</div>",
+        f"<div>{html.state(record.state)} · {html.text(story)}</div>",
         html.facts(
             (
                 ("command", f"<code>{html.text(explain.without_secrets(shlex.join(record.filled.argv)))}</code>"),

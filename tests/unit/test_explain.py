@@ -128,9 +128,53 @@ def test_a_batch_is_explained_by_cause_the_most_frequent_first():
         record(JobState.LOST, failure=why.Lost()),
     ]
     assert explain_batch(jobs) == (
-        "4 failed: 2 out of memory (asked 4 GiB, peak 3.9; try 8); 1 exit code 2 (no such option); 1 lost."
+        "4 failed: 2 out of memory (asked 4 GiB, peak 3.9; try 8), 1 exit code 2 (no such option), 1 lost."
     )
     assert explain_batch(jobs[:1]) == "Nothing failed."
+
+
+def test_a_batch_that_is_not_over_has_not_failed_so_far():
+    assert explain_batch([record(JobState.SUCCEEDED), record(JobState.RUNNING)]) == "Nothing failed so far."
+
+
+def test_every_job_that_failed_is_counted_also_where_nothing_says_why():
+    jobs = [record(JobState.FAILED), record(JobState.LOST, failure=why.Lost())]
+    assert explain_batch(jobs) == "2 failed: 1 failed, cause unknown, 1 lost."
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(127, "command not found (exit code 127)"), (126, "command not executable (exit code 126)")]
+)
+def test_what_a_shell_says_of_the_command_itself_is_said_in_words(code, said):
+    assert explain_batch([record(JobState.FAILED, failure=why.ExitCode(code))] * 1200) == f"1,200 failed: 1,200 {said}."
+    told = explain_batch([record(JobState.FAILED, failure=why.ExitCode(code, message="fit: not here"))])
+    assert told.endswith(f"({said.partition(' (')[2][:-1]}: fit: not here).")
+
+
+def test_jobs_that_asked_for_different_memory_are_not_taken_for_alike():
+    jobs = [record(JobState.FAILED, failure=why.OutOfMemory(), receipt=Receipt(exit_code=137, peak_ram=4.0))]
+    attempt = attrs.evolve(jobs[0].attempts[0], resources=Resources(cores=2, ram=16))
+    jobs.append(attrs.evolve(jobs[0], attempts=(attempt,)))
+    assert explain_batch(jobs) == "2 failed: 2 out of memory (asked 4 to 16 GiB, peak 4.0; try 32)."
+
+
+def test_memory_that_nobody_asked_for_is_to_be_asked_for():
+    killed = record(JobState.FAILED, failure=why.Killed())
+    killed = attrs.evolve(killed, attempts=(attrs.evolve(killed.attempts[0], resources=Resources()),))
+    assert explain_batch([killed]) == "1 failed: 1 killed (asked the platform's default memory; say ram=)."
+
+
+def test_an_explanation_is_one_line_without_secrets_whatever_jobs_print():
+    message = "\x1b[31mapi_key=k3y\nrefused " + "x" * 5000
+    told = explain_batch([record(JobState.FAILED, failure=why.ExitCode(1, message=message))])
+    assert told.startswith("1 failed: 1 exit code 1 (api_key=*** refused xxx")
+    assert told.endswith("x…).")
+    assert len(told) < 250
+
+
+def test_results_that_are_missing_are_not_kept_silent():
+    jobs = [record(JobState.SUCCEEDED, collect_error="no cat/a.cat")]
+    assert explain_batch(jobs) == "Nothing failed. 1 result could not be collected (no cat/a.cat)."
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,11 @@ def test_what_looks_like_a_secret_in_a_command_or_log_is_not_shown(tmp_path):
     log.write_text("TOKEN=abc123\n")
     bad = job("a", attrs.evolve(attempt(failure=ExitCode(1)), log=log))
     bad = attrs.evolve(bad, filled=attrs.evolve(bad.filled, argv=("run", "--password", "hunter2")))
-    shown = views.job(bad, after(0))
-    assert "abc123" not in shown
-    assert "hunter2" not in shown
+    said = job("b", attempt(failure=ExitCode(1, message="api_key=k3y refused")))
+    shown = views.job(bad, after(0)) + views.job(said, after(0)) + batch(bad, said)
+    assert "refused" in shown
+    for secret in ("abc123", "hunter2", "k3y"):
+        assert secret not in shown
 
 
 # -- what is told -------------------------------------------------------------------------------------------------

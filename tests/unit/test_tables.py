@@ -97,6 +97,38 @@ def test_csv_keeps_file_names_that_are_no_text(tmp_path: Path):
     assert b"caf\xe9.fits" in target.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "=cmd()",
+        "=1+1",
+        "=cmd|' /C calc'!A0",
+        "@SUM(1)",
+        "+cmd|' /C calc'!A0",
+        "-2+3+cmd|' /C calc'!A0",
+        "\t=1+1",
+        " =1+1",
+    ],
+)
+def test_csv_holds_no_formulas_whatever_jobs_print(formula: str, tmp_path: Path):
+    end = attempt(failure=ExitCode(1, message=formula))
+    jobs = [job("a", end, fields={formula: formula}, result={formula: formula})]
+    with to_csv(jobs, tmp_path / "jobs.csv").open(newline="") as file:
+        heading, row = csv.reader(file)
+    assert [cell for cell in (*heading, *row) if formula in cell] == [
+        "'" + formula, "result_" + formula, "'" + formula, "'" + formula, "'" + formula,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value", ["-12:34:56.7", "+41:16:09", "-5", "-1e-3", "@list.txt", "+x", "-v", "a=b", "", "'q'"]
+)
+def test_csv_leaves_coordinates_numbers_and_options_as_they_are(value: str, tmp_path: Path):
+    with to_csv([job("a", fields={"x": value, "y": -2.5})], tmp_path / "jobs.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["x"], row["y"]) == (value, "-2.5")
+
+
 def test_csv_of_no_jobs_is_a_heading(tmp_path: Path):
     assert to_csv([], tmp_path / "jobs.csv").read_text().splitlines() == [",".join(UNITS)]
 
