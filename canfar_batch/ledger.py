@@ -9,21 +9,32 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from canfar_batch import failures
 from canfar_batch.errors import BatchBusy, HomeError, LeaseLost, LedgerError, UnknownBatch
 from canfar_batch.home import Home, open_private, probe_locking
 from canfar_batch.lease import TERM, Holder
 from canfar_batch.lifecycle import Event, apply
 from canfar_batch.protocols import Clock
-from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
-from canfar_batch.spec import Filled, JobSpec, value_from_json
+from canfar_batch.records import Attempt, JobRecord
+from canfar_batch.rows import (
+    as_moment,
+    as_seconds,
+    attempt_from,
+    attempt_row,
+    dumps,
+    event_row,
+    job_from,
+    job_row,
+    maybe_moment,
+    maybe_seconds,
+)
+from canfar_batch.spec import JobSpec
 
 TRIES = 10  #: times that a transaction is begun or ended anew where the file stays locked
 SCHEMA = 1  #: the version of the tables; raised with a step in `_MIGRATIONS` whenever they change
@@ -209,9 +220,9 @@ class Ledger:
             jobs = self._db.execute("SELECT * FROM job ORDER BY place").fetchall()
         made: dict[int, list[Attempt]] = {}
         for row in attempts:
-            made.setdefault(row["place"], []).append(_attempt_from(row, self.home))
+            made.setdefault(row["place"], []).append(attempt_from(row, self.home))
         parsed = {number: JobSpec.from_json(json.loads(body)) for number, body in specs.items()}
-        records = (_job_from(row, parsed[row["spec"]], tuple(made.get(row["place"], ()))) for row in jobs)
+        records = (job_from(row, parsed[row["spec"]], tuple(made.get(row["place"], ()))) for row in jobs)
         self.jobs, self._folded, self.next_place = {}, {}, 0
         self._admit(records)
 
@@ -227,7 +238,7 @@ class Ledger:
             rows = self._db.execute(f"SELECT * FROM event{condition} ORDER BY seq", values).fetchall()  # noqa: S608
         for row in rows:
             yield Happened(
-                at=_moment(row["at"]), key=row["key"], attempt=row["attempt"], kind=row["kind"],
+                at=as_moment(row["at"]), key=row["key"], attempt=row["attempt"], kind=row["kind"],
                 body=json.loads(row["body"]),
             )  # fmt: skip
 
@@ -263,7 +274,8 @@ class Ledger:
             return []
         with self._writing():
             self._db.executemany(
-                "INSERT INTO event (at, key, attempt, kind, body) VALUES (?, ?, ?, ?, ?)", map(_event_row, changes)
+                "INSERT INTO event (at, key, attempt, kind, body) VALUES (?, ?, ?, ?, ?)",
+                [event_row(change.event, change.after.attempt) for change in changes],
             )
             self._store([(self.jobs[key], after) for key, after in fresh.items()])
         self.jobs.update(fresh)
@@ -308,18 +320,18 @@ class Ledger:
             if before.attempts is after.attempts:
                 continue
             known = set(map(id, before.attempts))
-            made += [(after.index, *_attempt_row(a, self.home)) for a in after.attempts if id(a) not in known]
+            made += [(after.index, *attempt_row(a, self.home)) for a in after.attempts if id(a) not in known]
             gone += [(after.index, a.number) for a in before.attempts[len(after.attempts) :]]
         self._db.executemany("DELETE FROM attempt WHERE place = ? AND number = ?", gone)
         self._db.executemany(_REPLACE_ATTEMPT, made)
 
     def _row(self, job: JobRecord) -> tuple[Any, ...]:
-        return (*_job_row(job), self._spec_number(job.spec))
+        return (*job_row(job), self._spec_number(job.spec))
 
     def _spec_number(self, spec: JobSpec) -> int:
         number = self._numbers.get(spec) or self._fresh_numbers.get(spec)
         if number is None:
-            body = _dumps(spec.to_json())
+            body = dumps(spec.to_json())
             self._db.execute("INSERT OR IGNORE INTO spec (body) VALUES (?)", (body,))
             number = int(self._db.execute("SELECT id FROM spec WHERE body = ?", (body,)).fetchone()[0])
             self._fresh_numbers[spec] = number  # its row is there for good only once the transaction is
@@ -363,7 +375,7 @@ class Ledger:
         with _errors(self.home.ledger), contextlib.closing(_connect(self.home.ledger, writable=True)) as db:
             body = None if keys is None else json.dumps(list(keys))
             db.execute(
-                "INSERT INTO request (at, kind, keys) VALUES (?, ?, ?)", (_seconds(self._clock.now()), kind, body)
+                "INSERT INTO request (at, kind, keys) VALUES (?, ?, ?)", (as_seconds(self._clock.now()), kind, body)
             )
 
     def requests(self) -> list[tuple[int, str, list[str] | None]]:
@@ -398,7 +410,7 @@ class Ledger:
             self._lease_until = self._clock.ticks() + TERM
             self._db.execute(
                 "UPDATE lease SET holder = ?, host = ?, boot = ?, pid = ?, born = ?, until_ticks = ?, until = ?",
-                (me.id, me.host, me.boot, me.pid, me.born, self._lease_until, _seconds(self._clock.now()) + TERM),
+                (me.id, me.host, me.boot, me.pid, me.born, self._lease_until, as_seconds(self._clock.now()) + TERM),
             )
         self._holder = me
         if not self._current:
@@ -452,7 +464,7 @@ class Ledger:
             self._lease_until = self._clock.ticks() + TERM
             self._db.execute(
                 "UPDATE lease SET until_ticks = ?, until = ?, looked = coalesce(?, looked)",
-                (self._lease_until, _seconds(self._clock.now()) + TERM, _maybe_seconds(looked)),
+                (self._lease_until, as_seconds(self._clock.now()) + TERM, maybe_seconds(looked)),
             )
 
     def release(self, looked: datetime | None = None) -> None:
@@ -460,13 +472,13 @@ class Ledger:
         if self._holder is None:
             return
         with self._writing(jobs=False):
-            self._db.execute("UPDATE lease SET holder = NULL, looked = coalesce(?, looked)", (_maybe_seconds(looked),))
+            self._db.execute("UPDATE lease SET holder = NULL, looked = coalesce(?, looked)", (maybe_seconds(looked),))
         self._holder = None
 
     @property
     def looked(self) -> datetime | None:
         """When a driver of this batch last had an answer of the platform, to within a minute."""
-        return _maybe_moment(self._db.execute("SELECT looked FROM lease").fetchone()["looked"])
+        return maybe_moment(self._db.execute("SELECT looked FROM lease").fetchone()["looked"])
 
     def lease(self) -> LeaseState | None:
         """Who holds the batch, or None."""
@@ -474,7 +486,7 @@ class Ledger:
         if row["holder"] is None:
             return None
         holder = Holder(id=row["holder"], host=row["host"], boot=row["boot"], pid=row["pid"], born=row["born"])
-        left = row["until"] - _seconds(self._clock.now())
+        left = row["until"] - as_seconds(self._clock.now())
         if holder.boot and holder.boot == Holder.me().boot:
             left = row["until_ticks"] - self._clock.ticks()  # the same machine: a clock that nobody can set
         return LeaseState(holder=holder, left=left)
@@ -571,7 +583,7 @@ def _errors(path: Path) -> Iterator[None]:
         raise LedgerError(f"{path} is damaged or no ledger: {words}") from error
 
 
-# -- records and rows ---------------------------------------------------------------------------------------------
+# -- statements ---------------------------------------------------------------------------------------------
 
 _REPLACE_JOB = (
     "INSERT INTO job (place, key, fields, filled, state, cores, ram, gpus, due, cancelling, forgiven, collected,"
@@ -582,127 +594,3 @@ _REPLACE_JOB = (
     " result = excluded.result, collect_error = excluded.collect_error, spec = excluded.spec"
 )
 _REPLACE_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-
-def _dumps(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True)
-
-
-def _seconds(moment: datetime) -> float:
-    return moment.timestamp()
-
-
-def _maybe_seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc)
-
-
-def _maybe_moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else _moment(seconds)
-
-
-def _job_row(job: JobRecord) -> tuple[Any, ...]:
-    asked = job.resources
-    return (
-        job.index, job.key, _dumps(dict(job.fields)), _dumps(attrs.asdict(job.filled)), job.state.value, asked.cores,
-        asked.ram, asked.gpus, _maybe_seconds(job.due), job.cancelling, job.forgiven, job.collected,
-        None if job.result is None else json.dumps(job.result, default=_path_out), job.collect_error,
-    )  # fmt: skip
-
-
-def _job_from(row: sqlite3.Row, spec: JobSpec, attempts: tuple[Attempt, ...]) -> JobRecord:
-    return JobRecord(
-        key=row["key"], index=row["place"], spec=spec, filled=_filled_from(json.loads(row["filled"])),
-        fields=json.loads(row["fields"]), state=JobState(row["state"]), attempts=attempts,
-        resources=Resources(cores=row["cores"], ram=row["ram"], gpus=row["gpus"]), due=_maybe_moment(row["due"]),
-        cancelling=bool(row["cancelling"]), forgiven=row["forgiven"], collected=bool(row["collected"]),
-        result=None if row["result"] is None else json.loads(row["result"], object_hook=_path_in),
-        collect_error=row["collect_error"],
-    )  # fmt: skip
-
-
-def storable(result: object) -> bool:
-    """True where the ledger keeps *result* as it is: JSON, paths in it allowed, of at most 64 KiB."""
-    try:
-        text = json.dumps(result, default=_path_out)
-        return len(text) <= 65536 and json.loads(text, object_hook=_path_in) == result
-    except (TypeError, ValueError, RecursionError):
-        return False
-
-
-def _path_out(value: object) -> dict[str, str]:
-    if isinstance(value, Path):
-        return {"$path": str(value)}
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def _path_in(value: dict[str, Any]) -> Any:
-    return Path(value["$path"]) if value.keys() == {"$path"} else value
-
-
-def _filled_from(data: dict[str, Any]) -> Filled:
-    return Filled(
-        argv=tuple(data["argv"]), env=tuple((name, value_from_json(value)) for name, value in data["env"]),
-        name=data["name"], workdir=data["workdir"], outputs=tuple(data["outputs"]),
-    )  # fmt: skip
-
-
-def _attempt_row(attempt: Attempt, home: Home) -> tuple[Any, ...]:
-    asked = attempt.resources
-    return (
-        attempt.number, attempt.launch_name, attempt.id, asked.cores, asked.ram, asked.gpus,
-        _seconds(attempt.intended_at), _maybe_seconds(attempt.launched_at), _maybe_seconds(attempt.started_at),
-        _maybe_seconds(attempt.seen_at), _maybe_seconds(attempt.ended_at), attempt.succeeded, attempt.verified,
-        attempt.receipt and _dumps(_plain(attempt.receipt)), attempt.failure and _dumps(attempt.failure.to_json()),
-        attempt.log and str(attempt.log.relative_to(home.path)),
-    )  # fmt: skip
-
-
-def _attempt_from(row: sqlite3.Row, home: Home) -> Attempt:
-    return Attempt(
-        number=row["number"], launch_name=row["launch_name"], id=row["id"],
-        resources=Resources(cores=row["cores"], ram=row["ram"], gpus=row["gpus"]),
-        intended_at=_moment(row["intended_at"]), launched_at=_maybe_moment(row["launched_at"]),
-        started_at=_maybe_moment(row["started_at"]), seen_at=_maybe_moment(row["seen_at"]),
-        ended_at=_maybe_moment(row["ended_at"]), succeeded=None if row["succeeded"] is None else bool(row["succeeded"]),
-        verified=bool(row["verified"]), receipt=row["receipt"] and _receipt_from(json.loads(row["receipt"])),
-        failure=row["failure"] and failures.from_json(json.loads(row["failure"])),
-        log=row["log"] and home.path / row["log"],
-    )  # fmt: skip
-
-
-def _receipt_from(data: dict[str, Any]) -> Receipt:
-    for name in ("started_at", "finished_at"):
-        data[name] = _maybe_moment(data[name])
-    return Receipt(**{**data, "missing": tuple(data["missing"])})
-
-
-def _event_row(change: Change) -> tuple[Any, ...]:
-    event, attempt = change.event, change.after.attempt
-    skipped = ("key", "at", "result")  # the result is in the job's own row
-    body = {name: value for name, value in _plain(event).items() if name not in skipped and value is not None}
-    return _seconds(event.at), event.key, attempt and attempt.number, event.kind, _dumps(body)
-
-
-def _plain(value: Any) -> Any:
-    """*value* as JSON has it: frozen values become dicts, moments become seconds since 1970."""
-    special: Sequence[tuple[type, Callable[[Any], Any]]] = (
-        (JobSpec, JobSpec.to_json),
-        (failures.Failure, failures.Failure.to_json),
-        (datetime, _seconds),
-        (Path, str),
-        (Phase, lambda phase: phase.value),
-    )
-    for kind, turn in special:
-        if isinstance(value, kind):
-            return turn(value)
-    if attrs.has(type(value)):
-        return {field.name: _plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from canfar_batch.errors import CanfarBatchError
-from canfar_batch.ledger import storable
 from canfar_batch.lifecycle import Collected, NotCollected
 from canfar_batch.loop.drive import Drive
 from canfar_batch.protocols import ResultCollector
 from canfar_batch.records import JobRecord
+from canfar_batch.rows import storable
 from canfar_batch.workers import Outcome
 
 

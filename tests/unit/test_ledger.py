@@ -12,7 +12,7 @@ from fakes import EPOCH, FakeClock
 
 from canfar_batch import errors, failures, ledger
 from canfar_batch.home import Home
-from canfar_batch.ledger import Identity, Ledger, storable
+from canfar_batch.ledger import Identity, Ledger
 from canfar_batch.lifecycle import (
     Collected,
     Ended,
@@ -24,6 +24,7 @@ from canfar_batch.lifecycle import (
     Seen,
 )
 from canfar_batch.records import JobRecord, JobState, Phase, Receipt, Resources
+from canfar_batch.rows import storable
 from canfar_batch.spec import JobSpec
 
 SPEC = JobSpec(
