@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import logging
 import os
 import secrets
@@ -16,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from canfar_batch import encoding, explain, page, planning, plot, tables, views
-from canfar_batch.attempts import Surroundings, own_output
+from canfar_batch.attempts import own_output
+from canfar_batch.driver import Driver, Strategies
 from canfar_batch.errors import (
     BatchBusy,
     BatchPaused,
     Detached,
     HomeError,
     JobNotFound,
-    LeaseLost,
     LedgerError,
     PlanError,
     SpecError,
@@ -34,28 +32,21 @@ from canfar_batch.home import Home, write_file
 from canfar_batch.job import Job
 from canfar_batch.lease import SystemClock
 from canfar_batch.ledger import Happened, Identity, Ledger
-from canfar_batch.lifecycle import Event, Reopened, Respecified
+from canfar_batch.lifecycle import Event, Reopened
 from canfar_batch.loop.deciding import ALIKE
 from canfar_batch.preflight import Preflight, inspect
 from canfar_batch.progress import Progress
 from canfar_batch.protocols import (
-    BatchView,
     Clock,
-    LaunchStrategy,
-    Load,
-    MonitorStrategy,
     Observer,
     Platform,
-    ResultCollector,
-    RetryPolicy,
-    Sighting,
 )
-from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase, resources_of
+from canfar_batch.records import ContainerInfo, JobRecord, JobState
 from canfar_batch.report import Report
 from canfar_batch.runner import Runner
 from canfar_batch.spec import JobSpec
 from canfar_batch.timeline import Timeline
-from canfar_batch.workers import Crew, Workers
+from canfar_batch.workers import Crew
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,25 +57,6 @@ log = logging.getLogger("canfar_batch")
 
 MANY = 100  #: jobs beyond which the platform's guide asks for word to support@canfar.net before the first batch
 _LOSERS = (JobState.FAILED, JobState.LOST)
-
-
-@attrs.frozen(kw_only=True)
-class Strategies:
-    """The four parts that a batch is driven by."""
-
-    launch: LaunchStrategy
-    monitor: MonitorStrategy
-    retry: RetryPolicy
-    collect: ResultCollector
-
-
-@attrs.frozen
-class _Plan:
-    """What a script asks for, held against what is known."""
-
-    fresh: list[JobRecord] = attrs.field(factory=list)  #: new, or in the place of one that was never launched
-    changes: list[Event] = attrs.field(factory=list)
-    keys: list[str] = attrs.field(factory=list)
 
 
 class Batch:
@@ -99,24 +71,11 @@ class Batch:
         home: Home,
         ledger: Ledger,
         *,
-        platform: Platform | None = None,
-        strategies: Strategies | None = None,
-        clock: Clock | None = None,
-        crew: Crew | None = None,
-        settle: float = 120.0,
-        shared: bool = False,
-        observers: Sequence[Observer] = (),
+        clock: Clock,
+        driver: Driver | None = None,
     ) -> None:
-        self._home, self._ledger = home, ledger
-        self._platform, self._strategies = platform, strategies
-        self._clock: Clock = clock or SystemClock()
-        self._crew = crew
-        self._settle, self._shared = settle, shared
-        self._observers = list(observers)
-        self._runner: Runner | None = None
-        self._limits: Limits | None = None  # as the platform told the last run
-        self._held: dict[str, object] = {}  # results that the ledger cannot keep
-        self._live: Mapping[str, ContainerInfo] = {}
+        self._home, self._ledger, self._clock = home, ledger, clock
+        self._drives = driver
         self._asked: set[str] = set()
         self._new: set[str] = set()
 
@@ -149,6 +108,7 @@ class Batch:
         settle: float,
         shared: bool,
         crew: Crew | None = None,
+        observers: Sequence[Observer] = (),
     ) -> Batch:
         """The batch *name*, made if there is none, to be planned and run on *platform*.
 
@@ -162,6 +122,7 @@ class Batch:
             settle: Seconds for which a container must be absent to be believed gone.
             shared: True where containers are known to see this machine's files.
             crew: Who talks to the platform; by default threads.
+            observers: Who hears of every event.
 
         Raises:
             HomeError: The home is in a place that is emptied, or cannot be written.
@@ -187,20 +148,16 @@ class Batch:
         # the token that is in the ledger, which another process may have made at the same time
         write_file(place.token, f"{ledger.identity.token}\n".encode())
         log.info("batch %s lives in %s", name, place.path)
-        return cls(
-            place,
-            ledger,
-            platform=platform,
-            strategies=strategies,
-            clock=clock,
-            crew=crew,
-            settle=settle,
-            shared=shared,
-        )
+        driver = Driver(
+            home=place, ledger=ledger, platform=platform, strategies=strategies, clock=clock, crew=crew, settle=settle,
+            shared=shared, observers=observers,
+        )  # fmt: skip
+        return cls(place, ledger, clock=clock, driver=driver)
 
     def close(self) -> None:
         """Stop driving and close the ledger; jobs run on."""
-        self._stop_driving()
+        if self._drives is not None:
+            self._drives.give_back()
         self._ledger.close()
 
     def __enter__(self) -> Batch:
@@ -276,7 +233,7 @@ class Batch:
             PlanError: One was launched: cancel it instead.
         """
         named = list(dict.fromkeys([keys] if isinstance(keys, str) else keys))
-        with self._holding() as runner:
+        with self._driver.planning() as runner:
             chosen = [self._known(key) for key in named]
             launched = [job.key for job in chosen if job.attempts or job.state is not JobState.PLANNED]
             if launched:
@@ -298,7 +255,7 @@ class Batch:
         if not plan.fresh and not plan.changes:
             self._asked.update(plan.keys)
             return plan.keys  # a script that plans what is planned needs no lease: run() may yet take it over
-        with self._holding() as runner:
+        with self._driver.planning() as runner:
             if self._ledger.jobs is not known:  # another process has written meanwhile
                 plan = self._compared(spec, rows, key)
             if plan.fresh:
@@ -318,30 +275,10 @@ class Batch:
         for secret in {secret for spec in specs for secret in spec.secrets}:
             secret.read()
 
-    def _compared(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> _Plan:
-        known = self._ledger.find
-        free = itertools.count(self._ledger.next_place)
-        plan = _Plan()
-
-        def place(key: str) -> int:
-            old = known(key)
-            return next(free) if old is None else old.index
-
-        for wanted in planning.records(spec, rows, key=key, place=place):
-            old = known(wanted.key)
-            if old is None:
-                plan.fresh.append(wanted)
-            elif planning.changed_identity(old, wanted) is not None:
-                plan.fresh.append(planning.replaced(old, wanted))
-            elif old.spec != wanted.spec:
-                plan.changes.append(
-                    Respecified(
-                        key=old.key, at=self._clock.now(), spec=spec, resources=resources_of(spec),
-                        name=wanted.filled.name,
-                    )
-                )  # fmt: skip
-            plan.keys.append(wanted.key if old is None else old.key)
-        return plan
+    def _compared(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> planning.Plan:
+        return planning.compared(
+            spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now()
+        )
 
     # -- looking --------------------------------------------------------------------------------------------------
 
@@ -388,10 +325,8 @@ class Batch:
     @property
     def counts(self) -> Mapping[JobState, int]:
         """How many jobs are in each state; states without jobs are left out."""
-        if self._runner is not None:
-            counted = self._runner.drive.roster.counts
-        else:
-            counted = Counter(job.state for job in self._ledger.jobs.values())
+        runner = self._runner
+        counted = runner.drive.roster.counts if runner else Counter(job.state for job in self._ledger.jobs.values())
         return {state: counted[state] for state in JobState if counted[state]}
 
     @property
@@ -402,8 +337,8 @@ class Batch:
     @property
     def done(self) -> bool:
         """True once every job is final and every result fetched."""
-        if self._runner is not None:
-            return self._runner.done
+        if (runner := self._runner) is not None:
+            return runner.done
         return all(job.state.final for job in self._ledger.jobs.values())
 
     def results(self, missing: Any = None) -> dict[str, Any]:
@@ -417,16 +352,17 @@ class Batch:
     def _result(self, job: JobRecord, missing: Any) -> Any:
         if job.state is not JobState.SUCCEEDED or not job.collected or job.collect_error is not None:
             return missing
-        if job.key in self._held or job.result is not None:
-            return self._held.get(job.key, job.result)
-        if self._strategies is None or self._platform is None:
-            return None
+        driver = self._drives
+        if job.result is not None or driver is None:
+            return job.result
+        if job.key in driver.results:
+            return driver.results[job.key]
         try:
-            value = self._strategies.collect(job, self._platform)  # None, or more than the ledger keeps
+            value = driver.strategies.collect(job, driver.platform)  # None, or more than the ledger keeps
         except Exception as error:
             log.warning("%s: the result of %s cannot be had: %s", self.name, job.key, error)
             return missing
-        self._held[job.key] = value
+        driver.results[job.key] = value
         return value
 
     def history(self, key: str | None = None) -> list[Happened]:
@@ -439,7 +375,7 @@ class Batch:
 
     def summary(self) -> Report:
         """The report as things stand."""
-        limits = self._limits if self._runner is None else self._runner.drive.limits
+        limits = None if self._drives is None else self._drives.limits
         return Report.of(self.name, self.records, home=self.home, now=self._clock.now(), limits=limits)
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -467,7 +403,7 @@ class Batch:
 
         `cores_in_use` and `ram_in_use` (GiB) are what each uses at that moment.
         """
-        return self._live if self._runner is not None else {}
+        return {} if self._drives is None else self._drives.live
 
     def timeline(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw every attempt from its launch to its end, and how many ran at once; needs the extra `plots`.
@@ -562,7 +498,7 @@ class Batch:
             HomeError: The home cannot be written; nothing that was recorded is lost.
         """
         self._find_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
-        runner = self._driver(takeover=takeover)
+        runner = self._driver.take(takeover=takeover)
         runner.decisions.stop_alike = stop_alike
         runner.resume()
         deadline = None if timeout is None else self._clock.ticks() + timeout
@@ -584,7 +520,7 @@ class Batch:
         except KeyboardInterrupt:
             raise Detached(f"detached from batch {self.name}: {self._left_alone()}. {self._how_on()}") from None
         finally:
-            self._stop_driving()
+            self._driver.give_back()
         return self.summary()
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Job]:
@@ -598,7 +534,7 @@ class Batch:
             SpecError: A job needs a `Secret` that is not set here.
         """
         self._find_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
-        runner = self._driver()
+        runner = self._driver.take()
         deadline = None if timeout is None else self._clock.ticks() + timeout
         told: set[str] = set()
         ended: list[str] = [key for key, job in self._ledger.jobs.items() if self._settled(job)]
@@ -622,7 +558,7 @@ class Batch:
                     runner.drive.crew.wait(wait)
         finally:
             runner.drive.observers.remove(watch)
-            self._stop_driving()
+            self._driver.give_back()
 
     def step(self) -> float:
         """One turn of the loop, for scripts that hold it themselves: look, retry, launch, collect.
@@ -630,17 +566,17 @@ class Batch:
         Returns:
             Seconds until there is something to do again; sleep so long, or less.
         """
-        return self._driver().step()
+        return self._driver.take().step()
 
     def observe(self) -> Mapping[JobState, int]:
         """Look at the platform now, whatever the monitor wished, and return the counts."""
-        runner = self._driver()
+        runner = self._driver.take()
         runner.observe_now()
         return self.counts
 
     def launch(self) -> int:
         """Let the launch strategy pick and send what it picks; how many launches were sent."""
-        return self._driver().launch_now()
+        return self._driver.take().launch_now()
 
     def collect(self, keys: Iterable[str] | None = None) -> dict[str, Any]:
         """Fetch results, also again: of these jobs, or of all that succeeded and have none. By key.
@@ -648,22 +584,16 @@ class Batch:
         Raises:
             PlanError: A job did not succeed, so it has no result.
         """
-        driving = self._ledger.driving
-        runner = self._driver()
-        chosen = (
-            [self._known(key) for key in keys]
-            if keys is not None
-            else [job for job in self._ledger.jobs.values() if job.state is JobState.SUCCEEDED and not job.collected]
-        )
-        for job in chosen:
-            if job.state is not JobState.SUCCEEDED:
-                raise PlanError(f"job {job.key!r} is {job.state}, so it has no result")
-        try:
+        with self._driver.for_now() as runner:
+            chosen = [self._known(key) for key in keys] if keys is not None else self._uncollected()
+            for job in chosen:
+                if job.state is not JobState.SUCCEEDED:
+                    raise PlanError(f"job {job.key!r} is {job.state}, so it has no result")
             runner.collect_now(chosen)
-        finally:
-            if not driving:
-                self._stop_driving()
         return {job.key: self._result(self._ledger.jobs[job.key], None) for job in chosen}
+
+    def _uncollected(self) -> list[JobRecord]:
+        return [job for job in self._ledger.jobs.values() if job.state is JobState.SUCCEEDED and not job.collected]
 
     @staticmethod
     def _settled(job: JobRecord) -> bool:
@@ -685,7 +615,7 @@ class Batch:
         lines = [f"batch {self.name} in {self.home}: {known} jobs known, {new} new"]
         if unasked:
             lines[0] += f", {unasked} no longer asked for (they stay)"
-        if not self._shared:
+        if not self._driver.shared:
             lines.append(
                 "Containers do not see this directory, so receipts come back in logs alone: do not stay away longer "
                 "than an hour after a job's end, or it counts as lost unseen."
@@ -694,75 +624,26 @@ class Batch:
             lines.append("CANFAR asks for word to support@canfar.net before batches as large as this.")
         return "\n".join(lines)
 
-    def _driver(self, *, takeover: bool = False) -> Runner:
-        """The engine, with the lease held; made when it is first needed."""
-        if self._platform is None or self._strategies is None:
+    @property
+    def _driver(self) -> Driver:
+        if self._drives is None:
             raise HomeError(f"batch {self.name} is open for reading; Session.batch({self.name!r}) opens it to be run")
-        if not self._ledger.driving:
-            self._ledger.acquire(takeover=takeover)
-            self._runner = None
-        if self._runner is None:
-            self._runner = Runner(
-                platform=self._platform,
-                ledger=self._ledger,
-                around=Surroundings(
-                    batch=self.name,
-                    token=self._ledger.identity.token,
-                    home=self._home,
-                    workdir=Path.cwd(),
-                    shared=self._shared,
-                ),
-                launch=self._strategies.launch,
-                monitor=self._look,
-                retry=self._strategies.retry,
-                collect=self._strategies.collect,
-                clock=self._clock,
-                crew=self._crew or Workers(),
-                settle=self._settle,
-                observers=self._observers,
-                results=self._held,
-            )
-        return self._runner
+        return self._drives
 
-    def _look(self, platform: Platform, view: BatchView) -> Sighting:
-        """One look, as the monitor strategy does it; what it tells of the use of resources is kept for display."""
-        assert self._strategies is not None
-        sighting = self._strategies.monitor(platform, view)
-        seen = filter(None, (sighting.seen.get(job.id) for job in view.active() if job.id is not None))
-        self._live = {info.id: info for info in seen if info.phase is Phase.RUNNING and info.ram_in_use is not None}
-        return sighting
-
-    @contextlib.contextmanager
-    def _holding(self) -> Iterator[Runner | None]:
-        """The right to change the plan, for a moment, and the engine if it runs."""
-        if self._platform is None:
-            raise HomeError(f"batch {self.name} is open for reading; Session.batch({self.name!r}) opens it to be run")
-        if self._ledger.driving:
-            yield self._runner
-        else:
-            with self._ledger.visit():
-                yield None
-
-    def _stop_driving(self) -> None:
-        """Give the lease back. What threads hear from now on is settled by the next driver."""
-        runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        self._limits = runner.drive.limits or self._limits
-        runner.drive.crew.close()
-        if self._ledger.driving:
-            with contextlib.suppress(HomeError, LeaseLost):  # what ended the run is told, not what came of that
-                self._ledger.release(runner.drive.looked)
+    @property
+    def _runner(self) -> Runner | None:
+        """The engine, while this process drives the batch."""
+        return None if self._drives is None else self._drives.runner
 
     def _refresh(self) -> None:
-        if self._runner is not None:
-            self._runner.step()
+        if (runner := self._runner) is not None:
+            runner.step()
         elif not self._ledger.driving:
             self._ledger.reload()
 
     def _wait(self, seconds: float) -> None:
-        if self._runner is not None:
-            self._runner.drive.crew.wait(seconds)
+        if (runner := self._runner) is not None:
+            runner.drive.crew.wait(seconds)
         else:
             time.sleep(seconds)
 
@@ -778,9 +659,8 @@ class Batch:
             SpecError: The platform does not offer what a job asks for.
             JobFailed: The trial job failed.
         """
-        if self._platform is None:
-            raise HomeError(f"batch {self.name} is open for reading; Session.batch({self.name!r}) connects it")
-        found = inspect(self.records, self._platform, shared=self._shared, now=self._clock.now())
+        driver = self._driver
+        found = inspect(self.records, driver.platform, shared=driver.shared, now=self._clock.now())
         for warning in found.warnings:
             log.warning("%s: %s", self.name, warning)
         if trial:
@@ -791,18 +671,11 @@ class Batch:
         first = next((job for job in self._ledger.jobs.values() if job.state is JobState.PLANNED), None)
         if first is None:
             return
-        driving = self._ledger.driving
-        runner = self._driver()
-        usual, runner.launching.strategy = runner.launching.strategy, _only(first.key)
-        try:
+        with self._driver.alone(first.key) as runner:
             pause = runner.step()
             while not self._settled(self._ledger.jobs[first.key]):
                 runner.drive.crew.wait(pause)
                 pause = runner.step()
-        finally:
-            runner.launching.strategy = usual
-            if not driving:
-                self._stop_driving()
         self[first.key].raise_if_failed()
 
     def retry_failed(self, keys: Iterable[str] | None = None, cause: str | None = None, **changes: Any) -> list[str]:
@@ -822,7 +695,7 @@ class Batch:
                 f"{fixed[0]} is part of what the job is and cannot be changed; {', '.join(sorted(_CHANGEABLE))} can"
             )
         named = None if keys is None else dict.fromkeys([keys] if isinstance(keys, str) else keys)
-        with self._holding() as runner:
+        with self._driver.planning() as runner:
             chosen = self._failed(named, cause)
             events = self._reopenings(chosen, changes)
             (self._ledger.record if runner is None else runner.drive.remember)(events)
@@ -843,9 +716,8 @@ class Batch:
         for job in chosen:
             events.append(Reopened(key=job.key, at=now))
             if changes:
-                spec = attrs.evolve(job.spec, **changes)
-                name = changes.get("name", job.filled.name)
-                events.append(Respecified(key=job.key, at=now, spec=spec, resources=resources_of(spec), name=name))
+                spec, name = attrs.evolve(job.spec, **changes), changes.get("name", job.filled.name)
+                events.append(planning.respecified(job, spec, name=name, at=now))
         return events
 
     def cancel(
@@ -869,7 +741,7 @@ class Batch:
         chosen = [key for key in chosen if not self._ledger.jobs[key].state.final]
         self._ledger.ask("cancel", named)
         try:
-            runner = self._driver() if self._platform is not None else None
+            runner = None if self._drives is None else self._drives.take()
         except BatchBusy:
             runner = None
         if runner is None:
@@ -889,13 +761,6 @@ class Batch:
 _CHANGEABLE = frozenset({"cores", "ram", "gpus", "timeout", "pending_timeout", "name"})
 
 
-def _only(key: str) -> LaunchStrategy:
-    def pick(view: BatchView) -> list[Load]:
-        return [Load(job) for job in view.ready() if job.key == key]
-
-    return pick
-
-
 @attrs.frozen
 class _FromBatch:
     """The news of a batch's job: from its ledger and its home, and from the platform while it runs."""
@@ -905,7 +770,7 @@ class _FromBatch:
     @property
     def platform(self) -> Platform | None:
         """The batch's platform, where it is connected."""
-        return self.batch._platform
+        return None if self.batch._drives is None else self.batch._drives.platform
 
     def refresh(self, record: JobRecord) -> JobRecord:
         """A turn of the loop where this process drives the batch; else what the ledger says by now."""

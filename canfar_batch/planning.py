@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import attrs
 
 from canfar_batch.errors import PlanError, SpecChanged
 from canfar_batch.fields import Template, check_key, job_key, plain_fields
-from canfar_batch.records import JobRecord
+from canfar_batch.lifecycle import Event, Respecified
+from canfar_batch.records import JobRecord, resources_of
 from canfar_batch.spec import JobSpec
 
 Row = Mapping[str, Any]
@@ -143,6 +145,62 @@ def changed_identity(known: JobRecord, wanted: JobRecord) -> str | None:
             return f"env differs in {', '.join(names)}"
         return f"{name} was {old!r} and is now {new!r}"
     return None
+
+
+@attrs.frozen
+class Plan:
+    """What a script asks for, held against what is known."""
+
+    fresh: list[JobRecord] = attrs.field(factory=list)  #: new, or in the place of one that was never launched
+    changes: list[Event] = attrs.field(factory=list)
+    keys: list[str] = attrs.field(factory=list)
+
+
+def compared(
+    spec: JobSpec,
+    rows: Iterable[Row],
+    *,
+    key: str | None,
+    find: Callable[[str], JobRecord | None],
+    next_place: int,
+    at: datetime,
+) -> Plan:
+    """The wanted jobs, held against the known ones.
+
+    Args:
+        spec: The template of all.
+        rows: The values that it is filled with.
+        key: A template for the keys; by default they are made of the values.
+        find: Tells the known job of a key, whatever the case of its letters.
+        next_place: The place in the plan of the first new job.
+        at: The time.
+
+    Raises:
+        SpecError: A value cannot be filled in.
+        PlanError: Two different rows have one key.
+        SpecChanged: A job of that key was launched as another job.
+    """
+    free, plan = itertools.count(next_place), Plan()
+
+    def place(key: str) -> int:
+        old = find(key)
+        return next(free) if old is None else old.index
+
+    for wanted in records(spec, rows, key=key, place=place):
+        old = find(wanted.key)
+        if old is None:
+            plan.fresh.append(wanted)
+        elif changed_identity(old, wanted) is not None:
+            plan.fresh.append(replaced(old, wanted))
+        elif old.spec != wanted.spec:
+            plan.changes.append(respecified(old, spec, name=wanted.filled.name, at=at))
+        plan.keys.append(wanted.key if old is None else old.key)
+    return plan
+
+
+def respecified(job: JobRecord, spec: JobSpec, *, name: str | None, at: datetime) -> Event:
+    """From now on *job* asks for what *spec* asks for; what it runs is the same."""
+    return Respecified(key=job.key, at=at, spec=spec, resources=resources_of(spec), name=name)
 
 
 def replaced(known: JobRecord, wanted: JobRecord) -> JobRecord:

@@ -15,7 +15,8 @@ import attrs
 
 from canfar_batch import encoding, planning, views
 from canfar_batch.attempts import GOOD_LOOKS, Surroundings, request_for
-from canfar_batch.batch import Batch, Strategies
+from canfar_batch.batch import Batch
+from canfar_batch.driver import Strategies
 from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, SpecError
 from canfar_batch.home import Home, batches
 from canfar_batch.job import Job

@@ -8,7 +8,8 @@ from typing import Any
 
 from fakes import FakeClock, FakePlatform, Fate, InlineCrew
 
-from canfar_batch.batch import Batch, Strategies
+from canfar_batch.batch import Batch
+from canfar_batch.driver import Strategies
 from canfar_batch.records import LaunchRequest
 from canfar_batch.spec import JobSpec
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
@@ -32,9 +33,8 @@ class World:
         made = Batch.prepare(
             name, platform=given.pop("platform", self.platform), strategies=strategies, address="local",
             home=self.root, clock=self.clock, settle=given.pop("settle", 120.0), shared=False,
-            crew=InlineCrew(self.clock),
+            crew=InlineCrew(self.clock), observers=given.pop("observers", ()),
         )  # fmt: skip
-        made._observers.extend(given.pop("observers", ()))
         made._ledger._db.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug of a test
         assert not given, given
         return made

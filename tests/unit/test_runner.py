@@ -754,7 +754,7 @@ def test_waiting_is_never_nothing_in_a_circle(world):
     batch = world.planned(20, launch=Throttle(per_second=0.5))
     steps, step = 0, batch.step
     while not batch.done and steps < 2000:
-        batch._driver().drive.crew.wait(step())
+        batch._driver.take().drive.crew.wait(step())
         steps += 1
     assert states(batch) == [S.SUCCEEDED] * 20
 
@@ -790,7 +790,7 @@ def test_a_post_of_an_earlier_run_is_not_sent_by_a_later_one(world):
         batch.run(progress=False, timeout=10)
     world.turn(batch, 5)
     old = batch._runner
-    batch._stop_driving()
+    batch._driver.give_back()
     world.turn(batch, 5)
     with pytest.raises(errors.LeaseLost):
         old.launching.post(batch._ledger.jobs["j0"])
@@ -798,7 +798,7 @@ def test_a_post_of_an_earlier_run_is_not_sent_by_a_later_one(world):
 
 def test_answers_behind_one_that_raises_are_heard_the_next_time(world):
     batch = world.planned(1)
-    runner, heard = batch._driver(), []
+    runner, heard = batch._driver.take(), []
     runner.drive.crew.inbox.append((always(ValueError("x")).__call__ and (lambda outcome: 1 / 0), None))
     runner.drive.crew.inbox.append((heard.append, "second"))
     with pytest.raises(ZeroDivisionError):
@@ -909,7 +909,7 @@ def test_collectors_may_be_several_and_serial(world):
     batch.run(progress=False)
     assert set(batch.results()["j0"]) == {"log", "mine"}
     assert set(threads) == {threading.main_thread()}
-    assert batch._strategies.collect.serial
+    assert batch._driver.strategies.collect.serial
 
 
 def test_a_job_without_declared_outputs_has_no_files(world):
