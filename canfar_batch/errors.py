@@ -1,6 +1,13 @@
 """Every error of the package: one root, `CanfarBatchError`, and each is also the builtin that it resembles.
 
 So ``except TimeoutError`` and ``except CanfarBatchError`` both catch a wait that took too long.
+
+```python
+try:
+    session.job("nosuchid")
+except cb.errors.JobNotFound as error:  # a LookupError too
+    print(error)
+```
 """
 
 from __future__ import annotations

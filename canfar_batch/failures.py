@@ -1,6 +1,12 @@
 """Why an attempt failed: one small class per cause, from the user's own exit code to a platform that forgot.
 
 A failure is a frozen value that the ledger keeps. Retry policies look at its class, people at its message.
+
+```python
+job = session.launch(["sh", "-c", "exit 3"], image="skaha/astroml:latest").wait()
+if isinstance(job.failure, cb.failures.ExitCode):
+    print(job.failure.code)  # 3
+```
 """
 
 from __future__ import annotations

@@ -21,7 +21,15 @@ GIB = 1024**3
 
 
 class JobState(str, enum.Enum):
-    """Where a job stands. The last four are final."""
+    """Where a job stands. The last four are final.
+
+    ```python
+    batch = session.batch("fits")
+    batch.map(spec, n=[1, 2, 3])
+    assert batch.counts[cb.JobState.PLANNED] == 3
+    assert not any(job.state.final for job in batch)
+    ```
+    """
 
     PLANNED = "planned"  #: known to us alone
     LAUNCHING = "launching"  #: sent, or about to be; no answer yet

@@ -62,6 +62,12 @@ class LocalPlatform:
         ram_scale: What each GiB of a job's limit counts; 0.05 lets a test exceed 1 GiB with 52 MiB.
         directory: Where home, logs and accounts are kept; a temporary one, removed at the end, by default.
         faults: Faults to begin with.
+
+    ```python
+    with cb.LocalPlatform(cores=4, ram=16) as platform:
+        with cb.Session.connect(platform.url, token=platform.token) as session:
+            session.launch("sleep 0.1", image="skaha/astroml:latest", cores=1, ram=1).wait()
+    ```
     """
 
     def __init__(

@@ -18,7 +18,12 @@ from canfar_batch.spec import literal_path
 
 @attrs.frozen
 class Logs:
-    """The result is the path of the saved log."""
+    """The result is the path of the saved log. This is the default.
+
+    ```python
+    batch = session.batch("fits", collect=cb.Logs())
+    ```
+    """
 
     def __call__(self, job: JobRecord, platform: Platform) -> Path:
         """The newest attempt's log."""
@@ -34,6 +39,13 @@ class Files:
 
     Nothing is copied: a file on shared storage is already where it should be. Files that this machine sees are checked;
     for those that only the container saw, its receipt vouches.
+
+    ```python
+    batch = session.batch("fits", collect=cb.Files("cat/*.cat"))
+    ```
+
+    Args:
+        patterns: Paths or patterns, relative to the job's working directory; without any, the spec's outputs.
     """
 
     patterns: tuple[str, ...]  #: relative to the job's working directory; without any, the spec's outputs
@@ -60,6 +72,13 @@ class Json:
     """The result is the value in the job's JSON file, or, for jobs without declared outputs, in its log's last line.
 
     The file is *pattern*, or the first declared output that ends in `.json`, or the only one.
+
+    ```python
+    batch = session.batch("fits", collect={"catalogue": cb.Files(), "quality": cb.Json("quality.json")})
+    ```
+
+    Args:
+        pattern: A path or pattern, relative to the job's working directory.
     """
 
     pattern: str | None = None
@@ -105,7 +124,17 @@ class Several:
 
 @attrs.frozen
 class Serial:
-    """A collector that is called in the thread that drives the batch, one job at a time; the loop waits for it."""
+    """A collector that is called in the thread that drives the batch, one job at a time; the loop waits for it.
+
+    Others are called in threads of their own, several at once.
+
+    ```python
+    batch = session.batch("fits", collect=cb.Serial(lambda job, platform: job.exit_code))
+    ```
+
+    Args:
+        collect: The collector to call.
+    """
 
     collect: ResultCollector
     serial: bool = attrs.field(default=True, init=False)

@@ -18,7 +18,12 @@ _positive: Any = attrs.validators.gt(0)
 
 @attrs.frozen
 class AtOnce:
-    """Launch all there is, as fast as the platform takes it."""
+    """Launch all there is, as fast as the platform takes it: its queue holds what it has no room for.
+
+    ```python
+    batch = session.batch("fits", launch=cb.AtOnce())
+    ```
+    """
 
     def __call__(self, view: BatchView) -> Sequence[Load]:
         """As many as can be sent at this moment."""
@@ -27,7 +32,18 @@ class AtOnce:
 
 @attrs.frozen
 class Window:
-    """Keep at most *size* jobs active."""
+    """Keep at most *size* jobs active: as one ends, the next is launched. This is the default.
+
+    ```python
+    batch = session.batch("fits", launch=cb.Window(32))
+    ```
+
+    Args:
+        size: How many at once.
+
+    Raises:
+        ValueError: *size* is none.
+    """
 
     size: int = attrs.field(default=16, validator=_positive)
 
@@ -41,6 +57,17 @@ class Chunks:
     """Launch *size* jobs, wait until all of them are over, pause, and go on with the next: the way of the user guide.
 
     `Window` keeps the platform busier: here one slow job holds up the next chunk.
+
+    ```python
+    batch = session.batch("fits", launch=cb.Chunks(3, pause=30))
+    ```
+
+    Args:
+        size: How many in a chunk.
+        pause: Seconds between the end of one chunk and the next.
+
+    Raises:
+        ValueError: *size* is none, or *pause* is below 0.
     """
 
     size: int = attrs.field(validator=_positive)
@@ -67,7 +94,19 @@ class Chunks:
 
 @attrs.frozen
 class Throttle:
-    """Launch at most so many jobs a second, of those that another strategy picks."""
+    """Launch at most so many jobs a second, of those that another strategy picks.
+
+    ```python
+    batch = session.batch("fits", launch=cb.Throttle(0.5, then=cb.Window(100)))  # one every two seconds
+    ```
+
+    Args:
+        per_second: Jobs a second.
+        then: Who picks; `AtOnce()` unless said otherwise.
+
+    Raises:
+        ValueError: *per_second* is no rate.
+    """
 
     per_second: float = attrs.field(validator=_positive)
     then: LaunchStrategy = attrs.field(factory=AtOnce, kw_only=True)
@@ -94,6 +133,10 @@ class Adaptive:
 
     Additive increase, multiplicative decrease, as TCP does it. It does not grow while half of its containers still
     wait for the platform to begin them, and it leaves alone what the user's other containers take.
+
+    ```python
+    batch = session.batch("fits", launch=cb.Adaptive())
+    ```
     """
 
     start: int = attrs.field(default=8, validator=_positive)

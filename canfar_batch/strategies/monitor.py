@@ -28,6 +28,16 @@ class Listing:
     """One question for all jobs, however many: often while things happen, more rarely when all is quiet.
 
     A tenth of the time for which nothing happened is waited, within the two bounds.
+
+    ```python
+    batch = session.batch("fits", monitor=cb.Listing(every=(5, 120)))
+    ```
+
+    Args:
+        every: Seconds between two looks: at least, and at most.
+
+    Raises:
+        ValueError: They are not positive, or the longer comes first.
     """
 
     every: tuple[float, float] = attrs.field(default=(5.0, 60.0), converter=_pair, validator=_two_waits)  #: seconds
@@ -49,6 +59,17 @@ class OneByOne:
     """One question for each job, for platforms whose list cannot be trusted: a hundred jobs, a hundred questions.
 
     The list is asked for only while a launch is in doubt, for its name is then all that is known of it.
+
+    ```python
+    batch = session.batch("fits", monitor=cb.OneByOne(every=60))
+    ```
+
+    Args:
+        every: Seconds between two looks.
+        failures: So many questions without an answer end a look.
+
+    Raises:
+        ValueError: One of them is not above 0.
     """
 
     every: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))  #: seconds

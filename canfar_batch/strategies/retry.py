@@ -16,7 +16,12 @@ SLOWEST = 600.0  #: seconds between two attempts at most
 
 
 class _Any:
-    """Holds everything."""
+    """Every exit code.
+
+    ```python
+    retry = cb.Retry(2, exit_codes=cb.ANY)
+    ```
+    """
 
     def __contains__(self, _: object) -> bool:
         return True
@@ -47,6 +52,14 @@ class Retry:
 
     A launch that never came to be (no answer, and not in the platform's list) is tried three times more, and once more
     where the platform's answer says that the same would happen again.
+
+    ```python
+    retry = cb.Retry(2, exit_codes={75}, grow_ram=2, max_ram=32)  # so many more attempts; twice the memory each time
+    batch = session.batch("fits", retry=retry)
+    ```
+
+    Raises:
+        ValueError: A number makes no sense.
     """
 
     again: int = attrs.field(default=2, validator=attrs.validators.ge(0))  #: more attempts for each class of failure
@@ -102,7 +115,12 @@ class Retry:
 
 
 def never(job: JobRecord, failure: Failure) -> Stop:
-    """No job is launched twice, whatever happened to it."""
+    """No job is launched twice, whatever happened to it.
+
+    ```python
+    batch = session.batch("fits", retry=cb.never)
+    ```
+    """
     return Stop("retry=never")
 
 

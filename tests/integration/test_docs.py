@@ -1,12 +1,15 @@
 """What the README and the docs show can be typed: every Python block runs, every command names what is there."""
 
+import inspect
 import re
 import shlex
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+import canfar_batch as cb
 from canfar_batch.local import __main__ as local_command
 
 try:
@@ -71,6 +74,22 @@ def test_every_python_block_runs_as_it_stands(page, at_work):
     shared = {"__name__": "__main__"}  # a page's later blocks may go on from its earlier ones
     for line, block in blocks(page, "python", "py"):
         exec(compile("\n" * line + block, str(page), "exec"), shared)
+
+
+@pytest.mark.parametrize("name", sorted(set(cb.__all__) - {"__version__"}))
+def test_every_example_of_a_docstring_runs(name, at_work, monkeypatch):
+    monkeypatch.setenv("API_KEY", "no real one")
+    value = getattr(cb, name)
+    members = vars(value).values() if inspect.isclass(value) else ()
+    examples = [
+        textwrap.dedent(found)
+        for documented in (value, *members)
+        for found in re.findall(r"```python\n(.*?)```", getattr(documented, "__doc__", None) or "", re.DOTALL)
+    ]
+    with cb.Session.connect() if any("session" in example for example in examples) else nullcontext() as session:
+        spec = cb.JobSpec("python fit.py {n}", image="skaha/astroml:latest", cores=1, ram=1)
+        for number, example in enumerate(examples):  # each stands alone, with these names
+            exec(compile(example, f"{name}, example {number}", "exec"), {"cb": cb, "session": session, "spec": spec})
 
 
 def test_the_pages_hold_what_is_looked_for_here():

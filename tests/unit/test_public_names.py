@@ -1,13 +1,18 @@
 """The names that scripts are written against: all there, all told about, and fetched only when used."""
 
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import canfar_batch
 from canfar_batch import errors, failures
+
+REFERENCE = Path(__file__).parents[2] / "docs/reference"
+EXAMPLE = re.compile(r"```python\n.+?\n *```", re.DOTALL)
 
 STABLE = {"Batch", "Job", "JobSpec", "JobState", "LocalPlatform", "Session", "errors", "failures", "open"}
 STABLE |= {"AtOnce", "Window", "Chunks", "Throttle", "Adaptive", "Listing", "OneByOne", "Retry", "never"}
@@ -22,6 +27,11 @@ HANDLES = {
     "Report": "raise_if_failed",
     "LocalPlatform": "start stop url",
 }
+
+
+def documented(value):
+    """What bears the docstring: the value, or its class."""
+    return value if inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value) else type(value)
 
 
 def members(module):
@@ -48,14 +58,67 @@ def test_star_import_brings_them_all():
 
 @pytest.mark.parametrize("name", sorted(set(canfar_batch.__all__) - {"__version__"}))
 def test_every_name_and_every_public_member_has_a_docstring(name):
-    value = getattr(canfar_batch, name)
-    if not (inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value)):
-        value = type(value)
+    value = documented(getattr(canfar_batch, name))
     assert inspect.getdoc(value)
     if inspect.isclass(value) and value.__module__.startswith("canfar_batch"):
         for member, thing in vars(value).items():
             if not member.startswith("_") and (inspect.isroutine(thing) or isinstance(thing, property)):
                 assert inspect.getdoc(thing), f"{name}.{member}"
+
+
+#: their examples are on the pages of the reference that show them
+ON_THE_PAGE = {"Batch": "batch", "Job": "job", "JobSpec": "spec", "Report": "report", "open": "batch"}
+
+
+@pytest.mark.parametrize("name", sorted(set(canfar_batch.__all__) - {"__version__"}))
+def test_every_name_has_an_example(name):
+    """That examples run is in test_docs.py."""
+    value = getattr(canfar_batch, name)
+    told = inspect.getdoc(documented(value))
+    if name in ON_THE_PAGE and not EXAMPLE.search(told):
+        told = (REFERENCE / f"{ON_THE_PAGE[name]}.md").read_text()
+    assert EXAMPLE.search(told)
+
+
+def parameters(function):
+    return set(inspect.signature(function).parameters)
+
+
+METHODS = {
+    f"{name}.{member}": function
+    for name, value in ((name, getattr(canfar_batch, name)) for name in canfar_batch.__all__)
+    if inspect.isclass(value) and value.__module__.startswith("canfar_batch")
+    for member, function in vars(value).items()
+    if inspect.isfunction(function) and not member.startswith("_")
+}
+UNITS = {
+    **dict.fromkeys(("timeout", "pending_timeout", "poll", "pause", "settle", "forget_after"), "second"),
+    **dict.fromkeys(("ram", "max_ram"), "GiB"),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_docstring_says_of_arguments_is_true(name):
+    function = METHODS[name]
+    told = set(re.findall(r"^    \*?(\w+): ", args_section(inspect.getdoc(function)), re.MULTILINE))
+    assert told - parameters(function) == set()
+
+
+@pytest.mark.parametrize("name", [*METHODS, "JobSpec", "LocalPlatform", "Chunks", "Retry", "open"])
+def test_lengths_of_time_and_amounts_of_memory_have_their_unit(name):
+    value = METHODS.get(name) or getattr(canfar_batch, name)
+    told = " ".join([inspect.getdoc(value), *comments(value)]).lower()
+    assert [each for each in parameters(value) & set(UNITS) if UNITS[each].lower() not in told] == []
+
+
+def comments(value):
+    """What comments say of its fields, which the reference shows."""
+    return re.findall(r"#: *(.*)", inspect.getsource(value)) if inspect.isclass(value) else ()
+
+
+def args_section(doc):
+    found = re.search(r"^Args:\n((?:    .*\n?|\n)*)", doc, re.MULTILINE)
+    return found[1] if found else ""
 
 
 @pytest.mark.parametrize(("name", "promised"), HANDLES.items())
