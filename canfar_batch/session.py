@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -21,13 +21,15 @@ from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, S
 from canfar_batch.home import Home, batches
 from canfar_batch.job import Job
 from canfar_batch.lease import SystemClock
-from canfar_batch.local import LocalPlatform
 from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
 from canfar_batch.records import Image, Limits, Resources, Usage, resources_of
 from canfar_batch.rest import open_platform
 from canfar_batch.single import Direct, found_on_platform, launched
 from canfar_batch.spec import JobSpec, check_against
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
+
+if TYPE_CHECKING:
+    from canfar_batch.local import LocalPlatform
 
 log = logging.getLogger("canfar_batch")
 
@@ -92,6 +94,8 @@ class Session:
         """
         if (url or os.environ.get("CANFAR_URL")) != "local":
             return cls(open_platform(url, token=token, certificate=certificate, timeout=timeout))
+        from canfar_batch.local import LocalPlatform  # a fifth of what this module would cost to import
+
         local = LocalPlatform(token=token).start()
         try:
             return cls(open_platform(local.url, token=local.token, timeout=timeout), local=local)
