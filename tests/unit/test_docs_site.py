@@ -146,6 +146,32 @@ def test_every_class_of_failure_has_its_row():
     assert [label for label in labels if label not in page] == []
 
 
+GUIDE = """
+    Batch processing overview; Quick start; 1. Prepare your script; 2. Launch headless job; 3. Monitor job status;
+    Common batch workflows; 1. Single file processing; 2. Parallel processing of multiple files;
+    3. Parameter sweep jobs; Job monitoring and management; Monitor job progress; Collect job results; Best practices;
+    Script design; Resource management; Error handling; Job templates; Basic processing template;
+    Machine learning training template; Troubleshooting; Common issues; Debugging tips; Getting help;
+    Before contacting support; Contact information; What to include in support requests
+"""
+
+
+def headings(page):
+    return re.findall(r"^##+ (.+)$", re.sub(r"```.*?```", "", text(page), flags=re.DOTALL), re.MULTILINE)
+
+
+def test_the_guides_sections_are_there_with_its_headings_and_in_its_order():
+    assert headings("howto/from-the-guide.md") == [" ".join(each.split()) for each in GUIDE.split(";")]
+    rows = ["Jobs stuck in pending", "Jobs failing immediately", "Slow job performance", "Out of storage space"]
+    assert [row for row in headings("troubleshooting.md") if row in rows] == rows
+
+
+def test_the_way_from_the_guide_is_one_click_away(site):
+    for page in ("index.html", "reference/session.html"):
+        tabs = (site / page).read_text().partition('class="md-tabs"')[2].partition("</nav>")[0]
+        assert "howto/from-the-guide.html" in tabs
+
+
 def test_every_role_is_told_about():
     page = text("reference/protocols.md")
     assert "::: canfar_batch.protocols" in page
