@@ -13,9 +13,14 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 _MARKS = frozenset({"Mn", "Me", "Cf"})  # combining marks and invisible signs: drawn upon their neighbour, or not at all
 
 
+def without_escapes(text: str) -> str:
+    """*text* without the sequences that would recolour a terminal, or worse."""
+    return _ESCAPES.sub("", text) if "\x1b" in text else text
+
+
 def printable(text: str) -> str:
     """*text* as one line without escape sequences, control characters and runs of blanks."""
-    plain = _ESCAPES.sub("", text) if "\x1b" in text else text
+    plain = without_escapes(text)
     if not plain.isprintable():
         plain = "".join(char if char.isprintable() else " " for char in plain)
     return " ".join(plain.split())

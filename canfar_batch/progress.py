@@ -18,7 +18,7 @@ from typing import Any, Protocol, TextIO
 
 import attrs
 
-from canfar_batch.columns import clip
+from canfar_batch.columns import clip, without_escapes
 from canfar_batch.explain import span
 from canfar_batch.records import JobState
 
@@ -180,8 +180,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._forgiving():
-            self._draw()
+        self._draw()
         with self._forgiving():
             self._face.close()
 
@@ -201,8 +200,7 @@ class Progress:
         wait = self._next - self._ticks()
         if wait > 0:
             return wait if self._now() != self._drawn else math.inf
-        with self._forgiving():
-            self._draw()
+        self._draw()
         return math.inf
 
     def _draw(self) -> None:
@@ -210,7 +208,9 @@ class Progress:
         rate = self._rate(now, sum(count for state, count in counts.items() if state.final))
         self._next = now + self._face.pause(now - self._began)
         self._drawn = counts
-        self._face.draw(News(name=self._batch.name, counts=counts, rate=rate, use=self._use()))
+        news = News(name=self._batch.name, counts=counts, rate=rate, use=self._use())
+        with self._forgiving():
+            self._face.draw(news)
 
     def _now(self) -> Mapping[JobState, int]:
         return {state: count for state, count in self._batch.counts.items() if count}
@@ -228,11 +228,11 @@ class Progress:
     def _forgiving(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:  # a closed pipe, a full disk, a closed stream
+        except Exception as error:  # a closed pipe, a full disk, a closed stream, whatever widgets may raise
+            face, self._face = self._face, Silent()
             log.debug("progress can no longer be shown: %s", error)
-            with contextlib.suppress(OSError, ValueError):
-                self._face.close()
-            self._face = Silent()
+            with contextlib.suppress(Exception):
+                face.close()
 
 
 # -- faces --------------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     ask = getattr(ipython, "get_ipython", None)
     shell = ask() if ask is not None else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
 
 
 def _terminal_width(stream: TextIO) -> int:
@@ -316,6 +316,22 @@ class PlainLines:
 _ERASE = "\r\x1b[K"
 
 
+def _rewraps(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal breaks lines anew when its width changes, as nearly all do that stand in a window today.
+
+    xterm and those older than it cut them off: to go up there would take away what others wrote.
+    """
+    if environment.get("TMUX"):
+        return True
+    old = environment.get("TERM", "").startswith(("linux", "rxvt", "screen", "vt"))
+    return not old and "XTERM_VERSION" not in environment
+
+
+def _harmless(text: str) -> str:
+    """*text* without escape sequences and control characters, which a platform's answer may hold; its lines stay."""
+    return "\n".join("".join(c for c in without_escapes(line) if c.isprintable()) for line in text.splitlines())
+
+
 def _folded(text: str, columns: int) -> str:
     return "\n".join(
         textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")
@@ -328,6 +344,7 @@ class LiveLine:
     def __init__(self, stream: TextIO, width: Callable[[], int]) -> None:
         self._stream, self._width = stream, width
         self._line, self._erased = "", False
+        self._rewraps = _rewraps(os.environ)
         self._writing = threading.RLock()  # threads log
         self._listener = _AboveTheLine(self)
         log.addHandler(self._listener)
@@ -339,21 +356,31 @@ class LiveLine:
     def draw(self, news: News) -> None:
         """The line anew. The last column stays free: a character there would wrap the line in many terminals."""
         with self._writing:
-            line = news.line(max(1, self._width() - 1))
+            columns = self._width()
+            line = news.line(max(1, columns - 1))
             if line != self._line or self._erased:
+                erase = self._erasing(columns)
                 self._line, self._erased = line, False
-                _write(self._stream, f"{_ERASE}{line}")
+                _write(self._stream, f"{erase}{line}")
 
     def say(self, text: str) -> None:
         """The text above the line, broken between words; a path that is too long is left to the terminal, and whole."""
         with self._writing:
-            _write(self._stream, f"{_ERASE}{_folded(text, max(20, self._width() - 1))}\n{self._line}")
+            columns = self._width()
+            erase = self._erasing(columns)
+            self._line, self._erased = clip(self._line, max(1, columns - 1)), False
+            _write(self._stream, f"{erase}{_folded(_harmless(text), max(20, columns - 1))}\n{self._line}")
 
     def erase(self) -> None:
         """Take the line away until it is drawn again."""
         with self._writing:
-            _write(self._stream, _ERASE)
+            _write(self._stream, self._erasing(self._width()))
             self._erased = True
+
+    def _erasing(self, columns: int) -> str:
+        """What takes the line away, also where a window that became narrower has broken it in two."""
+        above = (len(self._line) - 1) // max(1, columns) if self._rewraps and not self._erased else 0
+        return f"\x1b[{above}A\r\x1b[J" if above > 0 else _ERASE
 
     def close(self) -> None:
         """Let the line stand as it is, and go below it."""

@@ -79,7 +79,11 @@ class Shown:
 
 
 @pytest.fixture
-def terminal() -> Terminal:
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal in a window, whatever these tests run in."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("TMUX", "XTERM_VERSION"):
+        monkeypatch.delenv(name, raising=False)
     return Terminal()
 
 
@@ -166,6 +170,46 @@ def test_the_line_follows_the_width_of_the_terminal(live: Shown, terminal: Termi
     assert terminal.screen == ["2/10 | 3 running, 1 failed"]
 
 
+def test_a_line_that_a_narrower_window_broke_is_taken_away_whole(live: Shown, terminal: Terminal):
+    live.after(0, planned=5, running=3, succeeded=1, failed=1)
+    assert len(terminal.screen[0]) == 56
+    terminal.columns = 30  # so it takes two lines now
+    terminal.truncate(terminal.seek(0))
+    live.after(1, planned=5, running=3, succeeded=1, failed=1)
+    assert terminal.getvalue() == "\x1b[1A\r\x1b[J2/10 | 3 running, 1 failed"
+
+
+def test_what_is_said_in_a_narrower_window_breaks_nothing(live: Shown, terminal: Terminal):
+    live.after(0, planned=5, running=3, succeeded=1, failed=1)
+    terminal.columns = 30
+    terminal.truncate(terminal.seek(0))
+    live.progress.say("hello")
+    assert terminal.getvalue() == "\x1b[1A\r\x1b[Jhello\ncalib 2/10 | 5 planned, 3 ru…"
+
+
+@pytest.mark.parametrize(
+    ("environment", "rewraps"),
+    [
+        ({"TERM": "xterm-256color"}, True),
+        ({"TERM": "screen-256color", "TMUX": "/tmp/tmux-0/default,1,0"}, True),
+        ({"TERM": "screen"}, False),
+        ({"TERM": "linux"}, False),
+        ({"TERM": "xterm-256color", "XTERM_VERSION": "XTerm(379)"}, False),
+    ],
+)
+def test_nothing_above_is_taken_away_in_terminals_that_cut_lines_off(
+    environment: dict[str, str], rewraps: bool, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    shown = Shown(terminal, width=lambda: terminal.columns)
+    shown.after(0, planned=5, running=3, succeeded=1, failed=1)
+    terminal.columns = 30
+    shown.after(1, planned=4, running=3, succeeded=1, failed=2)
+    assert ("\x1b[1A" in terminal.getvalue()) is rewraps
+    shown.progress.__exit__(None, None, None)
+
+
 @given(st.lists(st.integers(0, 10**7), min_size=9, max_size=9), st.integers(1, 200), st.floats(1e-6, 1e6) | st.none())
 def test_no_line_is_wider_than_it_may_be(numbers: list[int], columns: int, rate: float | None):
     counts = {state: number for state, number in zip(JobState, numbers, strict=True) if number}
@@ -183,6 +227,15 @@ def test_a_warning_that_nobody_else_prints_goes_above_the_line(
     live.after(0, planned=10)
     LOG.warning("calib: the platform does not answer")
     assert terminal.screen == ["calib: the platform does not answer", "calib 0/10 | 10 planned"]
+
+
+def test_a_platforms_words_can_neither_colour_nor_clear_the_terminal(
+    live: Shown, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    live.after(0, planned=10)
+    LOG.warning("calib: the platform says \x1b[2J\x1b[31mno\x07\n  twice")
+    assert terminal.screen == ["calib: the platform says no", "  twice", "calib 0/10 | 10 planned"]
 
 
 def test_the_way_is_cleared_for_programs_that_print_their_own_log(
@@ -379,8 +432,22 @@ def test_a_notebook_without_tqdm_shows_plain_lines(monkeypatch: pytest.MonkeyPat
     assert shown.stream.getvalue() == "hello\ncalib 0/10 | 10 planned\n"
 
 
-def test_a_notebook_is_known_by_its_shell(monkeypatch: pytest.MonkeyPatch, widgets: list[Widget]):
-    shell = type("ZMQInteractiveShell", (), {})()
+def test_a_widget_that_fails_ends_the_showing_and_not_the_batch(widgets: list[Widget], monkeypatch: pytest.MonkeyPatch):
+    def fails(self: Widget, *_: object, **__: object) -> None:
+        raise RuntimeError("no comm")
+
+    shown = Shown(io.StringIO(), notebook=True)
+    with shown.progress:
+        shown.after(0, planned=10)
+        for part in ("refresh", "close"):
+            monkeypatch.setattr(Widget, part, fails)
+        shown.after(1, succeeded=10)
+    assert shown.progress.update() == math.inf
+
+
+@pytest.mark.parametrize("bases", [(), (type("ZMQInteractiveShell", (), {}),)], ids=["itself", "derived"])
+def test_a_notebook_is_known_by_its_shell(bases, monkeypatch: pytest.MonkeyPatch, widgets: list[Widget]):
+    shell = type("Shell" if bases else "ZMQInteractiveShell", bases, {})()
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     with Shown(io.StringIO(), notebook=None).progress:
         pass
