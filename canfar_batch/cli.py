@@ -34,7 +34,7 @@ from canfar_batch.job import Job
 from canfar_batch.records import JobState
 from canfar_batch.report import Report
 from canfar_batch.session import Session
-from canfar_batch.spec import JobSpec
+from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.strategies import ANY, Chunks, Files, Json, Logs, Retry, Throttle, Window
 from canfar_batch.tables import overview, text_table
 
@@ -127,6 +127,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--env", action="append", default=[], type=_pair, metavar="NAME=VALUE", help="set a variable; repeatable"
     )
+    what.add_argument(
+        "--secret", action="append", default=[], metavar="NAME",
+        help="hand a variable of this environment on, and write its value down nowhere; repeatable",
+    )  # fmt: skip
     what.add_argument(
         "--workdir", metavar="DIR", help="where the command runs (default: here, where containers see it)"
     )
@@ -285,9 +289,10 @@ def _spec(options: argparse.Namespace) -> JobSpec:
         raise PlanError("no image was given: name one, as --image skaha/astroml:latest")
     # one word is a command line for us to split, several were split by the user's own shell
     whole = len(options.command) == 1 or options.shell
+    env = {**dict(options.env), **{name: Secret(name) for name in options.secret}}
     return JobSpec(
         " ".join(options.command) if whole else options.command,
-        image=options.image, cores=options.cores, ram=options.ram, gpus=options.gpus, env=dict(options.env),
+        image=options.image, cores=options.cores, ram=options.ram, gpus=options.gpus, env=env,
         shell=options.shell, workdir=options.workdir, outputs=options.output, timeout=options.timeout,
         pending_timeout=options.pending_timeout,
     )  # fmt: skip

@@ -165,6 +165,17 @@ def test_what_a_job_needs_is_passed_on(command: Command):
     assert [path.read_text() for path in Path("sub").glob("*.out")] == ["1=2,\n"]
 
 
+def test_a_secret_is_handed_on_and_not_kept(command: Command, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "hush-hush")
+    words = [*IMAGE, *ON_THIS_MACHINE, "--secret", "MY_KEY", "--", "sh", "-c", "printf %s $MY_KEY | wc -c"]
+    assert command("run", "quiet", *words).code == 0
+    assert command("logs", "quiet").out.strip() == "9"
+    files = [path for path in Path("batches/quiet").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"hush" in path.read_bytes()]
+    monkeypatch.delenv("MY_KEY")
+    assert "MY_KEY, which a job needs as a Secret, is not set here" in command("run", "later", *words).err
+
+
 def test_exit_codes_are_retried_only_if_asked(command: Command):
     words = ["--retry", 1, "--", "sh", "-c", "echo x >> tries; exit 3"]
     assert command("run", "no", *IMAGE, *ON_THIS_MACHINE, *words).code == 1
