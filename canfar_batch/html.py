@@ -81,7 +81,8 @@ PIECES = (
 .cb-title small{font-weight:400;font-size:.85em;color:var(--cb-faint);margin-left:.5em}
 .cb-bar{display:flex;height:.7em;border-radius:.35em;overflow:hidden;background:var(--cb-line);gap:1px;margin:.4em 0}
 .cb-bar span{min-width:3px}
-.cb-legend{list-style:none;display:flex;flex-wrap:wrap;gap:.15em 1.1em;margin:.3em 0 .9em;padding:0}
+ul.cb-legend.cb-legend.cb-legend{list-style:none;display:flex;flex-wrap:wrap;gap:.15em 1.1em;margin:.3em 0 .9em;"""
+    """padding:0}
 .cb-legend li{margin:0;padding:0}
 .cb-legend b{font-weight:600;font-variant-numeric:tabular-nums}
 .cb-s{white-space:nowrap}
@@ -113,12 +114,12 @@ border-bottom:1px solid var(--cb-line);max-width:26em;overflow-wrap:anywhere;whi
 .cb-view table.cb-t td:last-child:not(.cb-n){{min-width:11em}}
 .cb-view table.cb-t .cb-n{{min-width:0;text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
 .cb-view dl.cb-facts{{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.12em 1em;margin:.4em 0}}
-.cb-view dl.cb-facts dt{{color:var(--cb-faint);font-weight:400;margin:0;padding:0}}
-.cb-view dl.cb-facts dd{{margin:0;padding:0;overflow-wrap:anywhere}}
+.cb-view dl.cb-facts dt{{color:var(--cb-faint);font-weight:400;overflow-wrap:normal}}
+.cb-view dl.cb-facts dt,.cb-view dl.cb-facts dd{{float:none;width:auto;margin:0;padding:0}}
 .cb-view pre.cb-log{{background:var(--cb-raised);color:var(--cb-ink);border:1px solid var(--cb-line);border-radius:4px;\
 padding:.5em .7em;margin:.5em 0;font-size:.88em;overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere;\
 max-height:18em}}
-.cb-view ul.cb-causes{{list-style:none;margin:.2em 0 .6em;padding:0}}
+.cb-view ul.cb-causes.cb-causes{{list-style:none;margin:.2em 0 .6em;padding:0}}
 .cb-view ul.cb-causes li{{margin:0 0 .4em;padding:0 0 0 .7em;border-left:3px solid {COLOURS["failed"]}}}
 .cb-view .cb-faint{{color:var(--cb-faint)}}
 """
@@ -202,7 +203,7 @@ def log_tail(content: str) -> str:
 
 def title(what: str, aside: str = "") -> str:
     """What a view is about, both as text."""
-    return f'<div class="cb-title" role="heading" aria-level="3">{text(what)}<small>{text(aside)}</small></div>'
+    return f'<div class="cb-title" role="heading" aria-level="3">{text(what)} <small>{text(aside)}</small></div>'
 
 
 def view(*parts: str) -> str:
