@@ -136,11 +136,44 @@ def test_numbers_in_names_are_sorted_as_numbers(opened):
     assert names[:3] == ["obs-0", "obs-1", "obs-2"]
 
 
-def test_sorting_works_from_the_keyboard(opened):
+def test_everything_is_reached_by_the_tab_key_in_the_order_in_which_it_is_read(opened):
+    focused = (
+        "document.activeElement.id || document.activeElement.textContent.trim() || document.activeElement.ariaLabel"
+    )
+
+    def next_stop() -> str:
+        opened.press("Tab")
+        return opened(focused)
+
+    assert [next_stop() for _ in range(3)] == ["Skip to the table of jobs", "Timeline", "What went wrong"]
+    opened("document.getElementById('search').focus()")
+    assert [next_stop() for _ in range(3)] == ["state", "cause", "clear"]
+    next_stop()
+    assert opened("document.activeElement.ariaLabel") == "Table of jobs"  # so that it can be scrolled by keys
+    assert [next_stop() for _ in range(2)] == ["job", "sigma"]
+
+
+@pytest.mark.parametrize("key", ["Enter", " "])
+def test_sorting_works_from_the_keyboard_and_is_announced(opened, key):
     place = heading(opened, "sigma")
     opened(f"document.querySelectorAll('#jobs-table thead button')[{place}].focus()")
-    opened.press("Enter")
-    assert float(rows(opened, place)[0]) == 0
+    said = []
+    for _ in range(2):
+        opened.press(key)
+        said.append(opened("document.activeElement.closest('th').ariaSort"))
+    assert said == ["ascending", "descending"]
+    assert float(rows(opened, place)[0]) == 9.9
+    assert opened("document.activeElement.textContent") == "sigma"  # one can go on from there
+
+
+def test_tables_say_what_they_are(opened):
+    for table in range(opened("document.querySelectorAll('table').length")):
+        each = f"document.querySelectorAll('table')[{table}]"
+        assert opened(f"{each}.caption.textContent.trim() !== ''")
+        assert opened(f"[...{each}.querySelectorAll('thead th')].every(h => h.scope === 'col')")
+        assert opened(
+            f"[...{each}.tBodies[0].rows].every(r => r.cells[0].tagName === 'TH' && r.cells[0].scope === 'row')"
+        )
 
 
 def test_typing_filters_the_rows(opened):
