@@ -6,7 +6,6 @@ of the machine on which it ran are taken out.
 
 from __future__ import annotations
 
-import itertools
 import os
 import sysconfig
 import tempfile
@@ -60,13 +59,12 @@ def cleaned(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
 
 
 def joined(outputs: list[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNode]:
-    """The outputs, with what was printed piece by piece in one."""
-    for stream, group in itertools.groupby(outputs, key=lambda output: output.get("name")):
-        first, *others = group
-        if stream:
-            first.text += "".join(other.text for other in others)
-            others = []
-        yield from (first, *others)
+    """The outputs, with what was printed piece by piece in one: how the run went first, then what the cell says."""
+    for stream in ("stderr", "stdout"):
+        if pieces := [output for output in outputs if output.get("name") == stream]:
+            pieces[0].text = "".join(piece.text for piece in pieces)
+            yield pieces[0]
+    yield from (output for output in outputs if "data" in output)
 
 
 def without_places(text: str, folder: Path) -> str:

@@ -42,7 +42,7 @@ class Window:
         size: How many at once.
 
     Raises:
-        ValueError: *size* is none.
+        ValueError: *size* is not above 0.
     """
 
     size: int = attrs.field(default=16, validator=_positive)
@@ -67,7 +67,7 @@ class Chunks:
         pause: Seconds between the end of one chunk and the next.
 
     Raises:
-        ValueError: *size* is none, or *pause* is below 0.
+        ValueError: *size* is not above 0, or *pause* is below 0.
     """
 
     size: int = attrs.field(validator=_positive)
@@ -105,7 +105,7 @@ class Throttle:
         then: Who picks; `AtOnce()` unless said otherwise.
 
     Raises:
-        ValueError: *per_second* is no rate.
+        ValueError: *per_second* is not above 0.
     """
 
     per_second: float = attrs.field(validator=_positive)
