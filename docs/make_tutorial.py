@@ -31,9 +31,10 @@ def run(folder: Path) -> nbformat.NotebookNode:
     without.mkdir()
     (without / "sitecustomize.py").write_text("import sys\n\nsys.modules['tqdm'] = None\n")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CANFAR_")}
+    paths = [str(without), *filter(None, [kept.get("PYTHONPATH")])]
     nbclient.NotebookClient(
         notebook, timeout=120, record_timing=False, resources={"metadata": {"path": str(folder)}}
-    ).execute(env={**kept, "IPYTHONDIR": str(folder / ".ipython"), "PYTHONPATH": str(without)})
+    ).execute(env={**kept, "IPYTHONDIR": str(folder / ".ipython"), "PYTHONPATH": os.pathsep.join(paths)})
     return notebook
 
 

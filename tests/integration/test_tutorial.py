@@ -26,7 +26,7 @@ def kept():
 def kinds(notebook):
     """What each cell shows, in kind."""
     return [
-        {tuple(sorted(output.get("data", ()))) or output.name for output in cell.outputs}
+        {tuple(sorted(output.get("data", ["printed"]))) for output in cell.outputs}
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]
