@@ -159,7 +159,7 @@ class Progress:
         Args:
             batch: What to show.
             shown: False shows nothing.
-            stream: Where to write; by default the standard error.
+            stream: Where to write; by default the standard error, in a notebook the standard output.
             ticks: Seconds from any moment.
             width: How many columns the terminal has; by default it is asked.
             notebook: Whether this is one; by default that is found out.
@@ -168,10 +168,13 @@ class Progress:
         self._batch = batch
         self._ticks = ticks
         self._use = use
-        self._face = _face(stream or sys.stderr, shown=shown, width=width, notebook=notebook)
+        notebook = _in_notebook() if notebook is None else notebook
+        # what notebooks are told on standard error they show in red, as if something were wrong
+        stream = stream or (sys.stdout if notebook else sys.stderr)
+        self._face = _face(stream, shown=shown, width=width, notebook=notebook)
         self._began = ticks()
         self._next = self._began
-        self._drawn: Mapping[JobState, int] | None = None  # the counts that were drawn last
+        self._drawn: Mapping[JobState, int] | None = None  # the counts that were drawn last, as long as they stand
         self._samples: deque[tuple[float, int]] = deque()
 
     def __enter__(self) -> Progress:
@@ -199,7 +202,9 @@ class Progress:
             return math.inf
         wait = self._next - self._ticks()
         if wait > 0:
-            return wait if self._now() != self._drawn else math.inf
+            if self._drawn is not None and self._now() != self._drawn:
+                self._drawn = None  # once is enough: counting again for each of thousands of events would tell no more
+            return wait if self._drawn is None else math.inf
         self._draw()
         return math.inf
 
@@ -238,10 +243,10 @@ class Progress:
 # -- faces --------------------------------------------------------------------------------------------------------
 
 
-def _face(stream: TextIO | None, *, shown: bool, width: Callable[[], int] | None, notebook: bool | None) -> Face:
+def _face(stream: TextIO | None, *, shown: bool, width: Callable[[], int] | None, notebook: bool) -> Face:
     if not shown or stream is None:  # a program without a console has no standard error
         return Silent()
-    if _in_notebook() if notebook is None else notebook:
+    if notebook:
         with contextlib.suppress(ImportError):
             return Bar(stream)
     elif stream.isatty() and os.environ.get("TERM") != "dumb":

@@ -164,6 +164,19 @@ def test_nothing_needs_showing_again_where_nothing_changed(live: Shown):
     assert live.after(0.1, planned=10) == math.inf
 
 
+def test_thousands_of_events_between_two_drawings_are_not_counted_one_by_one(
+    live: Shown, monkeypatch: pytest.MonkeyPatch
+):
+    looks: list[str] = []
+    live.after(0, planned=10_000)
+    del live.batch.counts
+    counts = {JobState.SUCCEEDED: 1, JobState.PLANNED: 9_999}
+    monkeypatch.setattr(Batch, "counts", property(lambda _: looks.append("look") or counts), raising=False)
+    for _ in range(1000):
+        assert live.progress.update() == pytest.approx(0.25)
+    assert len(looks) == 1
+
+
 def test_the_line_follows_the_width_of_the_terminal(live: Shown, terminal: Terminal):
     terminal.columns = 30
     live.after(0, planned=5, running=3, succeeded=1, failed=1)
@@ -443,6 +456,18 @@ def test_a_widget_that_fails_ends_the_showing_and_not_the_batch(widgets: list[Wi
             monkeypatch.setattr(Widget, part, fails)
         shown.after(1, succeeded=10)
     assert shown.progress.update() == math.inf
+
+
+def test_a_notebook_is_told_on_standard_output_for_the_other_is_red_there(
+    capsys: pytest.CaptureFixture[str], widgets: list[Widget]
+):
+    with Progress(Batch(planned=1), notebook=True) as progress:
+        progress.say("hello")
+    with Progress(Batch(planned=1), notebook=False) as progress:
+        progress.say("hello")
+    told = capsys.readouterr()
+    assert told.out == "hello\n"
+    assert told.err.startswith("hello\n")
 
 
 @pytest.mark.parametrize("bases", [(), (type("ZMQInteractiveShell", (), {}),)], ids=["itself", "derived"])
