@@ -620,7 +620,7 @@ class Batch:
                 "Containers do not see this directory, so receipts come back in logs alone: do not stay away longer "
                 "than an hour after a job's end, or it counts as lost unseen."
             )
-        if len(self) > MANY and self._ledger.identity.platform != "local":
+        if new and len(self) > MANY and self.address != "local":
             lines.append("CANFAR asks for word to support@canfar.net before batches as large as this.")
         return "\n".join(lines)
 

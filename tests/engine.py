@@ -31,7 +31,8 @@ class World:
         parts = {"launch": Window(16), "monitor": Listing(), "retry": Retry(2), "collect": collect}
         strategies = Strategies(**{role: given.pop(role, part) for role, part in parts.items()})
         made = Batch.prepare(
-            name, platform=given.pop("platform", self.platform), strategies=strategies, address="local",
+            name, platform=given.pop("platform", self.platform), strategies=strategies,
+            address=given.pop("address", "local"),
             home=self.root, clock=self.clock, settle=given.pop("settle", 120.0), shared=False,
             crew=InlineCrew(self.clock), observers=given.pop("observers", ()),
         )  # fmt: skip

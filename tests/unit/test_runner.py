@@ -77,6 +77,17 @@ def test_a_look_is_one_question_however_many_the_jobs(world, n):
     assert world.platform.calls - before == {"containers": 1}
 
 
+def test_before_the_first_large_batch_the_platform_asks_for_word_once_and_only_where_it_is_not_local(
+    world, capsys, monkeypatch
+):
+    monkeypatch.setattr("canfar_batch.home.Home.refuse_if_fleeting", lambda home: None)
+    told = []
+    for jobs, address in ((100, "https://a"), (101, "https://b"), (101, "https://b"), (101, "local")):
+        world.planned(jobs, name=f"n{jobs}-{address[-1]}", address=address, launch=AtOnce()).run()
+        told.append("support@canfar.net" in capsys.readouterr().err)
+    assert told == [False, True, False, False]
+
+
 def test_observers_hear_only_what_is_in_the_ledger_and_one_that_fails_changes_nothing(world):
     heard = []
 
