@@ -340,9 +340,9 @@ def _rounded(value: Any) -> float | int | None:
 def _jobs(columns: Sequence[Column], count: int) -> str:
     """The table, with its first rows; the script takes it from there."""
     head = "".join(
-        f'<th scope="col" aria-sort="none"{_flush(column["number"])}><button type="button">{text(column["heading"])}'
-        "</button></th>"
-        for column in columns
+        f'<th scope="col" aria-sort="none" data-name="{name}"{_flush(column["number"])}>'
+        f'<button type="button">{name}</button></th>'
+        for column, name in ((column, text(column["heading"])) for column in columns)
     )
     body = "".join(f"<tr>{''.join(_cell(column, row) for column in columns)}</tr>" for row in range(min(count, FIRST)))
     states, causes = (_choices(column) for column in columns if column["id"] in ("state", "cause"))

@@ -225,6 +225,12 @@ def test_in_print_there_are_more_rows(opened):
     assert len(rows(opened, 0)) == 1000
     opened("dispatchEvent(new Event('afterprint'))")
     assert len(rows(opened, 0)) == 100
+    opened.look(width=1000)  # of a page on its side, as the table has it
+    opened.call("Emulation.setEmulatedMedia", media="print")
+    assert opened("document.documentElement.scrollWidth") <= 1000
+    name = "getComputedStyle(document.querySelector('#jobs-table thead th'), '::before').content"
+    assert opened(name) == '"job"'  # which stands on every page, as the text of a button would not
+    opened.call("Emulation.setEmulatedMedia", media="")
     opened("document.querySelector('button[data-find=lost]').click()")  # a short table prints sooner
     assert opened.pdf().startswith(b"%PDF")
 
