@@ -189,10 +189,16 @@ def to_csv(jobs: Iterable[JobRecord], path: str | os.PathLike[str]) -> Path:
 #: what spreadsheets calculate, or call a program with; coordinates (`-12:34:56`), options and `@list.txt` are no such
 _FORMULA = re.compile(r"\s*(?:[=\uff1d]|[-+@\uff0b\uff0d\uff20].*[(|!])", re.DOTALL)
 
+#: halves of characters, as JSON may hold them, that no file can; those by which Python keeps odd file names are none
+_NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
 
 def _inert(cell: Any) -> Any:
-    """The cell, so that no program that opens the file takes it for more than text: jobs may print anything."""
-    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+    """The cell, so that it can be written, and no program that opens the file takes it for more than text."""
+    if not isinstance(cell, str):
+        return cell
+    whole = _NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", cell)
+    return f"'{whole}" if _FORMULA.match(whole) else whole
 
 
 def to_dataframe(jobs: Iterable[JobRecord]) -> pd.DataFrame:

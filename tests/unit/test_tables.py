@@ -129,6 +129,16 @@ def test_csv_leaves_coordinates_numbers_and_options_as_they_are(value: str, tmp_
     assert (row["x"], row["y"]) == (value, "-2.5")
 
 
+def test_csv_can_be_written_whatever_a_result_holds(tmp_path: Path):
+    odd = [None, True, 2**70, float("nan"), "\ud800x", {"k": ["\udfff"]}, ("x",), "\x00", '星,\n;"q"', ""]
+    jobs = [job(f"{n}", attempt(), fields={"v": value}, result=value) for n, value in enumerate(odd)]
+    with to_csv(jobs, tmp_path / "jobs.csv").open(newline="", encoding="utf-8") as file:
+        values = [row["v"] for row in csv.DictReader(line.replace("\0", "") for line in file)]
+    assert values == [
+        "", "True", str(2**70), "nan", "\ufffdx", '{"k": ["\ufffd"]}', '["x"]', "", "星,\n;\"q\"", "",
+    ]  # fmt: skip
+
+
 def test_csv_of_no_jobs_is_a_heading(tmp_path: Path):
     assert to_csv([], tmp_path / "jobs.csv").read_text().splitlines() == [",".join(UNITS)]
 
