@@ -170,6 +170,13 @@ def test_the_way_from_the_guide_is_one_click_away(site):
         assert "howto/from-the-guide.html" in tabs
 
 
+def test_pictures_are_small_and_every_one_is_shown():
+    pages = "".join(page.read_text() for page in [ROOT / "README.md", *PAGES])
+    for picture in (DOCS / "pictures").iterdir():
+        assert picture.stat().st_size < 300_000
+        assert f"pictures/{picture.name})" in pages
+
+
 def test_every_role_is_told_about():
     page = text("reference/protocols.md")
     assert "::: canfar_batch.protocols" in page
