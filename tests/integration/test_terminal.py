@@ -63,29 +63,45 @@ class Terminal:
         self.place.cleanup()
 
 
-@pytest.fixture(params=[80, 160])
-def terminal(request, tmp_path):
-    opened = Terminal(request.param, tmp_path)
+@pytest.fixture
+def terminals(tmp_path):
+    """A narrow one and a wide one, in which the same run begins at once."""
+    opened = []
+    for columns in (80, 160):
+        folder = tmp_path / str(columns)
+        folder.mkdir()
+        opened.append(Terminal(columns, folder))
     yield opened
-    opened.close()
+    for terminal in opened:
+        terminal.close()
 
 
-def test_a_run_is_shown_without_broken_lines(terminal):
-    lives: set[str] = set()
+def watched_to_the_end(terminals: list[Terminal]) -> list[set[str]]:
+    """Every live line that was seen, by terminal."""
+    lives: list[set[str]] = [set() for _ in terminals]
     deadline = time.monotonic() + 90
-    while "THE END" not in (screen := terminal.screen()):
-        assert time.monotonic() < deadline, "\n".join(screen)
-        lives.update(line for line in screen if "/25" in line)
+    going = True
+    while going:
+        screens = [terminal.screen() for terminal in terminals]
+        assert time.monotonic() < deadline, "\n".join(line for screen in screens for line in screen)
+        for seen, screen in zip(lives, screens, strict=True):
+            seen.update(line for line in screen if "/25" in line)
+        going = any("THE END" not in screen for screen in screens)
         time.sleep(0.05)
-    assert len(lives) >= 2  # it lives
-    assert all(len(line) < terminal.columns for line in lives), lives
-    written = terminal.joined()
-    assert sum("/25" in line for line in written) == 1, written  # each line took the place of the one before
-    (last,) = (line for line in written if "/25" in line)
-    assert "25/25" in last
-    assert "1 failed" in last
-    opening = "\n".join(screen[: screen.index(last)])
-    assert "0 jobs known, 25 new" in " ".join(opening.split())  # broken between words, if at all
-    report = written[written.index(last) + 1 :]
-    assert all(len(line.rstrip()) <= 80 for line in report)
-    assert any("exit code 3" in line for line in report)
+    return lives
+
+
+def test_a_run_is_shown_without_broken_lines(terminals):
+    for terminal, lives in zip(terminals, watched_to_the_end(terminals), strict=True):
+        assert len(lives) >= 2  # it lives
+        assert all(len(line) < terminal.columns for line in lives), lives
+        screen, written = terminal.screen(), terminal.joined()
+        assert sum("/25" in line for line in written) == 1, written  # each line took the place of the one before
+        (last,) = (line for line in written if "/25" in line)
+        assert "25/25" in last
+        assert "1 failed" in last
+        opening = "\n".join(screen[: screen.index(last)])
+        assert "0 jobs known, 25 new" in " ".join(opening.split())  # broken between words, if at all
+        report = written[written.index(last) + 1 :]
+        assert all(len(line.rstrip()) <= 80 for line in report)
+        assert any("exit code 3" in line for line in report)
