@@ -64,6 +64,18 @@ class Batch:
 
     `Session.batch` opens one to run it, `canfar_batch.open` to read it. Everything is in the batch's home, so the same
     script run again goes on where the last one stopped. One thread drives it; what it returns is a snapshot.
+
+    ```python
+    import canfar_batch as cb
+
+    fit = cb.JobSpec("python fit.py {n}", image="skaha/astroml:latest", cores=1, ram=1)
+    with cb.Session.connect() as session:
+        batch = session.batch("fits", launch=cb.Window(8), retry=cb.Retry(2))
+        batch.map(fit, key="fit-{n}", n=[1, 2, 3])  # or grid(), rows(), replicas(), add()
+        report = batch.run()
+    print(batch.counts, [job.key for job in batch.failed])
+    print(batch["fit-2"].logs())
+    ```
     """
 
     def __init__(
@@ -199,16 +211,34 @@ class Batch:
         return self._plan_all(spec, planning.rows_of_columns(columns), key, allow_empty)
 
     def grid(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **axes: Any) -> list[str]:
-        """Plan one job for each combination of the axes' values, the last axis running fastest.
+        """Plan one job for each combination of the axes' values, the last axis running fastest. The jobs' keys.
 
-        The arguments and errors are those of `map`.
+        Args:
+            spec: What to run.
+            key: A template for the keys, as `"{sigma}-{method}"`; by default they are made of the fields.
+            allow_empty: Whether an axis without any value is meant.
+            axes: The values of each field: lists, arrays, ranges, generators; a scalar is one value.
+
+        Raises:
+            PlanError: There is no axis, or nothing to combine.
+            SpecError: A value cannot be filled in.
+            SpecChanged: The batch knows a key, launched as another job.
         """
         return self._plan_all(spec, planning.rows_of_grid(axes), key, allow_empty)
 
     def rows(self, spec: JobSpec, table: Any, key: str | None = None, *, allow_empty: bool = False) -> list[str]:
-        """Plan one job for each row of a list of dicts, a pandas DataFrame or an astropy Table.
+        """Plan one job for each row of a list of dicts, a pandas DataFrame or an astropy Table. The jobs' keys.
 
-        The other arguments and errors are those of `map`.
+        Args:
+            spec: What to run.
+            table: The rows; its columns are the fields.
+            key: A template for the keys, as `"{object}"`; by default they are made of the fields.
+            allow_empty: Whether a table without any row is meant.
+
+        Raises:
+            PlanError: *table* is none of these, or empty.
+            SpecError: A value cannot be filled in; masked ones and NaN never can.
+            SpecChanged: The batch knows a key, launched as another job.
         """
         return self._plan_all(spec, planning.rows_of_table(table), key, allow_empty)
 
@@ -228,6 +258,9 @@ class Batch:
 
     def drop(self, keys: Iterable[str]) -> None:
         """Take jobs out of the plan that were never launched.
+
+        Args:
+            keys: Which.
 
         Raises:
             PlanError: One was launched: cancel it instead.
@@ -366,7 +399,11 @@ class Batch:
         return value
 
     def history(self, key: str | None = None) -> list[Happened]:
-        """What happened to one job, or to all, oldest first, past runs included."""
+        """What happened to one job, or to all, oldest first, past runs included.
+
+        Args:
+            key: Which job; None for all.
+        """
         return list(self._ledger.history(key))
 
     def explain(self) -> str:
@@ -390,11 +427,19 @@ class Batch:
         return tables.to_csv(self._ledger.jobs.values(), path)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """`to_rows` as a pandas DataFrame; needs the extra `tables`."""
+        """`to_rows` as a pandas DataFrame; needs the extra `tables`.
+
+        Raises:
+            ExtraMissing: pandas is not installed.
+        """
         return tables.to_dataframe(self._ledger.jobs.values())
 
     def to_table(self) -> Table:
-        """`to_rows` as an astropy Table with units; needs the extra `tables`."""
+        """`to_rows` as an astropy Table with units; needs the extra `tables`.
+
+        Raises:
+            ExtraMissing: astropy is not installed.
+        """
         return tables.to_table(self._ledger.jobs.values())
 
     @property
@@ -580,6 +625,9 @@ class Batch:
 
     def collect(self, keys: Iterable[str] | None = None) -> dict[str, Any]:
         """Fetch results, also again: of these jobs, or of all that succeeded and have none. By key.
+
+        Args:
+            keys: Which; None for all that succeeded and were not collected.
 
         Raises:
             PlanError: A job did not succeed, so it has no result.
@@ -812,6 +860,14 @@ class _FromBatch:
 
 def open(name: str, home: str | os.PathLike[str] | None = None) -> Batch:  # noqa: A001 (read as canfar_batch.open)
     """The batch *name*, to be read: offline, while another process drives it, or long after.
+
+    ```python
+    session.batch("fits").add(spec, key="fit-2", n=2)  # by another process, or yesterday
+
+    batch = cb.open("fits")
+    print(batch.explain())
+    print(batch["fit-2"].logs())
+    ```
 
     Args:
         name: The batch's name.

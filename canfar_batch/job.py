@@ -46,6 +46,18 @@ class Job:
 
     Its attributes are what was last heard and never ask anybody; its methods may. Times are aware UTC datetimes of
     the container's clock, memory is in GiB.
+
+    ```python
+    import canfar_batch as cb
+
+    with cb.Session.connect() as session:
+        job = session.launch("python fit.py 7", image="skaha/astroml:latest", cores=1, ram=1)
+        job.wait(timeout=3600)  # seconds
+        print(job.state, job.exit_code, job.peak_ram, job.failure)
+        print(job.explain())
+        print(job.logs())
+        job.raise_if_failed()
+    ```
     """
 
     def __init__(self, record: JobRecord, source: Source) -> None:

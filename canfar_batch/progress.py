@@ -456,10 +456,11 @@ def _tqdm() -> Callable[..., Any]:
     from tqdm.std import tqdm as text_bar
 
     def make(**arguments: Any) -> Any:
-        with contextlib.suppress(ImportError):
+        try:
+            import ipywidgets  # noqa: F401 (tqdm would miss it too late, and complain when its half bar is thrown away)
             from tqdm.notebook import tqdm as widget
-
-            return widget(**{**arguments, "file": None})
-        return text_bar(**arguments)
+        except ImportError:
+            return text_bar(**arguments)
+        return widget(**{**arguments, "file": None})
 
     return make

@@ -82,7 +82,21 @@ class Use:
 
 @attrs.frozen(kw_only=True)
 class Report:
-    """What became of a batch, as things stood when it was made. Times are aware, UTC; lengths of time in seconds."""
+    """What became of a batch, as things stood when it was made. Times are aware, UTC; lengths of time in seconds.
+
+    ```python
+    import canfar_batch as cb
+
+    fit = cb.JobSpec("python fit.py {n}", image="skaha/astroml:latest", cores=1, ram=1)
+    with cb.Session.connect() as session:
+        batch = session.batch("reported")
+        batch.map(fit, n=[1, 2, 3])
+        report = batch.run()
+    print(report)  # in words; a notebook shows it as HTML
+    print(report.ok, report.wall_time, "s")
+    report.raise_if_failed()
+    ```
+    """
 
     name: str
     home: Path

@@ -321,6 +321,13 @@ class _Templates:
 class JobSpec:
     """What to run: a command, in an image, with resources. One spec serves many jobs, each with its own fields.
 
+    ```python
+    calib = cb.JobSpec(
+        "python calib.py {path} cat/{path.stem}.cat",
+        image="skaha/astroml:latest", cores=2, ram=8, outputs=["cat/{path.stem}.cat"], timeout=3600,
+    )
+    ```
+
     Args:
         cmd: The command. A string is split into words by the shell's rules *before* its fields are filled, so that a
             blank in a file name cannot split an argument; a list of words is taken as it is. What needs a shell (a bare

@@ -63,10 +63,11 @@ def check_what_needs_no_extra(told: list[dict], folder: Path) -> None:
 
 
 def test_the_notebook_runs_with_the_extras(tmp_path):
-    for extra in ("astropy", "matplotlib", "pandas", "tqdm"):
+    for extra in EXTRAS:
         pytest.importorskip(extra)
     told = outputs(tmp_path)
     check_what_needs_no_extra(told, tmp_path)
+    assert shown(told, "application/vnd.jupyter.widget-view+json")  # the bar
     assert len(shown(told, "image/png")) == 1
     assert len(shown(told, "text/html")) == 7  # five views, a DataFrame and a Table
     assert "pip install" not in printed(told)
@@ -88,11 +89,9 @@ def test_the_notebook_runs_without_the_extras_and_names_them(tmp_path):
     check_that_missing_extras_are_named(told)
 
 
-@pytest.mark.skipif(
-    any(find_spec(name) for name in (*EXTRAS, "numpy")),
-    reason="the extras are installed here; `nox -s notebook-bare` makes an environment in which they are not",
-)
+@pytest.mark.bare
 def test_the_notebook_runs_where_the_extras_were_never_installed(tmp_path):
+    assert not [name for name in (*EXTRAS, "numpy") if find_spec(name)]
     told = outputs(tmp_path)
     check_what_needs_no_extra(told, tmp_path)
     check_that_missing_extras_are_named(told)

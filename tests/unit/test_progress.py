@@ -411,6 +411,7 @@ def widgets(monkeypatch: pytest.MonkeyPatch) -> list[Widget]:
     pytest.importorskip("tqdm")
     Widget.made = []
     monkeypatch.setitem(sys.modules, "tqdm.notebook", types.SimpleNamespace(tqdm=Widget))
+    monkeypatch.setitem(sys.modules, "ipywidgets", types.ModuleType("ipywidgets"))
     return Widget.made
 
 

@@ -66,18 +66,11 @@ def test_every_name_and_every_public_member_has_a_docstring(name):
                 assert inspect.getdoc(thing), f"{name}.{member}"
 
 
-#: their examples are on the pages of the reference that show them
-ON_THE_PAGE = {"Batch": "batch", "Job": "job", "JobSpec": "spec", "Report": "report", "open": "batch"}
-
-
 @pytest.mark.parametrize("name", sorted(set(canfar_batch.__all__) - {"__version__"}))
 def test_every_name_has_an_example(name):
     """That examples run is in test_docs.py."""
     value = getattr(canfar_batch, name)
-    told = inspect.getdoc(documented(value))
-    if name in ON_THE_PAGE and not EXAMPLE.search(told):
-        told = (REFERENCE / f"{ON_THE_PAGE[name]}.md").read_text()
-    assert EXAMPLE.search(told)
+    assert EXAMPLE.search(inspect.getdoc(documented(value)))
 
 
 def parameters(function):

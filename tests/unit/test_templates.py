@@ -8,9 +8,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from canfar_batch import templates
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings it
+    import tomli as tomllib
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 ROOT = Path(__file__).parents[2]
