@@ -36,6 +36,10 @@ class Surroundings:
     workdir: Path = attrs.field(factory=Path.cwd)  #: the driver's working directory
     shared: bool = False  #: True where containers are known to see the driver's files
 
+    def directory(self, own: str | None) -> str | None:
+        """Where a job runs whose own workdir is *own*; None, or a relative path, where only its container can tell."""
+        return str(self.workdir / (own or "")) if self.shared else own
+
 
 def request_for(
     spec: JobSpec,
@@ -70,7 +74,7 @@ def request_for(
             token=around.token,
         )
     else:
-        payload = encoding.encode_exec(filled.argv, env, workdir=filled.workdir)
+        payload = encoding.encode_exec(filled.argv, env, workdir=around.directory(filled.workdir))
     return LaunchRequest(
         name=launch_name,
         image=full_image(spec.image),

@@ -345,7 +345,8 @@ class JobSpec:
             that did not write one of them did not succeed.
         timeout: Seconds that the command may run.
         pending_timeout: Seconds that the job may wait to be started.
-        receipt: Run the command under the wrapper that reports how it ended. Without it, failures are inferred.
+        receipt: Run the command under the wrapper that reports how it ended. Without it, failures are inferred, and
+            *timeout* and *outputs* cannot be seen to.
 
     Words, values of *env*, *name*, *workdir* and *outputs* are templates: `fields` tells what a ``{field}`` is.
     ``{key}`` and ``{index}`` always exist. A job that is given no fields takes every template as it is written.
@@ -373,6 +374,11 @@ class JobSpec:
             _refuse("shell=True takes cmd as one string; a list of words needs no shell")
         if self.timeout is not None and not self.receipt:
             _refuse("timeout is enforced by the wrapper, which receipt=False leaves out; give only one of them")
+        if self.outputs and not self.receipt:
+            _refuse(
+                "outputs are looked for by the wrapper, which receipt=False leaves out; give only one of them "
+                "(a collector may name files, too: Files('cat/*.cat'))"
+            )
         if not self.shell:
             _check_program(self.words[0], self.cmd)
 

@@ -128,6 +128,7 @@ def test_a_str_subclass_becomes_a_str():
         ({"timeout": "1h"}, "timeout='1h'"),
         ({"pending_timeout": -1}, "pending_timeout=-1"),
         ({"timeout": 5, "receipt": False}, "enforced by the wrapper"),
+        ({"outputs": ["a.fits"], "receipt": False}, "looked for by the wrapper"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words_that_help(options, words):
