@@ -33,6 +33,7 @@ from canfar_batch.rows import (
     job_row,
     maybe_moment,
     maybe_seconds,
+    refusing_nonsense,
 )
 from canfar_batch.spec import JobSpec
 
@@ -181,6 +182,7 @@ class Ledger:
             self.release()
         self._db.close()
 
+    @refusing_nonsense
     def _migrate(self, writable: bool) -> None:
         version = int(self._meta("schema"))
         if version > SCHEMA:
@@ -212,6 +214,7 @@ class Ledger:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
+    @refusing_nonsense
     def reload(self) -> None:
         """Read every job anew, as another process may have left it."""
         with _errors(self.home.ledger), self._reading():

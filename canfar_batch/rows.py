@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 
 from canfar_batch import failures
+from canfar_batch.errors import LedgerError
 from canfar_batch.home import Home
 from canfar_batch.lifecycle import Event
 from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
@@ -21,6 +23,25 @@ class Row(Protocol):
     """What a query brings: its columns by name."""
 
     def __getitem__(self, name: str, /) -> Any: ...
+
+
+_Reads = TypeVar("_Reads", bound=Callable[..., Any])
+
+
+def refusing_nonsense(read: _Reads) -> _Reads:
+    """Make *read*, a method of the ledger, say that the file is damaged where its rows make no sense."""
+
+    @functools.wraps(read)
+    def reading(ledger: Any, *given: Any) -> Any:
+        try:
+            return read(ledger, *given)
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            raise LedgerError(
+                f"{ledger.home.ledger} is damaged, or something else wrote to it ({type(error).__name__}: {error}); "
+                "put a copy from before in its place, or give the batch another name"
+            ) from error
+
+    return reading  # type: ignore[return-value]
 
 
 def dumps(value: object) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 from pathlib import Path
 
 import pytest
 from engine import World
 
+from canfar_batch import errors
 from canfar_batch.attempts import Surroundings, request_for
+from canfar_batch.batch import Batch
 from canfar_batch.records import Resources
 from canfar_batch.spec import JobSpec
 
@@ -39,3 +42,30 @@ def test_without_receipts_too_jobs_run_in_the_drivers_directory_where_containers
 
 def test_without_receipts_jobs_run_where_containers_start_if_they_may_not_see_the_drivers_directory():
     assert sent(JobSpec("true", image="a/b", receipt=False), Surroundings(shared=False)) == "true"
+
+
+# -- a ledger that somebody wrote to ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mischief",
+    [
+        "UPDATE job SET filled = '{'",
+        "UPDATE job SET state = 'bogus'",
+        "UPDATE job SET spec = 99",
+        "UPDATE spec SET body = '{}'",
+        "UPDATE spec SET body = '[]'",
+        "UPDATE attempt SET intended_at = 'never'",
+        "UPDATE attempt SET ended_at = 1e300",
+        "UPDATE attempt SET failure = '[]'",
+        "DELETE FROM meta WHERE name = 'schema'",
+    ],
+)
+def test_a_ledger_that_makes_no_sense_is_said_to_be_damaged(world, mischief):
+    batch = world.planned(1)
+    batch.run(progress=False)
+    batch.close()
+    with sqlite3.connect(batch.home / "ledger.db") as db:
+        db.execute(mischief)
+    with pytest.raises(errors.LedgerError, match="is damaged"):
+        Batch.open("test", world.root)
