@@ -24,6 +24,7 @@ from canfar_batch.errors import (
     JobNotFound,
     LedgerError,
     PlanError,
+    SpecChanged,
     SpecError,
     UnknownBatch,
     WaitTimeout,
@@ -57,6 +58,12 @@ log = logging.getLogger("canfar_batch")
 
 MANY = 100  #: jobs beyond which the platform's guide asks for word to support@canfar.net before the first batch
 _LOSERS = (JobState.FAILED, JobState.LOST)
+_GLANCE = 0.2  #: seconds after which a script that holds the loop itself looks whether a thread has brought something
+_TELLING = 60.0  #: seconds in which the platform should have been told to stop what nobody waits for
+
+
+def _several(keys: str | Iterable[str]) -> list[str]:
+    return [keys] if isinstance(keys, str) else list(dict.fromkeys(keys))
 
 
 class Batch:
@@ -265,7 +272,7 @@ class Batch:
         Raises:
             PlanError: One was launched: cancel it instead.
         """
-        named = list(dict.fromkeys([keys] if isinstance(keys, str) else keys))
+        named = _several(keys)
         with self._driver.planning() as runner:
             chosen = [self._known(key) for key in named]
             launched = [job.key for job in chosen if job.attempts or job.state is not JobState.PLANNED]
@@ -283,14 +290,16 @@ class Batch:
 
     def _plan(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> list[str]:
         """Hold the wanted jobs against the known ones; nothing is written unless all of them fit."""
-        self._find_secrets([spec])
         known, plan = self._ledger.jobs, self._compared(spec, rows, key)
         if not plan.fresh and not plan.changes:
             self._asked.update(plan.keys)
             return plan.keys  # a script that plans what is planned needs no lease: run() may yet take it over
+        if plan.fresh:
+            self._find_secrets([spec])
         with self._driver.planning() as runner:
             if self._ledger.jobs is not known:  # another process has written meanwhile
                 plan = self._compared(spec, rows, key)
+            self._refuse_to_replace(plan.fresh)
             if plan.fresh:
                 before = {job.key: self._ledger.jobs.get(job.key) for job in plan.fresh}
                 self._ledger.plan(plan.fresh)
@@ -301,6 +310,17 @@ class Batch:
         self._asked.update(plan.keys)
         self._new.update(job.key for job in plan.fresh)
         return plan.keys
+
+    def _refuse_to_replace(self, fresh: Iterable[JobRecord]) -> None:
+        """A script that was changed may say anew what a job is that was never launched; but not say it twice."""
+        for wanted in fresh:
+            known = self._ledger.jobs.get(wanted.key)
+            if known is not None and known.key in self._asked:
+                raise SpecChanged(
+                    f"job {known.key!r} was planned a moment ago as another job: "
+                    f"{planning.changed_identity(known, wanted)}. Give one of them another key, as "
+                    'key="second-{key}"; to replace it, drop() it first'
+                )
 
     @staticmethod
     def _find_secrets(specs: Iterable[JobSpec]) -> None:
@@ -542,24 +562,20 @@ class Batch:
             SpecError: A job needs a `Secret` that is not set here.
             HomeError: The home cannot be written; nothing that was recorded is lost.
         """
-        self._find_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
-        runner = self._driver.take(takeover=takeover)
-        runner.decisions.stop_alike = stop_alike
-        runner.resume()
         deadline = None if timeout is None else self._clock.ticks() + timeout
         try:
+            self._find_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
+            runner = self._driver.take(takeover=takeover)
+            runner.decisions.stop_alike = stop_alike
+            runner.resume()
             with Progress(self, shown=progress, use=lambda: explain.in_use(self.live.values())) as shown:
                 shown.say(self._opening())
                 self._new.clear()
                 while not runner.done:
                     wait = min(runner.step(), shown.update())
-                    if runner.stuck:
-                        raise BatchPaused(f"{runner.drive.paused}. {self._how_on()}", report=self.summary())
-                    if deadline is not None and self._clock.ticks() >= deadline and not runner.done:
-                        raise WaitTimeout(
-                            f"batch {self.name} is not done after {timeout:g} s; its jobs run on. {self._how_on()}",
-                            report=self.summary(),
-                        )
+                    self._raise_if_stuck(runner)
+                    if not runner.done:
+                        self._raise_if_late(deadline, timeout)
                     left = wait if deadline is None else min(wait, deadline - self._clock.ticks())
                     runner.drive.crew.wait(left)
         except KeyboardInterrupt:
@@ -575,7 +591,8 @@ class Batch:
             timeout: Seconds to go on for at most.
 
         Raises:
-            WaitTimeout: The time is over; the jobs run on.
+            WaitTimeout: The time is over; the jobs run on. Its `.report` tells how things stand.
+            BatchPaused: The first jobs all failed alike.
             SpecError: A job needs a `Secret` that is not set here.
         """
         self._find_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
@@ -588,16 +605,14 @@ class Batch:
         try:
             while True:
                 for key in ended:
-                    if key not in told and self._settled(self._ledger.jobs[key]):
+                    if key not in told and key in self and self._settled(self._ledger.jobs[key]):
                         told.add(key)
                         yield self[key]
                 ended.clear()
-                if runner.done and len(told) == len(self):
+                if runner.done and told.issuperset(self._ledger.jobs):
                     return
-                if deadline is not None and self._clock.ticks() >= deadline:
-                    raise WaitTimeout(f"batch {self.name} is not done after {timeout:g} s; its jobs run on")
-                if runner.stuck:
-                    raise BatchPaused(f"{runner.drive.paused}. {self._how_on()}", report=self.summary())
+                self._raise_if_late(deadline, timeout)
+                self._raise_if_stuck(runner)
                 wait = runner.step()
                 if not ended:
                     runner.drive.crew.wait(wait)
@@ -610,8 +625,14 @@ class Batch:
 
         Returns:
             Seconds until there is something to do again; sleep so long, or less.
+
+        Raises:
+            BatchPaused: The first jobs all failed alike; `run` or `retry_failed` goes on all the same.
         """
-        return self._driver.take().step()
+        runner = self._driver.take()
+        wait = runner.step()
+        self._raise_if_stuck(runner)
+        return min(wait, _GLANCE) if runner.awaiting else wait  # who sleeps does not hear what a thread brings
 
     def observe(self) -> Mapping[JobState, int]:
         """Look at the platform now, whatever the monitor wished, and return the counts."""
@@ -621,7 +642,9 @@ class Batch:
 
     def launch(self) -> int:
         """Let the launch strategy pick and send what it picks; how many launches were sent."""
-        return self._driver.take().launch_now()
+        runner = self._driver.take()
+        self._raise_if_stuck(runner)
+        return runner.launch_now()
 
     def collect(self, keys: Iterable[str] | None = None) -> dict[str, Any]:
         """Fetch results, also again: of these jobs, or of all that succeeded and have none. By key.
@@ -633,7 +656,7 @@ class Batch:
             PlanError: A job did not succeed, so it has no result.
         """
         with self._driver.for_now() as runner:
-            chosen = [self._known(key) for key in keys] if keys is not None else self._uncollected()
+            chosen = self._uncollected() if keys is None else [self._known(key) for key in _several(keys)]
             for job in chosen:
                 if job.state is not JobState.SUCCEEDED:
                     raise PlanError(f"job {job.key!r} is {job.state}, so it has no result")
@@ -642,6 +665,17 @@ class Batch:
 
     def _uncollected(self) -> list[JobRecord]:
         return [job for job in self._ledger.jobs.values() if job.state is JobState.SUCCEEDED and not job.collected]
+
+    def _raise_if_stuck(self, runner: Runner) -> None:
+        if runner.stuck:
+            raise BatchPaused(f"{runner.drive.paused}. {self._how_on()}", report=self.summary())
+
+    def _raise_if_late(self, deadline: float | None, timeout: float | None) -> None:
+        if deadline is not None and self._clock.ticks() >= deadline:
+            raise WaitTimeout(
+                f"batch {self.name} is not done after {timeout:g} s; {self._left_alone()}. {self._how_on()}",
+                report=self.summary(),
+            )
 
     @staticmethod
     def _settled(job: JobRecord) -> bool:
@@ -706,6 +740,7 @@ class Batch:
         Raises:
             SpecError: The platform does not offer what a job asks for.
             JobFailed: The trial job failed.
+            BatchPaused: The batch is paused, for its first jobs all failed alike.
         """
         driver = self._driver
         found = inspect(self.records, driver.platform, shared=driver.shared, now=self._clock.now())
@@ -722,6 +757,7 @@ class Batch:
         with self._driver.alone(first.key) as runner:
             pause = runner.step()
             while not self._settled(self._ledger.jobs[first.key]):
+                self._raise_if_stuck(runner)
                 runner.drive.crew.wait(pause)
                 pause = runner.step()
         self[first.key].raise_if_failed()
@@ -742,11 +778,12 @@ class Batch:
             raise SpecError(
                 f"{fixed[0]} is part of what the job is and cannot be changed; {', '.join(sorted(_CHANGEABLE))} can"
             )
-        named = None if keys is None else dict.fromkeys([keys] if isinstance(keys, str) else keys)
         with self._driver.planning() as runner:
-            chosen = self._failed(named, cause)
+            chosen = self._failed(None if keys is None else _several(keys), cause)
             events = self._reopenings(chosen, changes)
             (self._ledger.record if runner is None else runner.drive.remember)(events)
+            if runner is not None:
+                runner.resume()
         return [job.key for job in chosen]
 
     def _failed(self, keys: Iterable[str] | None, cause: str | None) -> list[JobRecord]:
@@ -764,7 +801,9 @@ class Batch:
         for job in chosen:
             events.append(Reopened(key=job.key, at=now))
             if changes:
-                spec, name = attrs.evolve(job.spec, **changes), changes.get("name", job.filled.name)
+                spec, name = attrs.evolve(job.spec, **changes), job.filled.name
+                if "name" in changes:
+                    name = spec.filled_name(job.fields, key=job.key, index=job.index)
                 events.append(planning.respecified(job, spec, name=name, at=now))
         return events
 
@@ -782,28 +821,37 @@ class Batch:
             timeout: Seconds to wait at most.
 
         Raises:
-            WaitTimeout: The platform still shows one after *timeout* seconds; it is still being stopped.
+            WaitTimeout: The platform still shows one after *timeout* seconds, or could not be told within a minute; it
+                is still being stopped.
         """
-        named = None if keys is None else [keys] if isinstance(keys, str) else list(keys)
-        chosen = [job.key for job in (self._ledger.jobs.values() if named is None else map(self._known, named))]
-        chosen = [key for key in chosen if not self._ledger.jobs[key].state.final]
-        self._ledger.ask("cancel", named)
+        if not self._ledger.driving:
+            self._ledger.reload()
+        named = self._ledger.jobs if keys is None else _several(keys)
+        chosen = [key for key in named if not self._known(key).state.final]
+        if not chosen:
+            return []
+        self._ledger.ask("cancel", chosen)
         try:
-            runner = None if self._drives is None else self._drives.take()
+            if self._drives is not None:
+                with self._drives.for_now() as runner:
+                    self._see_stopped(runner, chosen, wait=wait, timeout=timeout)
+                return chosen
         except BatchBusy:
-            runner = None
-        if runner is None:
-            log.info("%s: the process that drives the batch will stop %d jobs", self.name, len(chosen))
-            return chosen
-        deadline = None if timeout is None else self._clock.ticks() + timeout
+            pass
+        log.info("%s: whoever drives the batch will stop %d jobs", self.name, len(chosen))
+        return chosen
+
+    def _see_stopped(self, runner: Runner, keys: Sequence[str], *, wait: bool, timeout: float | None) -> None:
+        """Drive until these jobs are gone; where nobody waits for that, until the platform was told to stop them."""
+        patience = _TELLING if timeout is None and not wait else timeout
+        deadline = None if patience is None else self._clock.ticks() + patience
         pause = runner.step()
-        while wait and any(not self._ledger.jobs[key].state.final for key in chosen):
+        while not all(self._ledger.jobs[key].state.final or (not wait and runner.told_to_stop(key)) for key in keys):
             if deadline is not None and self._clock.ticks() >= deadline:
                 why = "" if runner.drive.paused is None else f": {runner.drive.paused}"
-                raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {timeout:g} s{why}")
+                raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {patience:g} s{why}")
             runner.drive.crew.wait(pause)
             pause = runner.step()
-        return chosen
 
 
 _CHANGEABLE = frozenset({"cores", "ram", "gpus", "timeout", "pending_timeout", "name"})

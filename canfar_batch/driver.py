@@ -9,9 +9,10 @@ from pathlib import Path
 import attrs
 
 from canfar_batch.attempts import Surroundings
-from canfar_batch.errors import HomeError, LeaseLost
+from canfar_batch.errors import AlreadyClosed, HomeError, LeaseLost
 from canfar_batch.home import Home
 from canfar_batch.ledger import Ledger
+from canfar_batch.loop.drive import SteadyClock
 from canfar_batch.protocols import (
     BatchView,
     Clock,
@@ -73,7 +74,13 @@ class Driver:
 
         Raises:
             BatchBusy: Another driver may live.
+            AlreadyClosed: The session was closed.
         """
+        if getattr(self.platform, "closed", False):
+            raise AlreadyClosed(
+                f"the session that batch {self.ledger.identity.name!r} belongs to was closed; open the batch in a new "
+                "one, by session.batch()"
+            )
         if not self.ledger.driving:
             self.ledger.acquire(takeover=takeover)
             self.runner = None
@@ -92,7 +99,7 @@ class Driver:
                 monitor=self._look,
                 retry=self.strategies.retry,
                 collect=self.strategies.collect,
-                clock=self.clock,
+                clock=SteadyClock(self.clock),
                 crew=self.crew or Workers(),
                 settle=self.settle,
                 observers=self.observers,

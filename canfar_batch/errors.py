@@ -32,6 +32,14 @@ class SpecChanged(PlanError):
     """The batch knows this key with another command, environment, image, workdir or outputs."""
 
 
+class StrategyError(CanfarBatchError, TypeError):
+    """A strategy of your own answered something that no strategy of its role may answer."""
+
+
+class AlreadyClosed(CanfarBatchError, ValueError):
+    """The batch or session was closed; open it again."""
+
+
 class ExtraMissing(CanfarBatchError, ImportError):
     """This needs a library that is not installed; the message names the extra that brings it."""
 

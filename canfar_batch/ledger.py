@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -16,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.errors import BatchBusy, HomeError, LeaseLost, LedgerError, UnknownBatch
+from canfar_batch.errors import AlreadyClosed, BatchBusy, HomeError, LeaseLost, LedgerError, UnknownBatch
 from canfar_batch.home import Home, open_private, probe_locking
 from canfar_batch.lease import TERM, Holder
 from canfar_batch.lifecycle import Event, apply
@@ -198,7 +199,8 @@ class Ledger:
             self._db.execute("COMMIT")
 
     def _meta(self, name: str) -> str:
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        with _errors(self.home.ledger):
+            row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else ""
 
     def _read_identity(self) -> Identity:
@@ -225,9 +227,12 @@ class Ledger:
         for row in attempts:
             made.setdefault(row["place"], []).append(attempt_from(row, self.home))
         parsed = {number: JobSpec.from_json(json.loads(body)) for number, body in specs.items()}
-        records = (job_from(row, parsed[row["spec"]], tuple(made.get(row["place"], ()))) for row in jobs)
-        self.jobs, self._folded, self.next_place = {}, {}, 0
-        self._admit(records)
+        records = [job_from(row, parsed[row["spec"]], tuple(made.get(row["place"], ()))) for row in jobs]
+        found = {record.key: record for record in records}
+        folded = {key.lower(): key for key in found}
+        place = max((record.index + 1 for record in records), default=0)
+        self.jobs, self._folded, self.next_place = found, folded, place  # all at once: Ctrl-C leaves no half of it
+        self._current = True
 
     def find(self, key: str) -> JobRecord | None:
         """The job of this key, whatever the case of its letters."""
@@ -251,11 +256,11 @@ class Ledger:
         if self._db.in_transaction:
             yield
             return
-        self._db.execute("BEGIN")
         try:
+            self._db.execute("BEGIN")
             yield
         finally:
-            self._db.execute("COMMIT")
+            self._db.commit()  # if it was begun
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -288,7 +293,9 @@ class Ledger:
     def plan(self, records: Sequence[JobRecord]) -> None:
         """Add jobs, or put them in the place of jobs of the same key that were never launched."""
         with self._writing():
-            self._db.executemany(_REPLACE_JOB, [self._row(record) for record in records])
+            for statement, known in ((_INSERT_JOB, False), (_REPLACE_JOB, True)):
+                rows = [self._row(record) for record in records if (record.key in self.jobs) is known]
+                self._db.executemany(statement, rows)
         self._admit(records)
 
     def _admit(self, records: Iterable[JobRecord]) -> None:
@@ -355,9 +362,9 @@ class Ledger:
     def _transaction(self, *, jobs: bool) -> Iterator[None]:
         """All that is written inside, or nothing; durable once this returns."""
         with _errors(self.home.ledger):
-            _patiently(self._db, "BEGIN IMMEDIATE")
-            self._current = self._current and not jobs  # until what is written is in the records, too
             try:
+                _patiently(self._db, "BEGIN IMMEDIATE")  # inside, for Ctrl-C may be heard as soon as it is done
+                self._current = self._current and not jobs  # until what is written is in the records, too
                 yield
                 self._commit()
                 self._numbers.update(self._fresh_numbers)
@@ -397,7 +404,7 @@ class Ledger:
     @property
     def driving(self) -> bool:
         """True while this process holds the lease."""
-        return self._holder is not None
+        return self._holder is not None and self._holder.pid == os.getpid()  # a fork of the driver is none
 
     def acquire(self, *, takeover: bool = False) -> None:
         """Become the batch's driver, and read what the last one left.
@@ -405,19 +412,19 @@ class Ledger:
         Raises:
             BatchBusy: Another driver may live; the message says which, and for how long its lease still holds.
         """
-        if self._holder is not None:
+        if self.driving:
             return
         me = Holder.me()
         with self._transaction(jobs=False):
-            self._succeed(takeover=takeover)
+            generation = self._succeed(takeover=takeover)
             self._lease_until = self._clock.ticks() + TERM
             self._db.execute(
                 "UPDATE lease SET holder = ?, host = ?, boot = ?, pid = ?, born = ?, until_ticks = ?, until = ?",
                 (me.id, me.host, me.boot, me.pid, me.born, self._lease_until, as_seconds(self._clock.now()) + TERM),
             )
-        self._holder = me
         if not self._current:
             self.reload()
+        self.generation, self._holder = generation, me
 
     @contextlib.contextmanager
     def visit(self) -> Iterator[None]:
@@ -431,7 +438,7 @@ class Ledger:
         self._in_vain = False
         try:
             with self._transaction(jobs=False):
-                self._succeed(takeover=False)
+                generation = self._succeed(takeover=False)
                 if not self._current:
                     self.reload()
                 self._visiting = True
@@ -444,9 +451,12 @@ class Ledger:
                 with contextlib.suppress(HomeError):  # the trouble that there was is told, not this one
                     self.reload()
             raise
+        self.generation = generation
 
-    def _succeed(self, *, takeover: bool) -> None:
-        """Inside a transaction: end whatever lease there was, unless its holder may live; whoever drives is the next.
+    def _succeed(self, *, takeover: bool) -> int:
+        """Inside a transaction: end whatever lease there was, unless its holder may live; the next one's generation.
+
+        It is ours only once the transaction is over: a number that was taken back is given to the next who asks.
 
         Raises:
             BatchBusy: It may.
@@ -456,8 +466,8 @@ class Ledger:
             raise _busy(other)
         before = self._db.execute("SELECT generation FROM lease").fetchone()[0]
         self._current = self._current and before == self.generation  # nobody has written in between
-        self.generation = before + 1
-        self._db.execute("UPDATE lease SET generation = ?, holder = NULL", (self.generation,))
+        self._db.execute("UPDATE lease SET generation = ?, holder = NULL", (before + 1,))
+        return int(before) + 1
 
     def renew(self, looked: datetime | None = None) -> None:
         """Keep the lease for another term, once a tenth of it is used up; *looked*: when the platform last answered."""
@@ -472,7 +482,7 @@ class Ledger:
 
     def release(self, looked: datetime | None = None) -> None:
         """Stop being the driver; *looked*: when the platform last answered."""
-        if self._holder is None:
+        if not self.driving:
             return
         with self._writing(jobs=False):
             self._db.execute("UPDATE lease SET holder = NULL, looked = coalesce(?, looked)", (maybe_seconds(looked),))
@@ -481,11 +491,11 @@ class Ledger:
     @property
     def looked(self) -> datetime | None:
         """When a driver of this batch last had an answer of the platform, to within a minute."""
-        return maybe_moment(self._db.execute("SELECT looked FROM lease").fetchone()["looked"])
+        return maybe_moment(self._lease_row()["looked"])
 
     def lease(self) -> LeaseState | None:
         """Who holds the batch, or None."""
-        row = self._db.execute("SELECT * FROM lease").fetchone()
+        row = self._lease_row()
         if row["holder"] is None:
             return None
         holder = Holder(id=row["holder"], host=row["host"], boot=row["boot"], pid=row["pid"], born=row["born"])
@@ -494,10 +504,20 @@ class Ledger:
             left = row["until_ticks"] - self._clock.ticks()  # the same machine: a clock that nobody can set
         return LeaseState(holder=holder, left=left)
 
+    def _lease_row(self) -> sqlite3.Row:
+        with _errors(self.home.ledger):
+            row: sqlite3.Row = self._db.execute("SELECT * FROM lease").fetchone()
+        return row
+
     def still_mine(self, generation: int) -> bool:
         """True while the driver of *generation* drives; may be called from any thread, and asks the file itself."""
         holder = self._holder
-        if holder is None or generation != self.generation or self._clock.ticks() > self._lease_until:
+        if (
+            holder is None
+            or not self.driving
+            or generation != self.generation
+            or self._clock.ticks() > self._lease_until
+        ):
             return False
         try:
             # a connection belongs to its thread, and nobody would close one that outlives this question
@@ -508,9 +528,9 @@ class Ledger:
         return (row["holder"], row["generation"]) == (holder.id, generation)
 
     def _check_lease(self) -> None:
-        if self._holder is None:
+        if self._holder is None or not self.driving:
             raise BatchBusy("this batch is open for reading only: it has no driver here")
-        row = self._db.execute("SELECT holder, generation FROM lease").fetchone()
+        row = self._lease_row()
         if (row["holder"], row["generation"]) != (self._holder.id, self.generation):
             self._holder = None
             raise LeaseLost("another driver has taken this batch over, so this one stops; its jobs run on")
@@ -521,7 +541,7 @@ def _busy(other: LeaseState) -> BatchBusy:
     return BatchBusy(
         f"this batch is being run by process {who.pid} on {who.host}; its lease holds for another {other.left:.0f} s "
         "unless renewed. Stop it there, or wait; canfar_batch.open() reads the batch meanwhile, and "
-        "run(takeover=True) takes it over if you know that the other one is gone"
+        "run(takeover=True) takes it over if you know that the other one is gone, before more jobs are planned"
     )
 
 
@@ -573,6 +593,8 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         words = str(error)
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" in words:
+            raise AlreadyClosed(f"the batch in {path.parent} was closed; open it again to go on") from error
         if "locked" in words:
             raise HomeError(
                 f"{path} is locked by another process, which is in the middle of reading or writing it. Nothing that "
@@ -588,9 +610,12 @@ def _errors(path: Path) -> Iterator[None]:
 
 # -- statements ---------------------------------------------------------------------------------------------
 
-_REPLACE_JOB = (
+_INSERT_JOB = (
     "INSERT INTO job (place, key, fields, filled, state, cores, ram, gpus, due, cancelling, forgiven, collected,"
     " result, collect_error, spec) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_REPLACE_JOB = (
+    f"{_INSERT_JOB}"
     " ON CONFLICT (place) DO UPDATE SET key = excluded.key, fields = excluded.fields, filled = excluded.filled,"
     " state = excluded.state, cores = excluded.cores, ram = excluded.ram, gpus = excluded.gpus, due = excluded.due,"
     " cancelling = excluded.cancelling, forgiven = excluded.forgiven, collected = excluded.collected,"

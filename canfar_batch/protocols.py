@@ -8,6 +8,7 @@ platform, a *retry policy* says what deserves another attempt, a *result collect
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -134,6 +135,7 @@ class BatchView:
     refusals: Sequence[datetime] = ()  #: when the platform said "not now", or gave no clear answer
     limits: Limits | None = None  #: as last heard
     usage: Usage | None = None  #: as last heard: all of the user's containers, this batch's among them
+    doubt: bool = False  #: True where there may be containers whose id is not known, so that a list must be asked for
     _ready: Callable[[], Iterable[JobRecord]] = attrs.field(default=_nothing, repr=False)
     _active: Callable[[], Iterable[JobRecord]] = attrs.field(default=_nothing, repr=False)
 
@@ -158,9 +160,13 @@ class Sighting:
 
 @attrs.frozen(kw_only=True)
 class Again:
-    """A retry policy's yes: after so many seconds, with these resources (None: the same)."""
+    """A retry policy's yes: after so many seconds, with these resources (None: the same).
 
-    after: float = 0.0
+    Raises:
+        ValueError: *after* is no number of seconds.
+    """
+
+    after: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(math.inf)])
     resources: Resources | None = None
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import attrs
 
 from canfar_batch import failures
-from canfar_batch.errors import LedgerError
+from canfar_batch.errors import CanfarBatchError, LedgerError
 from canfar_batch.home import Home
 from canfar_batch.lifecycle import Event
 from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
@@ -35,6 +35,8 @@ def refusing_nonsense(read: _Reads) -> _Reads:
     def reading(ledger: Any, *given: Any) -> Any:
         try:
             return read(ledger, *given)
+        except CanfarBatchError:
+            raise
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise LedgerError(
                 f"{ledger.home.ledger} is damaged, or something else wrote to it ({type(error).__name__}: {error}); "

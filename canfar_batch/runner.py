@@ -121,6 +121,16 @@ class Runner:
         return waits and not drive.roster.active and not self._busy
 
     @property
+    def awaiting(self) -> bool:
+        """True while a thread is about to bring something."""
+        return self._lookout.under_way or self._endings.at_work or bool(self.drive.posting or self._collecting.busy)
+
+    def told_to_stop(self, key: str) -> bool:
+        """Whether the platform was told to stop this job, as far as there is anything that it could be told of."""
+        job = self.drive.ledger.jobs[key]
+        return (job.id is None and key not in self.drive.posting) or self._endings.told_to_stop(key)
+
+    @property
     def _busy(self) -> bool:
         return bool(self.drive.posting or self._endings.under_way or self._collecting.busy)
 
@@ -152,6 +162,7 @@ class Runner:
             refusals=drive.refusals,
             limits=drive.limits,
             usage=drive.usage,
+            doubt=not self._lookout.looked_once or drive.clock.ticks() < drive.watch_until,
             ready=lambda: drive.roster.ready(now),
             active=self._lookout.watched,
         )

@@ -429,6 +429,12 @@ class JobSpec:
             tuple([template.fill(values, literal) for template in templates.outputs]),
         )
 
+    def filled_name(self, fields: Mapping[str, Any], *, key: str, index: int) -> str | None:
+        """The name alone, as `fill` would fill it."""
+        if self._templates.name is None or not fields:
+            return self.name
+        return self._templates.name.fill({"key": key, "index": index, **fields})
+
     def _argv(self, words: tuple[str, ...]) -> tuple[str, ...]:
         return ("/bin/sh", "-c", *words) if self.shell else words
 

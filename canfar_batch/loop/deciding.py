@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import attrs
 
+from canfar_batch.errors import StrategyError
 from canfar_batch.lifecycle import Cancelled, Event, GaveUp, Retrying
 from canfar_batch.loop.drive import Drive
-from canfar_batch.protocols import Again, RetryPolicy
+from canfar_batch.protocols import Again, RetryPolicy, Stop
 from canfar_batch.records import JobRecord, JobState, Resources
 
 ALIKE = 5  #: so many jobs that fail alike before any success pause the batch
@@ -43,6 +44,8 @@ class Decisions:
             if answer.resources not in (None, asked) and asked == job.attempts[-1].resources:
                 return GaveUp(key=job.key, at=now, why=f"{failure.cause}, and the platform offers no more than it had")
             return Retrying(key=job.key, at=now, due=now + timedelta(seconds=answer.after), resources=asked)
+        if not isinstance(answer, Stop):
+            raise StrategyError(f"the retry policy {self._retry!r} returned {answer!r}; it returns Again(…) or Stop(…)")
         return GaveUp(key=job.key, at=now, why=answer.why)
 
     def _offered(self, wished: Resources) -> Resources:

@@ -6,7 +6,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import attrs
 
@@ -23,6 +23,22 @@ log = logging.getLogger("canfar_batch")
 
 SLOWEST = 300.0  #: seconds between two tries at most, however often they failed
 _KEPT = 4096  #: moments of the past that strategies may see
+
+
+class SteadyClock:
+    """The time as another clock told it once, and since then by its ticks: whoever sets the clock changes nothing."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began, self._began_ticks = clock.now(), clock.ticks()
+
+    def now(self) -> datetime:
+        """The time, aware, UTC."""
+        return self._began + timedelta(seconds=self.ticks() - self._began_ticks)
+
+    def ticks(self) -> float:
+        """Seconds, as the other clock counts them."""
+        return self._clock.ticks()
 
 
 def _moments() -> deque[datetime]:

@@ -30,6 +30,7 @@ class Ending:
     phase: Phase | None  #: the platform's final word; None where the container is absent, or to be stopped
     stopped_for: Failure | None = None
     stopping: bool = False  #: True where the container is to be removed, not only read
+    told: bool = False  #: True once the platform was told to remove it
     watched: bool = True
     tries: int = 0
     due: float | None = None  #: when to try again; None while a thread is at it
@@ -55,6 +56,11 @@ class Endings:
         """Whether the platform has said that this job's container is over."""
         ending = self.under_way.get(key)
         return ending is not None and ending.phase is not None
+
+    def told_to_stop(self, key: str) -> bool:
+        """Whether the platform was told to remove this job's container."""
+        ending = self.under_way.get(key)
+        return ending is not None and ending.told
 
     def present(self, job: JobRecord) -> None:
         """The newest attempt's container was seen."""
@@ -101,6 +107,7 @@ class Endings:
         ending.found = found
         if ending.stopping and id is not None and (found.trouble is None or ending.tries >= GOOD_LOOKS):
             platform.cancel(id)
+            ending.told = True
             if not is_gone(platform, id):
                 return found
             began, ended = receipt_files(home, job.key, job.attempts[-1].number)  # it may just have ended

@@ -18,12 +18,13 @@ from canfar_batch.errors import (
     PlatformBusy,
     PlatformRefused,
     SpecError,
+    StrategyError,
 )
 from canfar_batch.failures import LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Deferred, Ended, Event, Intended, Launched, Proved, apply
 from canfar_batch.loop.deciding import Decisions
 from canfar_batch.loop.drive import Drive
-from canfar_batch.protocols import BatchView, LaunchStrategy, Pick
+from canfar_batch.protocols import BatchView, LaunchStrategy, Load, Pick
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.workers import Outcome
 
@@ -78,8 +79,7 @@ class Launching:
         if drive.paused is not None or now < self._not_before or not self.room:
             return
         view = look_around()
-        answer = self.strategy(view)
-        pick = answer if isinstance(answer, Pick) else Pick(answer)
+        pick = self._picked(view)
         self._again = None if pick.again is None else now + pick.again
         picked = dict.fromkeys(job.key for load in pick.loads for job in load.jobs)
         chosen = (drive.ledger.jobs[key] for key in picked if drive.roster.is_ready(key, view.now))
@@ -93,6 +93,19 @@ class Launching:
                 drive.launches.append(view.now)
                 job = drive.ledger.jobs[event.key]
                 drive.crew.submit("launch", partial(self.post, job), partial(self._posted, job))
+
+    def _picked(self, view: BatchView) -> Pick:
+        """The strategy's answer; a job stands for the load that consists of it."""
+        answer = self.strategy(view)
+        pick = answer if isinstance(answer, Pick) else Pick(answer)
+        try:
+            loads = [each if isinstance(each, Load) else Load(_record(each)) for each in pick.loads]
+        except TypeError as error:
+            raise StrategyError(
+                f"the launch strategy {self.strategy!r} returned {answer!r}; it returns a list of jobs or Loads, as "
+                "view.ready(at_most=3) is one, or a Pick of them"
+            ) from error
+        return Pick(loads, pick.again)
 
     def _intent(self, job: JobRecord, now: datetime) -> Intended:
         number = job.attempts[-1].number + 1 if job.attempts else 1
@@ -175,3 +188,9 @@ class Launching:
             self._setbacks += 1
             pause = max(asked or 0.0, drive.back_off(self._setbacks - 1))
             self._not_before = drive.clock.ticks() + pause
+
+
+def _record(job: object) -> JobRecord:
+    if not isinstance(job, JobRecord):
+        raise TypeError(f"{job!r} is no job")
+    return job

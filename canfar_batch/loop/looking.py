@@ -13,7 +13,7 @@ import attrs
 
 from canfar_batch import encoding
 from canfar_batch.attempts import REMEMBERS, stuck
-from canfar_batch.errors import AccessDenied, CredentialError, JobNotFound, LedgerError, PlatformError
+from canfar_batch.errors import AccessDenied, CredentialError, JobNotFound, LedgerError, PlatformError, StrategyError
 from canfar_batch.failures import Failure, TimedOut
 from canfar_batch.lifecycle import Adopted, Event, Seen, image_trouble, overruled_by_presence
 from canfar_batch.loop.drive import Drive
@@ -82,6 +82,8 @@ class Lookout:
     def _look_out(self, view: BatchView) -> tuple[Sighting, bool, Limits | None]:
         """In a thread: one look, whether it can be trusted, and the platform's limits the first time."""
         sighting = self._monitor(self._drive.platform, view)
+        if not isinstance(sighting, Sighting):
+            raise StrategyError(f"the monitor strategy {self._monitor!r} returned {sighting!r}; it returns a Sighting")
         return sighting, self._is_good(sighting, view), self._drive.limits or self._ask_limits()
 
     def _ask_limits(self) -> Limits | None:
@@ -117,6 +119,7 @@ class Lookout:
             drive.paused = None
             drive.say("the platform answers again; going on")
         if good and not self.looked_once:
+            self._refuse_another_user()
             self._refuse_a_taken_name(sighting)
         self._compare_all(sighting, good)
         if good:
@@ -127,6 +130,8 @@ class Lookout:
         """A look that failed says nothing about any job."""
         drive, error = self._drive, outcome.error
         drive.bad_looks += 1
+        if isinstance(error, StrategyError):
+            raise error
         if isinstance(error, (CredentialError, AccessDenied)):
             drive.pause_for(error)
         elif not isinstance(error, (PlatformError, TimeoutError, ConnectionError)):
@@ -135,6 +140,15 @@ class Lookout:
             drive.say(f"the platform does not answer ({error}); jobs run on, and it is asked again and again")
         asked = getattr(error, "retry_after", None) or 0.0
         drive.next_look = drive.clock.ticks() + max(asked, drive.back_off(drive.bad_looks))
+
+    def _refuse_another_user(self) -> None:
+        """The platform shows each user their own containers: to anybody else, all of this batch's would be lost."""
+        ledger, user = self._drive.ledger, self._drive.platform.user
+        if user is None or user == ledger.identity.user:
+            return
+        if ledger.identity.user is not None:
+            raise LedgerError(f"batch {self._drive.name!r} is run by {ledger.identity.user}, and you are {user} here")
+        ledger.note_user(user)
 
     def _refuse_a_taken_name(self, sighting: Sighting) -> None:
         """A new ledger, and containers of a batch of this name: its real ledger is elsewhere, or was removed."""
@@ -241,8 +255,9 @@ class Lookout:
         """Why a container has taken too long, if it has."""
         now, attempt, spec = self._drive.clock.now(), job.attempts[-1], job.spec
         if info.phase is Phase.RUNNING:
-            began = info.started_at or attempt.started_at
-            ran = 0.0 if began is None else (now - began).total_seconds()
+            # since when it was seen to run, by the clock that tells *now*: the container's may be another
+            known = job.state is JobState.RUNNING and attempt.seen_at is not None
+            ran = (now - attempt.seen_at).total_seconds() if known and attempt.seen_at else 0.0
             if spec.timeout is not None and ran > spec.timeout + GRACE:
                 return TimedOut(message=f"it ran for {ran:.0f} s; its timeout is {spec.timeout:.0f} s", inferred=True)
         elif info.phase is Phase.PENDING and attempt.launched_at is not None:

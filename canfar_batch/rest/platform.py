@@ -42,6 +42,7 @@ class RestPlatform:
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport, self._provider, self._registry, self._ticks = transport, provider, registry, ticks
+        self.closed = False
         self._user: str | None = None
         self._lock = threading.Lock()
         self._remembered: dict[str, tuple[float, Any]] = {}
@@ -61,6 +62,7 @@ class RestPlatform:
 
     def close(self) -> None:
         """Close the connections."""
+        self.closed = True
         self._transport.close()
 
     @property

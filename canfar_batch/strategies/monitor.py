@@ -58,7 +58,7 @@ class Listing:
 class OneByOne:
     """One question for each job, for platforms whose list cannot be trusted: a hundred jobs, a hundred questions.
 
-    The list is asked for only while a launch is in doubt, for its name is then all that is known of it.
+    The list is asked for only at first, and while a launch is or was in doubt, for its name is then all that is known.
 
     ```python
     batch = session.batch("fits", monitor=cb.OneByOne(every=60))
@@ -79,7 +79,7 @@ class OneByOne:
         """Each active job's container."""
         jobs = list(view.active())
         seen: dict[str, ContainerInfo | None] = {}
-        doubt, failed = any(job.id is None for job in jobs), 0
+        doubt, failed = view.doubt or any(job.id is None for job in jobs), 0
         if doubt:
             seen.update((info.id, info) for info in platform.containers())
         for job in jobs:
