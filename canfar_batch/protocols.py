@@ -109,9 +109,12 @@ class Load:
 
 @attrs.frozen
 class Pick:
-    """What a launch strategy wants: these loads now, and to be asked again after so many seconds."""
+    """What a launch strategy wants: these loads now, and to be asked again after so many seconds.
 
-    loads: Sequence[Load] = ()
+    A job stands for the load that consists of it.
+    """
+
+    loads: Sequence[Load | JobRecord] = ()
     again: float | None = None
 
 
@@ -180,7 +183,7 @@ class Stop:
 class LaunchStrategy(Protocol):
     """Decides who is launched next. Pure: it looks at the view and nothing else."""
 
-    def __call__(self, view: BatchView, /) -> Sequence[Load] | Pick: ...
+    def __call__(self, view: BatchView, /) -> Sequence[Load | JobRecord] | Pick: ...
 
 
 class MonitorStrategy(Protocol):
