@@ -40,6 +40,15 @@ class Surroundings:
         """Where a job runs whose own workdir is *own*; None, or a relative path, where only its container can tell."""
         return str(self.workdir / (own or "")) if self.shared else own
 
+    def placed(self, job: JobRecord) -> JobRecord:
+        """*job* with its workdir in full, where this machine sees the files of its container; else as it is."""
+        receipt = job.attempt.receipt if job.attempt else None
+        said = receipt.workdir if receipt else None
+        if said == "home" or (said != "driver" and not self.shared):
+            return job
+        filled = attrs.evolve(job.filled, workdir=str(self.workdir / (job.filled.workdir or "")))
+        return attrs.evolve(job, filled=filled)
+
 
 def request_for(
     spec: JobSpec,

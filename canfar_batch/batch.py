@@ -411,7 +411,7 @@ class Batch:
         if job.key in driver.results:
             return driver.results[job.key]
         try:
-            value = driver.strategies.collect(job, driver.platform)  # None, or more than the ledger keeps
+            value = driver.strategies.collect(driver.around.placed(job), driver.platform)  # None, or more than the ledger keeps
         except Exception as error:
             log.warning("%s: the result of %s cannot be had: %s", self.name, job.key, error)
             return missing
@@ -697,6 +697,8 @@ class Batch:
         lines = [f"batch {self.name} in {self.home}: {known} jobs known, {new} new"]
         if unasked:
             lines[0] += f", {unasked} no longer asked for (they stay)"
+        if (where := self._where()) is not None:
+            lines.append(where)
         if not self._driver.shared:
             lines.append(
                 "Containers do not see this directory, so receipts come back in logs alone: do not stay away longer "
@@ -705,6 +707,18 @@ class Batch:
         if new and len(self) > MANY and self.address != "local":
             lines.append("CANFAR asks for word to support@canfar.net before batches as large as this.")
         return "\n".join(lines)
+
+    def _where(self) -> str | None:
+        """What to say of the directory that jobs run in, where it is not the one that a reader of the script expects."""
+        kept, around = self._ledger.workdir, self._driver.around
+        if kept is None or kept == Path.cwd() or not around.shared:
+            return None
+        left = (job.filled.workdir for job in self._ledger.jobs.values() if not job.state.final)
+        if all(own is not None and os.path.isabs(own) for own in left):
+            return None
+        if kept == around.workdir:
+            return f"Jobs run in {kept}, where the batch was made, not in the directory of this run."
+        return f"{kept} is gone, where the batch was made: jobs run in {around.workdir}."
 
     @property
     def _driver(self) -> Driver:
@@ -743,7 +757,8 @@ class Batch:
             BatchPaused: The batch is paused, for its first jobs all failed alike.
         """
         driver = self._driver
-        found = inspect(self.records, driver.platform, shared=driver.shared, now=self._clock.now())
+        placed = list(map(driver.around.placed, self.records))
+        found = inspect(placed, driver.platform, shared=driver.shared, now=self._clock.now())
         for warning in found.warnings:
             log.warning("%s: %s", self.name, warning)
         if trial:

@@ -69,6 +69,18 @@ class Driver:
         """What the platform last said of running containers that it measures, by id; empty where nothing runs here."""
         return {} if self.runner is None else self._live
 
+    @property
+    def around(self) -> Surroundings:
+        """Where jobs run: in the directory in which the batch was made, wherever it is run from, unless that is gone."""
+        kept, identity = self.ledger.workdir, self.ledger.identity
+        return Surroundings(
+            batch=identity.name,
+            token=identity.token,
+            home=self.home,
+            workdir=kept if kept is not None and kept.is_dir() else Path.cwd(),
+            shared=self.shared,
+        )
+
     def take(self, *, takeover: bool = False) -> Runner:
         """The engine, with the lease held; made when it is first needed.
 
@@ -88,13 +100,7 @@ class Driver:
             self.runner = Runner(
                 platform=self.platform,
                 ledger=self.ledger,
-                around=Surroundings(
-                    batch=self.ledger.identity.name,
-                    token=self.ledger.identity.token,
-                    home=self.home,
-                    workdir=Path.cwd(),
-                    shared=self.shared,
-                ),
+                around=self.around,
                 launch=self.strategies.launch,
                 monitor=self._look,
                 retry=self.strategies.retry,

@@ -79,6 +79,15 @@ class Home:
         """Where the platform's events about one attempt are kept."""
         return self.logs / f"{key}.{attempt}.events"
 
+    def stored(self, place: Path) -> str:
+        """*place* as the ledger keeps it: from the home where one lies in the other, so that both may be moved."""
+        near = self.path.is_relative_to(place) or place.is_relative_to(self.path)
+        return os.path.relpath(place, self.path) if near else str(place)
+
+    def restored(self, text: str) -> Path:
+        """The place that `stored` wrote, as the home lies now."""
+        return Path(os.path.normpath(self.path / text))
+
     def make(self) -> None:
         """Make the directories, for the user's eyes only.
 

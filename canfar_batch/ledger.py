@@ -161,6 +161,7 @@ class Ledger:
                     for statement in filter(str.strip, _TABLES.split(";")):
                         db.execute(statement)
                     rows = {**attrs.asdict(identity), "created": clock.now().isoformat(), "schema": str(SCHEMA)}
+                    rows["workdir"] = home.stored(Path.cwd())
                     db.executemany("INSERT INTO meta VALUES (?, ?)", [(k, v) for k, v in rows.items() if v is not None])
                 db.execute("COMMIT")
         return cls(home, clock=clock, writable=True)
@@ -213,6 +214,12 @@ class Ledger:
     def created(self) -> datetime:
         """When the batch was made."""
         return datetime.fromisoformat(self._meta("created"))
+
+    @property
+    def workdir(self) -> Path | None:
+        """The directory in which the batch was made; None where the file is of before that was kept."""
+        kept = self._meta("workdir")
+        return self.home.restored(kept) if kept else None
 
     # -- reading --------------------------------------------------------------------------------------------------
 

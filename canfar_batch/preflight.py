@@ -40,7 +40,7 @@ def inspect(jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now:
     """Look at the jobs that are still to be launched.
 
     Args:
-        jobs: The batch's jobs.
+        jobs: The batch's jobs; where *shared*, with their workdirs in full.
         platform: Where they are to run.
         shared: Whether this machine sees the files that the containers see.
         now: The time.
@@ -94,7 +94,7 @@ def _files(jobs: Sequence[JobRecord]) -> Iterator[str]:
     """Inputs that are not there, and folders of outputs that cannot be written."""
     seen: set[Path] = set()
     for job in jobs:
-        directory = Path(job.filled.workdir) if job.filled.workdir else Path.cwd()
+        directory = Path(job.filled.workdir or "")
         for name, value in job.fields.items():
             if isinstance(value, str) and _looks_like_a_path(value) and not (directory / value).exists():
                 yield f"job {job.key}: {name}={value} is not there"

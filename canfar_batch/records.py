@@ -181,6 +181,7 @@ class Receipt:
     timed_out: bool = False
     stopped_by: str | None = None  #: the signal that the container itself was sent, as `"TERM"`
     host: str | None = None
+    workdir: str | None = None  #: where it ran: `driver` (in the driver's directory), `own` (in the spec's) or `home`
     outputs: Mapping[str, int | None] = attrs.field(factory=dict, converter=MappingProxyType, hash=False)  #: bytes
     missing: tuple[str, ...] = ()  #: declared outputs that were not there
     trouble: str | None = None  #: why the command could not be begun, where it could not
@@ -213,6 +214,7 @@ class Receipt:
             timed_out=bool(fields.get("timed_out")),
             stopped_by=fields.get("stopped_by") or None,
             host=fields.get("host"),
+            workdir=fields.get("workdir"),
             outputs=fields.get("outputs") or {},
             missing=tuple(fields.get("missing") or ()),
             trouble=fields.get("trouble") or None,

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import attrs
 
 from canfar_batch import failures
-from canfar_batch.errors import CanfarBatchError, LedgerError
+from canfar_batch.errors import CanfarBatchError, LedgerError, SpecError
 from canfar_batch.home import Home
 from canfar_batch.lifecycle import Event
 from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
@@ -35,15 +35,21 @@ def refusing_nonsense(read: _Reads) -> _Reads:
     def reading(ledger: Any, *given: Any) -> Any:
         try:
             return read(ledger, *given)
+        except SpecError as error:  # of a spec in it
+            raise _damaged(ledger, error) from error
         except CanfarBatchError:
             raise
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-            raise LedgerError(
-                f"{ledger.home.ledger} is damaged, or something else wrote to it ({type(error).__name__}: {error}); "
-                "put a copy from before in its place, or give the batch another name"
-            ) from error
+            raise _damaged(ledger, error) from error
 
     return reading  # type: ignore[return-value]
+
+
+def _damaged(ledger: Any, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"{ledger.home.ledger} is damaged, or something else wrote to it ({type(error).__name__}: {error}); "
+        "put a copy from before in its place, or give the batch another name"
+    )
 
 
 def dumps(value: object) -> str:

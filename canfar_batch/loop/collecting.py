@@ -35,7 +35,7 @@ class Collecting:
     def fetch(self, job: JobRecord) -> None:
         """Have the collector fetch what *job* made."""
         self.busy.add(job.key)
-        work = partial(self._collect, job, self._drive.platform)
+        work = partial(self._collect, self._drive.around.placed(job), self._drive.platform)
         if getattr(self._collect, "serial", False):
             self._fetched(job, Outcome.of(work))
         else:

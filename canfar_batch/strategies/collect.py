@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 from collections.abc import Callable, Mapping
@@ -91,13 +92,13 @@ class Json:
         """
         pattern = self.pattern or self._declared(job)
         if pattern is None:
-            text, where = _last_line(job, platform), "the last line of its log"
+            raw, where = _last_line(job, platform), "the last line of its log"
         else:
             path = _files(job, pattern)[0]
-            text, where = _read(path), str(path)
+            raw, where = _read(job, path), str(path)
         try:
-            return json.loads(text)
-        except ValueError as error:
+            return json.loads(raw)
+        except (ValueError, RecursionError) as error:
             raise CollectError(f"{where} of job {job.key} is no JSON: {error}") from error
 
     @staticmethod
@@ -153,8 +154,10 @@ def as_collector(
 
 def _files(job: JobRecord, pattern: str) -> list[Path]:
     """The files that *pattern* stands for, as this machine sees them, else as the receipt names them."""
-    directory = Path(job.filled.workdir) if job.filled.workdir else Path.cwd()
-    here = sorted(glob.glob(pattern, root_dir=directory))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    directory = Path(job.filled.workdir or "")
+    # never in the directory of the moment: what is there may be of another run
+    seen = directory.is_absolute() or Path(pattern).is_absolute()
+    here = sorted(glob.glob(pattern, root_dir=directory)) if seen else []  # noqa: PTH207 (takes no absolute pattern)
     if here:
         return [directory / path for path in here]
     receipt = job.attempt.receipt if job.attempt else None
@@ -162,22 +165,25 @@ def _files(job: JobRecord, pattern: str) -> list[Path]:
     plain = literal_path(pattern)
     named = [Path(path) for path in vouched if path == plain or (plain is None and Path(path).match(pattern))]
     if named:
-        return named
-    raise CollectError(f"job {job.key} left no {plain or pattern} below {directory}, and its receipt names none")
+        return [directory / path for path in named]
+    where = f"below {directory}" if seen else "that this machine sees"
+    raise CollectError(f"job {job.key} left no {plain or pattern} {where}, and its receipt names none")
 
 
-def _read(path: Path) -> str:
+def _read(job: JobRecord, path: Path) -> bytes:
     try:
-        return path.read_text()
+        if not path.is_absolute():  # what has this name here is another file
+            raise FileNotFoundError(errno.ENOENT, "it is not known where the container has it")
+        return path.read_bytes()
     except OSError as error:
         raise CollectError(
-            f"{path} cannot be read from here ({error.strerror}); where only the containers see it, let the job print "
-            "the JSON as its last line, declare no outputs, and Json() takes it from the log"
+            f"{path} of job {job.key} cannot be read from here ({error.strerror}); where only the containers see it, "
+            "let the job print the JSON as its last line, declare no outputs, and Json() takes it from the log"
         ) from error
 
 
-def _last_line(job: JobRecord, platform: Platform) -> str:
-    lines = _read(Logs()(job, platform)).strip().splitlines()
+def _last_line(job: JobRecord, platform: Platform) -> bytes:
+    lines = _read(job, Logs()(job, platform)).strip().splitlines()
     if not lines:
         raise CollectError(f"job {job.key} printed nothing")
     return lines[-1]

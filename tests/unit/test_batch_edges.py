@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import re
+import shutil
 import sqlite3
 from pathlib import Path
 
+import attrs
 import pytest
 from engine import World
 
 from canfar_batch import errors
 from canfar_batch.attempts import Surroundings, request_for
 from canfar_batch.batch import Batch
-from canfar_batch.records import Resources
+from canfar_batch.records import Receipt, Resources
 from canfar_batch.spec import JobSpec
+from canfar_batch.strategies import Files
 
 
 @pytest.fixture
@@ -29,7 +33,11 @@ def sent(spec, around):
     request = request_for(
         spec, spec.fill(), launch_name="x", key="x", number=1, resources=Resources(), around=around
     )  # fmt: skip
-    return base64.b64decode("".join(request.args.split(" ")[3:])).decode() if request.cmd == "/bin/sh" else request.cmd
+    return script(request) if request.cmd == "/bin/sh" else request.cmd
+
+
+def script(request):
+    return base64.b64decode("".join(request.args.split(" ")[3:])).decode()
 
 
 @pytest.mark.parametrize(
@@ -42,6 +50,100 @@ def test_without_receipts_too_jobs_run_in_the_drivers_directory_where_containers
 
 def test_without_receipts_jobs_run_where_containers_start_if_they_may_not_see_the_drivers_directory():
     assert sent(JobSpec("true", image="a/b", receipt=False), Surroundings(shared=False)) == "true"
+
+
+MAKES = JobSpec("fit {n}", image="skaha/astroml", outputs=["out{n}.txt"])
+
+
+def seeing(world, n=1, spec=MAKES, **given):
+    """A batch whose containers see the driver's files, as a script opens and plans it."""
+    batch = world.batch(**given)
+    batch._driver.shared = True
+    batch.map(spec, key="j{n}", n=range(n))
+    return batch
+
+
+@pytest.fixture
+def made_in(world, tmp_path, monkeypatch):
+    """The directory in which a batch of one job was made, and ran."""
+    place = tmp_path / "first"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    (place / "out0.txt").touch()
+    with seeing(world, collect=Files()) as batch:
+        batch.run(progress=False)
+        assert batch.results() == {"j0": place / "out0.txt"}
+    return place
+
+
+def test_a_batch_keeps_the_directory_in_which_it_was_made(world, made_in, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (made_in / "out1.txt").touch()
+    requests, make = [], world.platform.make
+    world.platform.make = lambda request: requests.append(request) or make(request)
+    batch = seeing(world, 2, collect=Files())
+    batch.run(progress=False)
+    both = {"j0": made_in / "out0.txt", "j1": made_in / "out1.txt"}
+    assert batch.results() == batch.collect(["j0", "j1"]) == both
+    assert [f"cb_driver='{made_in}'" in script(request) for request in requests] == [True]
+
+
+def test_who_goes_on_elsewhere_is_told_where_jobs_run(world, made_in, tmp_path, monkeypatch):
+    assert str(made_in) not in seeing(world, 2)._opening()
+    monkeypatch.chdir(tmp_path)
+    assert f"Jobs run in {made_in}" in seeing(world, 2)._opening()
+    assert "Jobs run in" not in world.batch()._opening()  # containers see none of it
+    with world.batch("own") as batch:
+        batch._driver.shared = True
+        batch.add(JobSpec("fit", image="skaha/astroml", workdir="/arc/own"))
+        monkeypatch.chdir(made_in)
+        assert "Jobs run in" not in batch._opening()
+
+
+def test_a_directory_that_is_gone_gives_way_to_the_present_one(world, made_in, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(made_in)
+    batch = seeing(world, 2)
+    assert batch._driver.around.workdir == tmp_path
+    assert f"{made_in} is gone" in batch._opening()
+
+
+def test_a_project_that_was_moved_with_its_batches_goes_on_where_it_is(tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    monkeypatch.chdir(tmp_path / "old")
+    World(tmp_path / "old" / "batches").batch().close()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert World(tmp_path / "new" / "batches").batch()._driver.around.workdir == tmp_path / "new"
+
+
+def test_what_is_told_of_a_batch_as_such_is_documented(world):
+    """docs/reference/ledger.md names every row of meta, and no others."""
+    words = (Path(__file__).parents[2] / "docs" / "reference" / "ledger.md").read_text()
+    told = words.partition("one row for each of")[2].partition("\n\n")[0]
+    rows = {row[0] for row in world.batch()._ledger._db.execute("SELECT name FROM meta")}
+    assert set(re.findall("`([a-z]+)`", told)) == rows
+
+
+@pytest.mark.parametrize(
+    ("shared", "said", "own", "placed"),
+    [
+        (True, None, None, "/arc/work"),
+        (True, "driver", "deep", "/arc/work/deep"),
+        (True, "home", None, None),
+        (True, "own", "/arc/own", "/arc/own"),
+        (False, None, None, None),
+        (False, None, "deep", "deep"),
+        (False, "driver", None, "/arc/work"),
+    ],
+)
+def test_a_job_is_placed_where_its_container_ran(world, shared, said, own, placed):
+    batch = world.planned(1, JobSpec("fit {n}", image="skaha/astroml", workdir=own))
+    batch.run(progress=False)
+    job = batch["j0"].record
+    attempt = attrs.evolve(job.attempts[0], receipt=Receipt(exit_code=0, workdir=said))
+    around = Surroundings(workdir=Path("/arc/work"), shared=shared)
+    assert around.placed(attrs.evolve(job, attempts=(attempt,))).filled.workdir == placed
 
 
 # -- a ledger that somebody wrote to ------------------------------------------------------------------------------

@@ -46,6 +46,23 @@ def test_files_that_only_the_container_saw_are_vouched_for_by_its_receipt(tmp_pa
         Files("x.cat")(seen(tmp_path, elsewhere), PLATFORM)
 
 
+def test_nothing_is_looked_for_in_the_directory_of_the_moment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text("1")  # of another run, on this machine, while the job ran elsewhere
+    elsewhere = attrs.evolve(seen(tmp_path, {}), filled=JobSpec("fit", image="i/i").fill())
+    with pytest.raises(CollectError, match="receipt names none"):
+        Files("a.json")(elsewhere, PLATFORM)
+    attempt = attrs.evolve(elsewhere.attempts[0], receipt=Receipt(exit_code=0, outputs={"a.json": 1}))
+    vouched = attrs.evolve(elsewhere, attempts=(attempt,))
+    assert Files("a.json")(vouched, PLATFORM) == Path("a.json")
+    with pytest.raises(CollectError, match="cannot be read from here"):
+        Json("a.json")(vouched, PLATFORM)
+
+
+def test_a_file_of_which_only_the_receipt_knows_is_named_in_full(tmp_path):
+    assert Files("gone.cat")(seen(tmp_path, {"gone.cat": 3}), PLATFORM) == tmp_path / "gone.cat"
+
+
 def seen(directory, sizes):
     made = job(directory)
     return attrs.evolve(made, attempts=(attrs.evolve(made.attempts[0], receipt=Receipt(exit_code=0, outputs=sizes)),))
@@ -68,6 +85,16 @@ def test_json_is_read_from_the_file_or_else_from_the_logs_last_line(tmp_path):
 def test_json_that_is_none_is_said_to_be(tmp_path, words, told):
     (tmp_path / "a.log").write_text(words)
     with pytest.raises(CollectError, match=told):
+        Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM)
+
+
+@pytest.mark.parametrize("content", [b'{"a": "\xe9"}', b'{"a": 1', b"[" * 100000])
+def test_a_file_of_something_else_is_named_with_its_job(tmp_path, content):
+    (tmp_path / "r.json").write_bytes(content)
+    with pytest.raises(CollectError, match=r"r\.json of job a is no JSON"):
+        Json("r.json")(job(tmp_path), PLATFORM)
+    (tmp_path / "a.log").write_bytes(content)
+    with pytest.raises(CollectError, match="log of job a is no JSON"):
         Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM)
 
 
