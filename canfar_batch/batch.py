@@ -398,20 +398,29 @@ class Batch:
         """What the collector fetched, by key, in plan order and for every job.
 
         Args:
-            missing: What stands for jobs that did not succeed, or whose result could not be fetched.
+            missing: What stands for jobs that did not succeed, or whose result could not be fetched. Without a
+                connection that is also so where the ledger keeps none: more than 64 KiB, or no JSON.
         """
+        lacking = sum(not job.kept for job in self._ledger.jobs.values()) if self._drives is None else 0
+        if lacking:
+            log.warning(
+                "%s: %d results are no JSON or more than 64 KiB, so the ledger does not keep them; "
+                "Session.batch(%r, collect=…).results() fetches them again", self.name, lacking, self.name,
+            )  # fmt: skip
         return {key: self._result(job, missing) for key, job in self._ledger.jobs.items()}
 
     def _result(self, job: JobRecord, missing: Any) -> Any:
         if job.state is not JobState.SUCCEEDED or not job.collected or job.collect_error is not None:
             return missing
         driver = self._drives
-        if job.result is not None or driver is None:
+        if job.kept:
             return job.result
+        if driver is None:
+            return missing
         if job.key in driver.results:
             return driver.results[job.key]
         try:
-            value = driver.strategies.collect(driver.around.placed(job), driver.platform)  # None, or more than the ledger keeps
+            value = driver.strategies.collect(driver.around.placed(job), driver.platform)
         except Exception as error:
             log.warning("%s: the result of %s cannot be had: %s", self.name, job.key, error)
             return missing
@@ -709,12 +718,12 @@ class Batch:
         return "\n".join(lines)
 
     def _where(self) -> str | None:
-        """What to say of the directory that jobs run in, where it is not the one that a reader of the script expects."""
+        """What to say of the directory that jobs run in, where it is not that of this run."""
         kept, around = self._ledger.workdir, self._driver.around
         if kept is None or kept == Path.cwd() or not around.shared:
             return None
         left = (job.filled.workdir for job in self._ledger.jobs.values() if not job.state.final)
-        if all(own is not None and os.path.isabs(own) for own in left):
+        if all(Path(own or "").is_absolute() for own in left):
             return None
         if kept == around.workdir:
             return f"Jobs run in {kept}, where the batch was made, not in the directory of this run."

@@ -71,7 +71,7 @@ class Driver:
 
     @property
     def around(self) -> Surroundings:
-        """Where jobs run: in the directory in which the batch was made, wherever it is run from, unless that is gone."""
+        """Where jobs run: in the directory in which the batch was made, unless that is gone."""
         kept, identity = self.ledger.workdir, self.ledger.identity
         return Surroundings(
             batch=identity.name,

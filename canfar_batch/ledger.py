@@ -234,7 +234,7 @@ class Ledger:
         for row in attempts:
             made.setdefault(row["place"], []).append(attempt_from(row, self.home))
         parsed = {number: JobSpec.from_json(json.loads(body)) for number, body in specs.items()}
-        records = [job_from(row, parsed[row["spec"]], tuple(made.get(row["place"], ()))) for row in jobs]
+        records = [job_from(row, parsed[row["spec"]], tuple(made.get(row["place"], ())), self.home) for row in jobs]
         found = {record.key: record for record in records}
         folded = {key.lower(): key for key in found}
         place = max((record.index + 1 for record in records), default=0)
@@ -343,7 +343,7 @@ class Ledger:
         self._db.executemany(_REPLACE_ATTEMPT, made)
 
     def _row(self, job: JobRecord) -> tuple[Any, ...]:
-        return (*job_row(job), self._spec_number(job.spec))
+        return (*job_row(job, self.home), self._spec_number(job.spec))
 
     def _spec_number(self, spec: JobSpec) -> int:
         number = self._numbers.get(spec) or self._fresh_numbers.get(spec)

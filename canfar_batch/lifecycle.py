@@ -139,6 +139,7 @@ class Collected(Event):
     """The job's result was fetched."""
 
     result: Any = None
+    kept: bool = True  #: False where the ledger cannot keep it, so that it is not in here either
 
 
 @attrs.frozen(kw_only=True)
@@ -309,7 +310,7 @@ def _proved(job: JobRecord, event: Proved) -> JobRecord:
 
 
 def _collected(job: JobRecord, event: Collected) -> JobRecord:
-    return attrs.evolve(job, result=event.result, collected=True, collect_error=None)
+    return attrs.evolve(job, result=event.result, kept=event.kept, collected=True, collect_error=None)
 
 
 def _not_collected(job: JobRecord, event: NotCollected) -> JobRecord:

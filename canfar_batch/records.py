@@ -271,6 +271,7 @@ class JobRecord:
     cancelling: bool = False  #: a cancel was asked for and is not confirmed yet
     forgiven: int = 0  #: so many first attempts no longer count against the job: it was reopened after them
     result: Any = attrs.field(default=None, hash=False)
+    kept: bool = True  #: False where the result was fetched and is no JSON, or too large, so that it is None here
     collected: bool = False
     collect_error: str | None = None
 

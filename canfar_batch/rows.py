@@ -77,45 +77,61 @@ def maybe_moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else as_moment(seconds)
 
 
-def job_row(job: JobRecord) -> tuple[Any, ...]:
-    """All of a job but its spec and its attempts."""
+def job_row(job: JobRecord, home: Home) -> tuple[Any, ...]:
+    """All of a job but its spec and its attempts; paths in its result are kept as `_path_out` tells."""
     asked = job.resources
+    has_result = job.result is not None or (job.collected and job.kept and job.collect_error is None)
     return (
         job.index, job.key, dumps(dict(job.fields)), dumps(attrs.asdict(job.filled)), job.state.value, asked.cores,
         asked.ram, asked.gpus, maybe_seconds(job.due), job.cancelling, job.forgiven, job.collected,
-        None if job.result is None else json.dumps(job.result, default=_path_out), job.collect_error,
+        json.dumps(job.result, default=_path_out(home)) if has_result else None, job.collect_error,
     )  # fmt: skip
 
 
-def job_from(row: Row, spec: JobSpec, attempts: tuple[Attempt, ...]) -> JobRecord:
+def job_from(row: Row, spec: JobSpec, attempts: tuple[Attempt, ...], home: Home) -> JobRecord:
     """The record that `job_row` wrote."""
+    fetched, text = row["collected"] and row["collect_error"] is None, row["result"]
     return JobRecord(
         key=row["key"], index=row["place"], spec=spec, filled=_filled_from(json.loads(row["filled"])),
         fields=json.loads(row["fields"]), state=JobState(row["state"]), attempts=attempts,
         resources=Resources(cores=row["cores"], ram=row["ram"], gpus=row["gpus"]), due=maybe_moment(row["due"]),
         cancelling=bool(row["cancelling"]), forgiven=row["forgiven"], collected=bool(row["collected"]),
-        result=None if row["result"] is None else json.loads(row["result"], object_hook=_path_in),
+        result=None if text is None else json.loads(text, object_hook=_path_in(home)),
+        kept=not fetched or text is not None,
         collect_error=row["collect_error"],
     )  # fmt: skip
 
 
 def storable(result: object) -> bool:
     """True where the ledger keeps *result* as it is: JSON, paths in it allowed, of at most 64 KiB."""
+    home = Home(Path("/"))  # any will do: how long a path is there makes no difference worth a word
     try:
-        text = json.dumps(result, default=_path_out)
-        return len(text) <= 65536 and json.loads(text, object_hook=_path_in) == result
+        text = json.dumps(result, default=_path_out(home))
+        return len(text) <= 65536 and json.loads(text, object_hook=_path_in(home)) == result
     except (TypeError, ValueError, RecursionError):
         return False
 
 
-def _path_out(value: object) -> dict[str, str]:
-    if isinstance(value, Path):
+def _path_out(home: Home) -> Callable[[object], dict[str, str]]:
+    """Paths as JSON: those in *home* from there, for it may be moved."""
+
+    def out(value: object) -> dict[str, str]:
+        if not isinstance(value, Path):
+            raise TypeError(f"{type(value).__name__} is not JSON")
+        if value.is_relative_to(home.path):
+            return {"$home": str(value.relative_to(home.path))}
         return {"$path": str(value)}
-    raise TypeError(f"{type(value).__name__} is not JSON")
+
+    return out
 
 
-def _path_in(value: dict[str, Any]) -> Any:
-    return Path(value["$path"]) if value.keys() == {"$path"} else value
+def _path_in(home: Home) -> Callable[[dict[str, Any]], Any]:
+    def back(value: dict[str, Any]) -> Any:
+        if value.keys() == {"$home"}:
+            return home.path / value["$home"]
+        return Path(value["$path"]) if value.keys() == {"$path"} else value
+
+    return back
 
 
 def _filled_from(data: dict[str, Any]) -> Filled:

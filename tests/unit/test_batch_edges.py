@@ -146,6 +146,39 @@ def test_a_job_is_placed_where_its_container_ran(world, shared, said, own, place
     assert around.placed(attrs.evolve(job, attempts=(attempt,))).filled.workdir == placed
 
 
+# -- results ------------------------------------------------------------------------------------------------------
+
+
+def test_results_in_the_home_move_with_it(world):
+    with world.planned(1) as batch:
+        batch.run(progress=False)
+    (world.root / "test").rename(world.root / "moved")
+    with Batch.open("moved", world.root) as batch:
+        assert batch.results() == {"j0": world.root / "moved" / "logs" / "j0.1.log"}
+        assert batch["j0"].result.exists()
+
+
+@pytest.mark.parametrize("result", [Path("out.txt"), Path("/arc/out.txt"), [{"a": Path("b")}], None, {}, "x"])
+def test_other_results_are_read_as_they_were_collected(world, result):
+    with world.planned(1, collect=lambda job, platform: result) as batch:
+        batch.run(progress=False)
+    with Batch.open("test", world.root) as batch:
+        assert batch.results("missing") == {"j0": result}
+
+
+@pytest.mark.parametrize("result", ["x" * 70000, {"$home": "x"}, {"$path": "x"}, {1, 2}])
+def test_what_the_ledger_cannot_keep_is_missing_where_nobody_can_fetch_it(world, result, caplog):
+    with world.planned(3, collect=lambda job, platform: result) as batch:
+        batch.run(progress=False)
+        assert batch.results("missing")["j0"] == result
+    with Batch.open("test", world.root) as batch:
+        assert set(batch.results("missing").values()) == {"missing"}
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "canfar_batch"]
+    assert "3 results" in told
+    with world.batch(collect=lambda job, platform: result) as again:
+        assert again.results("missing")["j0"] == result
+
+
 # -- a ledger that somebody wrote to ------------------------------------------------------------------------------
 
 
