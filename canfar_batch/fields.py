@@ -269,6 +269,16 @@ def _short(text: str, width: int = 60) -> str:
 # -- values -------------------------------------------------------------------------------------------------------
 
 
+class Unwritten:
+    """What no text is made of, for it is to be written down nowhere."""
+
+    __slots__ = ()
+
+    def advice(self) -> str:
+        """What to do instead."""
+        raise NotImplementedError
+
+
 def _missing(value: object) -> str | None:
     """Why there is no value, if there is none: None, NaN, NaT, NA or masked, whatever package it comes from."""
     advice = "; leave such jobs out, or give the field a value"
@@ -296,6 +306,8 @@ def _unwritable(value: object) -> str | None:
     """Why *value* has no sensible text, if it has none."""
     if type(value) in _WRITABLE_TYPES or isinstance(value, PurePath):
         return None
+    if isinstance(value, Unwritten):
+        return f"is a {type(value).__name__}, {value.advice()}"
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"is bytes; decode it first: {_short(repr(value), 40)}"
     if getattr(value, "ndim", 0):
@@ -348,6 +360,8 @@ def _plain(value: Any, name: object) -> Any:
 
 
 def _plain_scalar(value: Any, name: object) -> Any:
+    if isinstance(value, Unwritten):
+        raise SpecError(f"field {name} is a {type(value).__name__}, {value.advice()}")
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     if isinstance(value, (decimal.Decimal, fractions.Fraction)):

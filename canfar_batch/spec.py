@@ -14,7 +14,16 @@ from typing import Any, NoReturn, TypeAlias
 import attrs
 
 from canfar_batch.errors import SpecError
-from canfar_batch.fields import Template, check_key, job_key, literal, plain_fields, shell_quoted, split_words
+from canfar_batch.fields import (
+    Template,
+    Unwritten,
+    check_key,
+    job_key,
+    literal,
+    plain_fields,
+    shell_quoted,
+    split_words,
+)
 
 __all__ = [
     "Environment",
@@ -48,7 +57,7 @@ def looks_secret(name: str) -> bool:
 
 
 @attrs.frozen
-class Secret:
+class Secret(Unwritten):
     """A value of a job's environment that is read at each launch and written down nowhere.
 
     ```python
@@ -82,6 +91,11 @@ class Secret:
         if not found:
             _refuse(f"the environment variable {self.variable}, which a job needs as a Secret, is not set here")
         return found
+
+    def advice(self) -> str:
+        """What to do where it stands for a field's value."""
+        name = self.variable
+        return f"written down nowhere; give it in the spec: env={{{name!r}: Secret({name!r})}}, and let the job read it"
 
     def to_json(self) -> dict[str, str]:
         """What is written down in its place: the variable's name."""

@@ -16,7 +16,7 @@ from canfar_batch import errors
 from canfar_batch.attempts import Surroundings, request_for
 from canfar_batch.batch import Batch
 from canfar_batch.records import Receipt, Resources
-from canfar_batch.spec import JobSpec
+from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.strategies import Files
 
 
@@ -177,6 +177,21 @@ def test_what_the_ledger_cannot_keep_is_missing_where_nobody_can_fetch_it(world,
     assert "3 results" in told
     with world.batch(collect=lambda job, platform: result) as again:
         assert again.results("missing")["j0"] == result
+
+
+# -- plans that make no sense -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields", [{"tok": [Secret("T1")]}, {"n": [1], "tok": Secret("T1")}, {"tok": [[Secret("T1")]]}]
+)
+def test_a_secret_is_no_value_of_a_field(world, monkeypatch, fields):
+    monkeypatch.setenv("T1", "hush")
+    batch = world.batch()
+    for spec, key in ((JobSpec("fit {tok}", image="a/b"), None), (JobSpec("fit", image="a/b"), "k{index}")):
+        with pytest.raises(errors.SpecError, match=r"give it in the spec: env=\{'T1': Secret\('T1'\)\}"):
+            batch.grid(spec, key=key, **fields)
+    assert len(batch) == 0
 
 
 # -- a ledger that somebody wrote to ------------------------------------------------------------------------------

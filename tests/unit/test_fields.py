@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canfar_batch.errors import SpecError
-from canfar_batch.spec import JobSpec, check_key, job_key, plain_fields
+from canfar_batch.spec import JobSpec, Secret, check_key, job_key, plain_fields
 
 X = {"x": "two words"}
 
@@ -197,6 +197,7 @@ def test_an_unknown_field_is_refused_with_those_that_exist_and_a_guess():
         (np.ma.masked, "is masked"),
         (MaskedColumn([1.0], mask=[True])[0], "is masked"),
         (np.array([1, 2]), "is an array"),
+        (Secret("API_KEY"), "give it in the spec"),
         (b"abc", "is bytes; decode it"),
         (np.bytes_(b"abc"), "is bytes; decode it"),
         ("a".upper, "is a function"),
