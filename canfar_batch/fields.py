@@ -585,9 +585,17 @@ def _piece(text: str, found: re.Match[str]) -> str:
     if kind == "bare":
         _refuse_bare(text, found.start())
     if kind == "double":
-        _refuse_expansion(text, found["double"])
+        _refuse_expansion(text, _LINE_GOES_ON.sub(_without, found["double"]))
         return re.sub(r'\\([$`"\\\n])', lambda pair: pair[1].strip("\n"), found["double"])
     return found[kind] if kind else found[0]
+
+
+_LINE_GOES_ON = re.compile(r"\\(.)", re.DOTALL)
+
+
+def _without(pair: re.Match[str]) -> str:
+    """What a shell makes of a backslash and what follows: both are nothing where that is the line's end."""
+    return "" if pair[1] == "\n" else pair[0]
 
 
 def _refuse_bare(text: str, at: int) -> None:
@@ -596,7 +604,8 @@ def _refuse_bare(text: str, at: int) -> None:
         _needs_shell(text, f"a bare {char}")
     if char in "~#" and (at == 0 or text[at - 1] in " \t\n"):
         _needs_shell(text, f"a bare {char} at the beginning of a word")
-    _refuse_expansion(text, text[at : at + 2])
+    if char in "$`":
+        _refuse_expansion(text, char + _LINE_GOES_ON.sub(_without, text[at + 1 : at + 100])[:1])
 
 
 def _refuse_expansion(text: str, part: str) -> None:

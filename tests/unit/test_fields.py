@@ -304,6 +304,12 @@ def test_what_only_a_shell_can_do_is_refused_without_one(cmd, what):
     assert JobSpec(cmd, image="i", shell=True).fill().argv == ("/bin/sh", "-c", cmd)
 
 
+@pytest.mark.parametrize("cmd", ['prog "$\\\nHOME"', "prog $\\\nHOME", 'prog "$\\\n\\\nHOME"'])
+def test_a_variable_is_one_across_lines_too(cmd):
+    with pytest.raises(SpecError, match="a shell would fill in"):
+        JobSpec(cmd, image="i")
+
+
 @pytest.mark.parametrize("cmd", ["prog 'a", 'prog "a', "prog a\\", "prog it's"])
 def test_quotes_that_do_not_match_are_refused(cmd):
     with pytest.raises(SpecError, match="unmatched"):
