@@ -259,6 +259,7 @@ class Batch:
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise PlanError(f"replicas(n={n!r}): n is a whole number of at least 1")
+        planning.check_spec(spec)
         counted = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
         rows = [{"replica": number, "replicas": n} for number in range(1, n + 1)]
         return self._plan(counted, rows, "replica-{replica}")
@@ -677,7 +678,11 @@ class Batch:
 
     def _raise_if_stuck(self, runner: Runner) -> None:
         if runner.stuck:
-            raise BatchPaused(f"{runner.drive.paused}. {self._how_on()}", report=self.summary())
+            raise BatchPaused(
+                f"{runner.drive.paused}. Mend the cause, then retry_failed() and run() launch them again; run() alone "
+                "goes on with the others",
+                report=self.summary(),
+            )
 
     def _raise_if_late(self, deadline: float | None, timeout: float | None) -> None:
         if deadline is not None and self._clock.ticks() >= deadline:

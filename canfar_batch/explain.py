@@ -15,6 +15,9 @@ from canfar_batch.records import ContainerInfo, JobRecord, JobState, Resources
 from canfar_batch.spec import full_image, shown_value
 
 _SHORTLY = 120  # columns of a message in the explanation of a batch
+_KINDS = 6  # kinds of trouble that the explanation of a batch tells apart
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)\b")
+_PARTICULAR = re.compile(r"""'[^']*'|"[^"]*"|\S*[/\d]\S*""")  # what is of this file or that number
 _TAIL = 30  # lines of a log in a support report: what a person reads before asking for more
 
 _ADVICE: Mapping[type[Failure], str] = {
@@ -66,6 +69,19 @@ def advice(failure: Failure) -> str:
             return _CODES[failure.code]
         return next((tip for sign, tip in _SIGNS if sign in failure.message), _CODES.get(failure.code, ""))
     return _ADVICE.get(type(failure), "")
+
+
+def trouble(failure: Failure) -> str:
+    """What failures have in common that should be told as one: their cause, and the kind of what was last said.
+
+    Exit code 1 may be a missing file in one job and a division by zero in the next; what a line says of this file or
+    that number does not count.
+    """
+    if not isinstance(failure, (failures.ExitCode, failures.LaunchRefused, failures.StartError, failures.Unknown)):
+        return failure.cause
+    raised = _RAISED.match(failure.message)
+    kind = raised[0] if raised else _PARTICULAR.sub("…", failure.message)
+    return f"{failure.cause}: {kind[:200]}"
 
 
 def explain_job(job: JobRecord, events: str = "", now: datetime | None = None) -> str:
@@ -199,7 +215,7 @@ def explain_batch(jobs: Iterable[JobRecord]) -> str:
         over = over and job.state.final
         if job.state in (JobState.FAILED, JobState.LOST):
             failure = job.failure or failures.Unknown()
-            groups.setdefault(failure.cause, []).append((job, failure))
+            groups.setdefault(trouble(failure), []).append((job, failure))
         elif job.state is JobState.SUCCEEDED and job.collect_error is not None:
             uncollected.append(job.collect_error)
     return _failed(groups, over=over) + _uncollected(uncollected)
@@ -208,7 +224,10 @@ def explain_batch(jobs: Iterable[JobRecord]) -> str:
 def _failed(groups: Mapping[str, list[tuple[JobRecord, Failure]]], *, over: bool) -> str:
     if not groups:
         return "Nothing failed." if over else "Nothing failed so far."
-    parts = [f"{len(group):,} {_called(group)}" for group in sorted(groups.values(), key=len, reverse=True)]
+    ordered = sorted(groups.values(), key=len, reverse=True)
+    parts = [f"{len(group):,} {_called(group)}" for group in ordered[:_KINDS]]
+    if rest := sum(map(len, ordered[_KINDS:])):
+        parts.append(f"{rest:,} in {len(ordered) - _KINDS} other ways")
     return f"{sum(map(len, groups.values())):,} failed: {', '.join(parts)}."
 
 

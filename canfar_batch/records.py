@@ -54,6 +54,9 @@ class JobState(str, enum.Enum):
     def __str__(self) -> str:
         return self.value
 
+    def __repr__(self) -> str:
+        return repr(self.value)  # so that counts read well
+
 
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.LOST, JobState.CANCELLED})
 ACTIVE = frozenset({JobState.LAUNCHING, JobState.PENDING, JobState.RUNNING})

@@ -295,19 +295,19 @@ class _NotCollected(Failure):
 
 
 def _causes(troubles: Iterable[tuple[JobRecord, Failure]]) -> tuple[Cause, ...]:
-    """What went wrong, grouped by cause, the most frequent first."""
+    """What went wrong, grouped by cause and by what was said of it, the most frequent first."""
     groups: dict[str, list[tuple[JobRecord, Failure]]] = {}
     for job, failure in troubles:
-        groups.setdefault(failure.cause, []).append((job, failure))
-    causes = [_cause(name, group) for name, group in groups.items()]
+        groups.setdefault(explain.trouble(failure), []).append((job, failure))
+    causes = [_cause(group) for group in groups.values()]
     return tuple(sorted(causes, key=lambda cause: -cause.count))
 
 
-def _cause(name: str, group: Sequence[tuple[JobRecord, Failure]]) -> Cause:
+def _cause(group: Sequence[tuple[JobRecord, Failure]]) -> Cause:
     job, failure = max(group, key=_tells)  # of equals, the first
     others = [other.key for other, _ in group[:_EXAMPLES] if other is not job]
     return Cause(
-        cause=name,
+        cause=failure.cause,
         count=len(group),
         message=printable(explain.without_secrets(failure.message)),
         advice=explain.advice(failure),

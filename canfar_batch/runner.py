@@ -118,7 +118,7 @@ class Runner:
         """True where nothing will happen any more before the user has mended what paused the batch."""
         drive = self.drive
         waits = drive.paused is not None and not drive.paused_for_platform
-        return waits and not drive.roster.active and not self._busy
+        return waits and drive.roster.unfinished > 0 and not drive.roster.active and not self._busy
 
     @property
     def awaiting(self) -> bool:

@@ -79,9 +79,9 @@ class Launching:
         if drive.paused is not None or now < self._not_before or not self.room:
             return
         view = look_around()
-        pick = self._picked(view)
-        self._again = None if pick.again is None else now + pick.again
-        picked = dict.fromkeys(job.key for load in pick.loads for job in load.jobs)
+        loads, again = self._picked(view)
+        self._again = None if again is None else now + again
+        picked = dict.fromkeys(job.key for load in loads for job in load.jobs)
         chosen = (drive.ledger.jobs[key] for key in picked if drive.roster.is_ready(key, view.now))
         events: list[Event] = [
             self._late_proof(job) or self._intent(job, view.now) for job in islice(chosen, view.room)
@@ -94,8 +94,8 @@ class Launching:
                 job = drive.ledger.jobs[event.key]
                 drive.crew.submit("launch", partial(self.post, job), partial(self._posted, job))
 
-    def _picked(self, view: BatchView) -> Pick:
-        """The strategy's answer; a job stands for the load that consists of it."""
+    def _picked(self, view: BatchView) -> tuple[list[Load], float | None]:
+        """What the strategy wants now, and when to ask again; a job stands for the load that consists of it."""
         answer = self.strategy(view)
         pick = answer if isinstance(answer, Pick) else Pick(answer)
         try:
@@ -105,7 +105,7 @@ class Launching:
                 f"the launch strategy {self.strategy!r} returned {answer!r}; it returns a list of jobs or Loads, as "
                 "view.ready(at_most=3) is one, or a Pick of them"
             ) from error
-        return Pick(loads, pick.again)
+        return loads, pick.again
 
     def _intent(self, job: JobRecord, now: datetime) -> Intended:
         number = job.attempts[-1].number + 1 if job.attempts else 1

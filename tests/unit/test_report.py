@@ -74,14 +74,14 @@ def test_failures_are_grouped_by_cause_the_most_frequent_first():
 
 
 def test_a_group_tells_the_first_line_that_says_anything():
-    silent, telling = ExitCode(1), ExitCode(1, message="OSError: Empty or corrupt FITS file")
+    silent, telling = Evicted(), Evicted(message="the node had no memory left")
     found = report(job("a", attempt(failure=silent)), job("b", attempt(failure=telling)))
-    assert found.failures[0].message == "OSError: Empty or corrupt FITS file"
+    assert found.failures[0].message == "the node had no memory left"
 
 
 def test_the_job_that_says_most_stands_first_so_that_its_words_and_log_are_taken_for_its_own(tmp_path: Path):
-    telling = attrs.evolve(attempt(failure=ExitCode(1, message="OSError")), log=tmp_path / "b.log")
-    found = report(job("a", attempt(failure=ExitCode(1))), job("b", telling), job("c", attempt(failure=ExitCode(1))))
+    telling = attrs.evolve(attempt(failure=Evicted(message="no room")), log=tmp_path / "b.log")
+    found = report(job("a", attempt(failure=Evicted())), job("b", telling), job("c", attempt(failure=Evicted())))
     assert found.failures[0].keys == ("b", "a", "c")
     assert found.failures[0].log == tmp_path / "b.log"
 
@@ -249,3 +249,18 @@ def test_a_report_on_fifty_thousand_jobs_is_short_and_quick():
     assert "45,000 succeeded, 5,000 failed" in text
     assert "and 45 more" in text
     assert "92 other causes" in text
+
+
+def test_failures_of_one_exit_code_that_say_different_things_are_told_apart():
+    said = {
+        "a": "FileNotFoundError: [Errno 2] No such file or directory: '/x/1.fits'",
+        "b": "FileNotFoundError: [Errno 2] No such file or directory: '/x/2.fits'",
+        "c": "KeyError: 'FLUX'", "d": "star 7: the fit did not converge", "e": "star 30: the fit did not converge",
+        "f": "",
+    }  # fmt: skip
+    jobs = [job(key, attempt(failure=ExitCode(1, message=words))) for key, words in said.items()]
+    found = {cause.keys: (cause.count, cause.message, bool(cause.advice)) for cause in report(*jobs).failures}
+    assert found == {
+        ("a", "b"): (2, said["a"], True), ("d", "e"): (2, said["d"], False), ("c",): (1, said["c"], False),
+        ("f",): (1, "", False),
+    }  # fmt: skip

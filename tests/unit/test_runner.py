@@ -1354,3 +1354,15 @@ def test_finished_jobs_need_no_secret(world, monkeypatch):
     world.planned(1, spec).run(progress=False)
     monkeypatch.delenv("MY_KEY")
     assert world.planned(1, spec).run(progress=False).ok
+
+
+def test_a_batch_whose_jobs_are_all_over_is_reported_and_not_paused(world):
+    world.platform.fate = lambda request: Fate(code=1)
+    report = world.planned(8, launch=AtOnce()).run(progress=False)
+    assert report.counts == {S.FAILED: 8}
+
+
+def test_a_pause_says_how_to_go_on(world):
+    world.platform.fate = lambda request: Fate(code=1)
+    with pytest.raises(errors.BatchPaused, match=r"Mend the cause, then retry_failed\(\) and run\(\)"):
+        world.planned(20, launch=Window(2)).run(progress=False)
