@@ -260,6 +260,7 @@ class Batch:
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise PlanError(f"replicas(n={n!r}): n is a whole number of at least 1")
         planning.check_spec(spec)
+        planning.check_spec(spec)
         counted = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
         rows = [{"replica": number, "replicas": n} for number in range(1, n + 1)]
         return self._plan(counted, rows, "replica-{replica}")

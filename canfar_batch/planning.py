@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.errors import PlanError, SpecChanged
+from canfar_batch.errors import PlanError, SpecChanged, SpecError
 from canfar_batch.fields import Template, check_key, job_key, plain_fields
 from canfar_batch.lifecycle import Event, Respecified
 from canfar_batch.records import JobRecord, resources_of
@@ -66,9 +66,12 @@ def rows_of_table(table: Any) -> list[Row]:
         return [{str(name): row[name] for name in table.colnames} for row in table]
     if hasattr(table, "columns") and hasattr(table, "to_dict"):  # pandas
         return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-    rows = list(table)
+    rows = list(table) if isinstance(table, Iterable) else [table]
     if not all(isinstance(row, Mapping) for row in rows):
-        raise PlanError("rows() takes a list of dicts, a pandas DataFrame or an astropy Table")
+        raise PlanError(
+            f"rows() takes a list of dicts, a pandas DataFrame or an astropy Table, and this is a "
+            f"{type(table).__name__}; for columns there is map(spec, path=[…])"
+        )
     return rows
 
 
@@ -76,6 +79,19 @@ def _is_column(value: object) -> bool:
     if isinstance(value, _SCALARS) or getattr(value, "shape", None) == ():
         return False
     return isinstance(value, Iterable)
+
+
+def check_spec(spec: object) -> None:
+    """Refuse what is no spec.
+
+    Raises:
+        SpecError: It is none.
+    """
+    if not isinstance(spec, JobSpec):
+        raise SpecError(
+            f"what to run is a {type(spec).__name__} here; give a JobSpec: "
+            "cb.JobSpec('python x.py', image='skaha/astroml:latest')"
+        )
 
 
 def records(spec: JobSpec, rows: Iterable[Row], *, key: str | None, place: Callable[[str], int]) -> Iterator[JobRecord]:
@@ -176,10 +192,11 @@ def compared(
         at: The time.
 
     Raises:
-        SpecError: A value cannot be filled in.
+        SpecError: *spec* is none, or a value cannot be filled in.
         PlanError: Two different rows have one key.
         SpecChanged: A job of that key was launched as another job.
     """
+    check_spec(spec)
     free, plan = itertools.count(next_place), Plan()
 
     def place(key: str) -> int:
@@ -207,11 +224,12 @@ def replaced(known: JobRecord, wanted: JobRecord) -> JobRecord:
     """*wanted* in the place of a job of the same key that was never launched.
 
     Raises:
-        SpecChanged: The job was launched already.
+        SpecChanged: The job was launched already, or cancelled.
     """
     if known.attempts or known.state.final:
+        before = "launched before" if known.attempts else "cancelled before its first launch,"
         raise SpecChanged(
-            f"job {known.key!r} was launched before as another job: {changed_identity(known, wanted)}. "
+            f"job {known.key!r} was {before} as another job: {changed_identity(known, wanted)}. "
             "Give the job another key (key=), or the batch another name"
         )
     return attrs.evolve(wanted, key=known.key, index=known.index)

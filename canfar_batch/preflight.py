@@ -12,7 +12,7 @@ import attrs
 
 from canfar_batch.errors import PlatformError
 from canfar_batch.protocols import Platform
-from canfar_batch.records import JobRecord, JobState, Limits
+from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import JobSpec, check_against, full_image, literal_path
 
 _ENOUGH = 5  #: warnings of one kind that are told; the rest are counted
@@ -47,17 +47,23 @@ def inspect(jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now:
 
     Raises:
         SpecError: The platform does not offer what a job asks for.
+        CredentialError: It no longer accepts who we are.
     """
     waiting = [job for job in jobs if job.state in (JobState.PLANNED, JobState.WAITING)]
     specs = list(dict.fromkeys(job.spec for job in waiting))
-    _check_resources(specs, platform.limits())
-    warnings = [*_images(specs, platform), *_credential(specs, platform, now)]
+    warnings = [*_resources(specs, platform), *_images(specs, platform), *_credential(specs, platform, now)]
     if shared:
         warnings += _few(_files(waiting))
     return Preflight(tuple(warnings), len(waiting))
 
 
-def _check_resources(specs: Sequence[JobSpec], limits: Limits) -> None:
+def _resources(specs: Sequence[JobSpec], platform: Platform) -> Iterator[str]:
+    """That the platform offers them could not be checked; where it does not, that is an error."""
+    try:
+        limits = platform.limits()
+    except PlatformError as error:
+        yield f"whether the platform offers these resources could not be checked: {error}"
+        return
     for spec in specs:
         check_against(spec, cores_options=limits.cores, ram_options=limits.ram, gpu_options=limits.gpus)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from engine import World
+from engine import SPEC, World
 
 from canfar_batch import errors
 from canfar_batch.attempts import Surroundings, request_for
@@ -192,6 +192,33 @@ def test_a_secret_is_no_value_of_a_field(world, monkeypatch, fields):
         with pytest.raises(errors.SpecError, match=r"give it in the spec: env=\{'T1': Secret\('T1'\)\}"):
             batch.grid(spec, key=key, **fields)
     assert len(batch) == 0
+
+
+def test_a_job_that_was_cancelled_before_any_launch_is_not_said_to_have_been_launched(world):
+    batch = world.planned(1)
+    batch.cancel()
+    with pytest.raises(errors.SpecChanged, match="cancelled before its first launch, as another job: cmd was"):
+        batch.map(JobSpec("other {n}", image="skaha/astroml"), key="j{n}", n=[0])
+
+
+@pytest.mark.parametrize("spec", ["python x.py", ["python", "x.py"], None, {"cmd": "python x.py"}])
+def test_what_is_no_spec_is_refused_in_words(world, spec):
+    batch = world.batch()
+    plans = (
+        lambda: batch.add(spec, n=1), lambda: batch.map(spec, n=[1]), lambda: batch.grid(spec, n=[1]),
+        lambda: batch.rows(spec, [{"n": 1}]), lambda: batch.replicas(spec, 2),
+    )  # fmt: skip
+    for plan in plans:
+        with pytest.raises(errors.SpecError, match=r"give a JobSpec: cb\.JobSpec\('python x\.py', image="):
+            plan()
+
+
+@pytest.mark.parametrize("table", [None, 5, "rows.csv", b"x", ["a"], {"n": 1}, {"n": [1, 2]}])
+def test_what_is_no_table_is_refused_in_words(world, table):
+    with pytest.raises(
+        errors.PlanError, match=r"rows\(\) takes a list of dicts, a pandas DataFrame or an astropy Table"
+    ):
+        world.batch().rows(SPEC, table)
 
 
 # -- a ledger that somebody wrote to ------------------------------------------------------------------------------

@@ -161,7 +161,8 @@ def test_a_refused_change_leaves_the_whole_plan_as_it_was(world):
 
 
 def test_a_job_that_was_never_launched_is_replaced_in_its_place(world):
-    batch = world.planned(3)
+    world.planned(3).close()
+    batch = world.batch()  # of the script as it was changed
     batch.map(JobSpec("new {n}", image="skaha/astroml"), key="j{n}", n=[1])
     assert commands(batch) == ["fit 0", "new 1", "fit 2"]
     batch.run(progress=False)

@@ -38,6 +38,19 @@ def test_images_that_cannot_be_listed_block_nothing(world):
     assert "could not be checked" in told
 
 
+def test_limits_that_cannot_be_had_block_nothing(world):
+    world.platform.before["limits"] = always(errors.PlatformUnreachable("no answer"))
+    (told,) = found(world)
+    assert told == "whether the platform offers these resources could not be checked: no answer"
+
+
+@pytest.mark.parametrize("question", ["limits", "images"])
+def test_a_credential_that_is_refused_ends_the_preflight(world, question):
+    world.platform.before[question] = always(errors.CredentialRefused("log in again"))
+    with pytest.raises(errors.CredentialRefused, match="log in again"):
+        found(world)
+
+
 def test_resources_that_are_not_offered_are_refused(world):
     batch = world.batch()
     batch.map(JobSpec("fit {n}", image="skaha/astroml", ram=7), n=[1])
