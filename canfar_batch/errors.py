@@ -41,7 +41,12 @@ class AlreadyClosed(CanfarBatchError, ValueError):
 
 
 class ExtraMissing(CanfarBatchError, ImportError):
-    """This needs a library that is not installed; the message names the extra that brings it."""
+    """This needs a library that is not installed; the message names it, and the extra that brings it."""
+
+    @classmethod
+    def of(cls, what: str, *, library: str, extra: str) -> ExtraMissing:
+        """The error that says of *what* which library to install."""
+        return cls(f'{what} needs {library}: pip install {library} (the extra "{extra}" of canfar_batch brings it)')
 
 
 # -- credentials --------------------------------------------------------------------------------------------------

@@ -46,9 +46,7 @@ def figure(timeline: Timeline, *, name: str, path: str | os.PathLike[str] | None
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ExtraMissing(
-            'timeline() needs matplotlib, which the extra "plots" brings: pip install "canfar_batch[plots]"'
-        ) from error
+        raise ExtraMissing.of("timeline()", library="matplotlib", extra="plots") from error
 
     class Drawing(Figure):
         """A figure that notebooks show: they know by themselves only those that pyplot made."""

@@ -210,7 +210,7 @@ def to_dataframe(jobs: Iterable[JobRecord]) -> pd.DataFrame:
     try:
         import pandas as pd
     except ImportError as error:
-        raise ExtraMissing(_install("to_dataframe()", "pandas")) from error
+        raise ExtraMissing.of("to_dataframe()", library="pandas", extra="tables") from error
     rows = to_rows(jobs)
     frame = pd.DataFrame(rows, columns=_columns_of(rows))
     frame = frame.astype({**dict.fromkeys(_NUMBERS, "float64"), **dict.fromkeys(_WHOLE, "Int64")})
@@ -230,7 +230,7 @@ def to_table(jobs: Iterable[JobRecord]) -> Table:
         from astropy.time import Time
         from numpy import ma
     except ImportError as error:
-        raise ExtraMissing(_install("to_table()", "astropy")) from error
+        raise ExtraMissing.of("to_table()", library="astropy", extra="tables") from error
     rows = to_rows(jobs)
     table = Table()
     for name in _columns_of(rows):
@@ -270,10 +270,6 @@ def _flat(value: Any) -> Any:
     if isinstance(value, (list, tuple, Mapping)):
         return json.dumps(value, ensure_ascii=False)
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _install(what: str, library: str) -> str:
-    return f'{what} needs {library}, which the extra "tables" brings: pip install "canfar_batch[tables]"'
 
 
 # -- for people ---------------------------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(make, library,
     for name in [name for name in sys.modules if name.partition(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ExtraMissing, match=rf'{library}.*pip install "canfar_batch\[tables\]"'):
+    with pytest.raises(ExtraMissing, match=rf'needs {library}: pip install {library} .*extra "tables"'):
         make([DONE])
 
 

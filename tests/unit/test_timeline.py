@@ -204,7 +204,7 @@ def test_names_with_dollars_are_no_formulas(tmp_path):
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ExtraMissing, match=r"canfar_batch\[plots\]"):
+    with pytest.raises(ExtraMissing, match=r'pip install matplotlib .*extra "plots"'):
         plot.figure(timeline(TWICE), name="calib")
 
 
