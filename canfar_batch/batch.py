@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import secrets
@@ -58,8 +59,20 @@ log = logging.getLogger("canfar_batch")
 
 MANY = 100  #: jobs beyond which the platform's guide asks for word to support@canfar.net before the first batch
 _LOSERS = (JobState.FAILED, JobState.LOST)
+_CHANGEABLE = frozenset({"cores", "ram", "gpus", "timeout", "pending_timeout", "name"})
+_OTHER_NAMES = {"memory": "ram", "mem": "ram", "cpus": "cores", "cpu": "cores"}
 _GLANCE = 0.2  #: seconds after which a script that holds the loop itself looks whether a thread has brought something
 _TELLING = 60.0  #: seconds in which the platform should have been told to stop what nobody waits for
+
+
+def _check_changes(changes: Iterable[str]) -> None:
+    """Refuse what is no field of a spec, or makes the job the one it is."""
+    for name in sorted(set(changes) - _CHANGEABLE):
+        can = f"{', '.join(sorted(_CHANGEABLE))} can be changed"
+        if name in attrs.fields_dict(JobSpec):
+            raise SpecError(f"{name} is part of what the job is; {can}")
+        near = [*filter(None, [_OTHER_NAMES.get(name)]), *difflib.get_close_matches(name, _CHANGEABLE, n=1)]
+        raise SpecError(f"there is no {name}{f' (did you mean {near[0]}?)' if near else ''}; {can}")
 
 
 def _several(keys: str | Iterable[str]) -> list[str]:
@@ -259,7 +272,6 @@ class Batch:
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise PlanError(f"replicas(n={n!r}): n is a whole number of at least 1")
-        planning.check_spec(spec)
         planning.check_spec(spec)
         counted = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
         rows = [{"replica": number, "replicas": n} for number in range(1, n + 1)]
@@ -803,11 +815,7 @@ class Batch:
         Raises:
             SpecError: A change is no such value, or of what makes the job the one it is.
         """
-        fixed = sorted(set(changes) - _CHANGEABLE)
-        if fixed:
-            raise SpecError(
-                f"{fixed[0]} is part of what the job is and cannot be changed; {', '.join(sorted(_CHANGEABLE))} can"
-            )
+        _check_changes(changes)
         with self._driver.planning() as runner:
             chosen = self._failed(None if keys is None else _several(keys), cause)
             events = self._reopenings(chosen, changes)
@@ -882,9 +890,6 @@ class Batch:
                 raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {patience:g} s{why}")
             runner.drive.crew.wait(pause)
             pause = runner.step()
-
-
-_CHANGEABLE = frozenset({"cores", "ram", "gpus", "timeout", "pending_timeout", "name"})
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from canfar_batch.errors import AlreadyClosed, BatchBusy, HomeError, LeaseLost, LedgerError, UnknownBatch
-from canfar_batch.home import Home, open_private, probe_locking
+from canfar_batch.home import Home, batches, open_private, probe_locking
 from canfar_batch.lease import TERM, Holder
 from canfar_batch.lifecycle import Event, apply
 from canfar_batch.protocols import Clock
@@ -175,7 +175,11 @@ class Ledger:
             LedgerError: A later version of the package wrote it.
         """
         if not home.exists():
-            raise UnknownBatch(f"there is no batch in {home.path}")
+            there = ", ".join(list(batches(home.path.parent))[:5]) or "none at all"
+            raise UnknownBatch(
+                f"there is no batch in {home.path}; {home.path.parent} has {there}. Batches are looked for in "
+                "./batches unless CANFAR_BATCH_HOME or home= says otherwise"
+            )
         return cls(home, clock=clock, writable=writable)
 
     def close(self) -> None:

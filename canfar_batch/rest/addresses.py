@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -53,6 +54,8 @@ def platform_url(text: str) -> str:
     text = text.strip()
     text = text if "://" in text else f"https://{text}"
     where = origin(text)
+    if difflib.get_close_matches(where.host, ["local"]) and not is_loopback(where):
+        raise AddressError(f'{where.host!r} is no address of a platform; did you mean "local"?')
     if not is_private(where):
         raise AddressError(f"{where} is not https: a credential would travel in the clear; write https://{where.host}…")
     parts = urlsplit(text)

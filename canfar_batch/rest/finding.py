@@ -135,6 +135,7 @@ def _saved(places: _Places, base: str, login: SavedLogin | None) -> Provider:
     raise CredentialMissing(
         f"No credential for {origin(base)} was found. Log in with `canfar login`, get a certificate with"
         " `cadc-get-cert -u <user>`, or set CANFAR_TOKEN or CANFAR_CERTIFICATE."
+        " CANFAR_URL=local needs none, and runs jobs on this machine."
         + "".join(f" Not used: {note}." for note in places.notes)
     )
 

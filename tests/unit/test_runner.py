@@ -1366,3 +1366,22 @@ def test_a_pause_says_how_to_go_on(world):
     world.platform.fate = lambda request: Fate(code=1)
     with pytest.raises(errors.BatchPaused, match=r"Mend the cause, then retry_failed\(\) and run\(\)"):
         world.planned(20, launch=Window(2)).run(progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"memory": 3}, r"there is no memory \(did you mean ram\?\); cores, gpus, name"),
+        ({"core": 3}, r"there is no core \(did you mean cores\?\)"),
+        ({"image": "x"}, r"image is part of what the job is; cores"),
+    ],
+)
+def test_what_cannot_be_changed_for_a_retry_is_told(world, change, words):
+    with pytest.raises(errors.SpecError, match=words):
+        world.planned(1).retry_failed(**change)
+
+
+def test_a_batch_that_is_not_there_is_held_against_those_that_are(world):
+    world.planned(1, name="sky").close()
+    with pytest.raises(errors.UnknownBatch, match=r"no batch in .*skyy; .* has sky\. Batches are looked for"):
+        Batch.open("skyy", world.root)

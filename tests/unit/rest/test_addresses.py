@@ -62,3 +62,9 @@ def test_official_hosts_are_those_of_canfar_over_https():
 def test_this_machine_has_many_names():
     assert all(is_loopback(origin(f"http://{host}")) for host in ("127.0.0.1", "127.9.9.9", "[::1]", "localhost"))
     assert not any(is_loopback(origin(f"http://{host}")) for host in ("10.0.0.1", "0.0.0.0", "localhost.example"))
+
+
+def test_who_misspells_local_is_told_so():
+    with pytest.raises(AddressError, match="'locl' is no address of a platform; did you mean \"local\""):
+        platform_url("locl")
+    assert platform_url("https://localhost:8080").startswith("https://localhost:8080")
