@@ -27,6 +27,7 @@ log = logging.getLogger("canfar_batch")
 LIVE = 0.25  #: seconds between two drawings where they replace each other
 SPARSE = (10.0, 60.0)  #: likewise where they do not: at the beginning, and in a long run
 _PLAIN = 160  # columns of a line in a file
+_NAME = 30  # columns of a batch's name in a line
 _WINDOW = 600.0  # seconds over which the rate is measured, so that it follows what changes
 _SAMPLES = 5.0  # seconds between two samples of it
 
@@ -74,12 +75,13 @@ class News:
         ranked = sorted((rank, g, n) for g, group in enumerate(groups) for n, (rank, _) in enumerate(group))
         chosen: set[tuple[int, int]] = set()
         for _, g, n in ranked:
-            if len(_joined(groups, {*chosen, (g, n)})) <= columns:
-                chosen.add((g, n))
+            if len(_joined(groups, {*chosen, (g, n)})) > columns:
+                break  # what would fit in its place now may not at the next drawing: the line would flicker
+            chosen.add((g, n))
         return clip(_joined(groups, chosen), columns)
 
     def _head(self) -> Iterator[tuple[int, str]]:
-        yield 8, self.name
+        yield 3, clip(self.name, _NAME)
         yield 0, f"{self.final:,}/{self.jobs:,}"
 
     def _states(self) -> Iterator[tuple[int, str]]:
