@@ -6,6 +6,7 @@ import argparse
 import csv
 import difflib
 import glob
+import io
 import itertools
 import json
 import math
@@ -25,13 +26,14 @@ from canfar_batch.errors import (
     CredentialError,
     Detached,
     ExtraMissing,
+    HomeError,
     JobNotFound,
     PlanError,
     PlatformError,
 )
-from canfar_batch.home import batches
+from canfar_batch.home import Home, batches
 from canfar_batch.job import Job
-from canfar_batch.records import JobState
+from canfar_batch.records import JobRecord, JobState
 from canfar_batch.report import Report
 from canfar_batch.session import Session
 from canfar_batch.spec import JobSpec, Secret
@@ -106,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     cancel.add_argument("name", metavar="NAME", help="the batch")
     cancel.add_argument("keys", nargs="*", metavar="KEY", help="the jobs (default: all that are not over)")
     cancel.add_argument(
-        "--timeout", type=float, default=300.0, metavar="S", help="seconds to wait for that (default: %(default)g)"
+        "--timeout", type=_seconds, default=300.0, metavar="S", help="seconds to wait for that (default: %(default)g)"
     )
     cancel.add_argument("--no-wait", action="store_true", help="do not wait until the platform no longer shows them")
     _add_connection(cancel)
@@ -201,6 +203,16 @@ def _above(limit: float) -> Callable[[str], float]:
     return number
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
 def _prog() -> str:
     called = Path(sys.argv[0]).name
     return "python -m canfar_batch" if called == "__main__.py" else called
@@ -212,6 +224,9 @@ def _prog() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command; what the process is to end with."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever a terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     dashes = words.index("--") if "--" in words else len(words)
     options = parser().parse_args(words[:dashes])
     options.command = words[dashes + 1 :]
@@ -245,6 +260,7 @@ def _tell(text: str) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.preview:
         return _preview(options)
+    spec, rows = _plan(options)
     with Session.connect(options.url) as session, session.batch(
         options.name,
         launch=_launch(options),
@@ -252,11 +268,10 @@ def _run(options: argparse.Namespace) -> int:
         collect=_collector(options),
         home=options.home,
     ) as batch:  # fmt: skip
-        if options.command or options.image:
-            spec = _spec(options)
-            batch.rows(spec, rows, key=options.key) if (rows := _rows(options)) else batch.add(spec, key=options.key)
+        if spec is not None:
+            batch.rows(spec, rows, key=options.key)
         if not len(batch):
-            raise PlanError(f"batch {options.name!r} is empty: say what to run, as: --image IMAGE -- COMMAND")
+            raise _empty(options)
         batch.preflight()
         try:
             report = batch.run(progress=not options.quiet, takeover=options.takeover)
@@ -265,6 +280,28 @@ def _run(options: argparse.Namespace) -> int:
             report = batch.summary()
     _print(options, report.as_dict(), str(report))
     return FINE if report.ok else SOME_FAILED
+
+
+def _plan(options: argparse.Namespace) -> tuple[JobSpec | None, list[Mapping[str, Any]]]:
+    """What to run and the fields of each job, tried before there is a batch; None where one goes on as it is."""
+    if not options.command and not options.image:
+        if not Home.of(options.name, options.home).exists():
+            raise _empty(options)
+        return None, []
+    spec, rows = _spec(options), _rows(options)
+    for secret in spec.secrets:
+        secret.read()
+    _records(spec, rows, options.key)
+    return spec, rows
+
+
+def _records(spec: JobSpec, rows: list[Mapping[str, Any]], key: str | None) -> list[JobRecord]:
+    places = itertools.count()
+    return list(planning.records(spec, rows, key=key, place=lambda _: next(places)))
+
+
+def _empty(options: argparse.Namespace) -> PlanError:
+    return PlanError(f"batch {options.name!r} is empty: say what to run, as: --image IMAGE -- COMMAND")
 
 
 def _launch(options: argparse.Namespace) -> Any:
@@ -299,7 +336,7 @@ def _spec(options: argparse.Namespace) -> JobSpec:
 
 
 def _rows(options: argparse.Namespace) -> list[Mapping[str, Any]]:
-    """The fields of each job; none where there is one job without fields."""
+    """The fields of each job."""
     if options.each is not None:
         name, pattern = options.each
         paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (patterns may be absolute)
@@ -309,7 +346,7 @@ def _rows(options: argparse.Namespace) -> list[Mapping[str, Any]]:
     if options.rows is not None:
         return _table(Path(options.rows))
     axes = [[(name, value) for value in values.split(",")] for name, values in options.grid or ()]
-    return [dict(row) for row in itertools.product(*axes)] if axes else []
+    return [dict(row) for row in itertools.product(*axes)]  # without axes: one, without fields
 
 
 def _table(path: Path) -> list[Mapping[str, Any]]:
@@ -340,8 +377,7 @@ def _astropy_table(path: Path) -> Any:
 
 
 def _preview(options: argparse.Namespace) -> int:
-    spec, places = _spec(options), itertools.count()
-    jobs = list(planning.records(spec, _rows(options) or [{}], key=options.key, place=lambda _: next(places)))
+    jobs = _records(_spec(options), _rows(options), options.key)
     shown = "\n\n".join(explain.preview(job, launch_name="not launched") for job in jobs[:3])
     more = f"\n\n… and {len(jobs) - 3:,} more" if len(jobs) > 3 else ""
     _print(options, [{"key": job.key, "argv": job.filled.argv} for job in jobs], shown + more)
@@ -357,10 +393,13 @@ def _ls(options: argparse.Namespace) -> int:
             rows = batch.to_rows()
         _print(options, rows, text_table(rows, _width()))
         return FINE
+    root = _root(options.home)
+    if root.exists() and not root.is_dir():
+        raise HomeError(f"{root} is no folder: name the one that holds the batches")
     found = [_summary(name, options.home) for name in batches(options.home)]
-    rows = [{**row, "stands": row.get("error") or _counted(row["counts"])} for row in found]
+    rows = [{**row, "stands": _stands(row, root)} for row in found]
     table = text_table(rows, _width(), ["batch", "jobs", "stands", "driver"])
-    _print(options, found, table or f"no batches in {_root(options.home)}")
+    _print(options, found, table or f"no batches in {root}")
     return FINE
 
 
@@ -372,6 +411,12 @@ def _summary(name: str, home: str | None) -> dict[str, Any]:
             return {"batch": name, "jobs": len(batch), "counts": counts, "driver": batch.driver}
     except CanfarBatchError as error:
         return {"batch": name, "jobs": None, "counts": {}, "driver": None, "error": str(error)}
+
+
+def _stands(row: Mapping[str, Any], root: Path) -> str:
+    error: str = row.get("error", "")
+    # the reason is more to the point than where all of them lie
+    return error.replace(f"{root / row['batch']}/", "") or _counted(row["counts"])
 
 
 def _root(home: str | None) -> Path:

@@ -68,8 +68,15 @@ class Home:
         return self.path / "token"
 
     def exists(self) -> bool:
-        """True where a batch lives here."""
-        return self.ledger.is_file()
+        """True where a batch lives here.
+
+        Raises:
+            HomeError: One cannot look.
+        """
+        try:
+            return self.ledger.is_file()
+        except OSError as error:
+            raise HomeError(f"{self.ledger} cannot be looked at: {error.strerror or error}") from error
 
     def log(self, key: str, attempt: int) -> Path:
         """Where the log of one attempt is kept."""
@@ -117,12 +124,26 @@ def _fleeting() -> list[Path]:
 
 
 def batches(root: str | os.PathLike[str] | None = None) -> Mapping[str, Home]:
-    """The homes below *root*, by name."""
+    """The homes below *root*, by name; also those that one cannot look into.
+
+    Raises:
+        HomeError: *root* cannot be read.
+    """
     place = Path(root or os.environ.get("CANFAR_BATCH_HOME") or "batches").expanduser().absolute()
     if not place.is_dir():
         return {}
-    found = (Home(path) for path in sorted(place.iterdir()) if _NAME.fullmatch(path.name))
-    return {home.path.name: home for home in found if home.exists()}
+    try:
+        found = [Home(path) for path in sorted(place.iterdir()) if _NAME.fullmatch(path.name)]
+    except OSError as error:
+        raise HomeError(f"{place} cannot be searched for batches: {error.strerror or error}") from error
+    return {home.path.name: home for home in found if _may_exist(home)}
+
+
+def _may_exist(home: Home) -> bool:
+    try:
+        return home.exists()
+    except HomeError:
+        return True  # whoever opens it is told why it cannot be read
 
 
 def write_file(path: Path, content: bytes) -> None:

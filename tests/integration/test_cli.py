@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import json
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -223,6 +227,12 @@ def test_progress_goes_to_standard_error(command: Command):
         (["run", "x", "--rate", "0"], "'0' is not a number above 0"),
         (["run", "x", "--grow-ram", "nan"], "'nan' is not a number above 1"),
         (["run", "x", "--preview", *IMAGE, "--cores", "nan", "--", "a"], "cores=nan is not a positive number"),
+        (["run", "x", *ON_THIS_MACHINE, *IMAGE, "--timeout", "nan", "--", "a"], "timeout=nan is not a positive number"),
+        (["run", "x", *ON_THIS_MACHINE, *IMAGE, "--grid", "n=1", "--", "a {m}"], "unknown field {m}"),
+        (["run", "x", *ON_THIS_MACHINE, *IMAGE, "--grid", "n=1,2", "--key", "k", "--", "a"], "more than one row"),
+        (["run", "x", *ON_THIS_MACHINE, *IMAGE, "--secret", "UNSET_IT_IS", "--", "a"], "UNSET_IT_IS"),
+        (["cancel", "x", "--timeout", "nan"], "'nan' is not a number of at least 0"),
+        (["ls", "--home", "afile"], "afile is no folder"),
         (["status", "nope"], "there is no batch in .*nope"),
         (["report", "nope", "--json"], "there is no batch in .*nope"),
         (["ls", "--", "x"], "only run takes a command"),
@@ -231,6 +241,7 @@ def test_progress_goes_to_standard_error(command: Command):
 )
 def test_a_mistake_is_told_in_one_line_with_advice(command: Command, words: Sequence[str], told: str, monkeypatch):
     monkeypatch.setenv("HOME", os.getcwd())
+    Path("afile").touch()
     ended = command(*words)
     assert ended.code == 2
     assert ended.out == ""
@@ -238,6 +249,7 @@ def test_a_mistake_is_told_in_one_line_with_advice(command: Command, words: Sequ
     assert re.match("canfar-batch.*: error: ", last)
     assert re.search(told, last)
     assert "Traceback" not in ended.err
+    assert not Path("batches/x").exists() or "--ram" in words  # what the platform offers is asked of a batch
 
 
 def test_a_table_with_a_short_row_is_refused(command: Command):
@@ -275,6 +287,44 @@ def test_a_batch_that_cannot_be_read_does_not_hide_the_others(command: Command):
     ended = command("ls")
     assert ended.code == 0
     assert [line.split()[0] for line in ended.out.splitlines()] == ["batch", "bad", "good"]
+
+
+def test_a_batch_that_was_mangled_does_not_hide_the_others_either(there: Command, ran: Path, tmp_path: Path):
+    shutil.copytree(ran / "batches", tmp_path / "batches")
+    shutil.copytree(ran / "batches" / "count", tmp_path / "batches" / "a-copy")
+    with contextlib.closing(sqlite3.connect(tmp_path / "batches" / "count" / "ledger.db")) as db, db:
+        db.execute("UPDATE job SET state = 'bogus'")
+    ended = there("ls", "--home", tmp_path / "batches", "--json")
+    assert ended.code == 0
+    fine, mangled = ended.json
+    assert (fine["jobs"], mangled["jobs"]) == (3, None)
+    assert "is damaged" in mangled["error"]
+    assert "\ncount           ledger.db is damaged" in there("ls", "--home", tmp_path / "batches").out
+    ended = there("status", "count", "--home", tmp_path / "batches")
+    assert (ended.code, ended.out) == (2, "")
+    assert "ledger.db is damaged" in ended.err
+
+
+def test_a_batch_of_somebody_else_does_not_hide_the_others(there: Command, ran: Path, monkeypatch):
+    (ran / "batches" / "theirs").mkdir(exist_ok=True)
+    usual = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path.parent.name == "theirs":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return usual(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    told = {row["batch"]: row.get("error", "") for row in there("ls", "--json").json}
+    assert (told["count"], "Permission denied" in told["theirs"]) == ("", True)
+
+
+def test_a_terminal_that_knows_no_such_letter_is_no_error(ran: Path):
+    words = ["run", "x", *IMAGE, "--preview", "--grid", "n=1,2,3,4", "--", "echo", "\u00e9 {n}"]
+    done = process(ran, *words, env={"PYTHONIOENCODING": "ascii"})
+    out, err = done.communicate(timeout=60)
+    assert (done.returncode, err) == (0, "")
+    assert "\\u2026 and 1 more" in out
 
 
 def test_the_jobs_of_a_batch_are_listed(there: Command):
