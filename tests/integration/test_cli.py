@@ -299,7 +299,7 @@ def test_a_batch_that_was_mangled_does_not_hide_the_others_either(there: Command
     fine, mangled = ended.json
     assert (fine["jobs"], mangled["jobs"]) == (3, None)
     assert "is damaged" in mangled["error"]
-    assert "\ncount           ledger.db is damaged" in there("ls", "--home", tmp_path / "batches").out
+    assert "count         ledger.db is damaged" in there("ls", "--home", tmp_path / "batches").out
     ended = there("status", "count", "--home", tmp_path / "batches")
     assert (ended.code, ended.out) == (2, "")
     assert "ledger.db is damaged" in ended.err
