@@ -9,6 +9,10 @@ import sys
 
 import canfar_batch as cb
 
+if len(sys.argv) < 2:
+    print("usage: python check_resources.py COMMAND [ARGUMENT...]", file=sys.stderr)
+    sys.exit(2)
+
 with cb.Session.connect() as session:
     usage, limits = session.usage(), session.limits()
     print(f"in use: {usage.running} running, {usage.pending} pending, {usage.cores:g} cores, {usage.ram:g} GiB")

@@ -9,6 +9,10 @@ import sys
 
 import canfar_batch as cb
 
+if len(sys.argv) != 2:
+    print("usage: python collect_results.py BATCH", file=sys.stderr)
+    sys.exit(2)
+
 with cb.open(sys.argv[1]) as batch:
     sizes = {file: size for job in batch for file, size in job.outputs.items()}
     failed = batch.failed

@@ -9,6 +9,10 @@ import sys
 
 import canfar_batch as cb
 
+if len(sys.argv) != 2:
+    print("usage: python monitor_jobs.py BATCH", file=sys.stderr)
+    sys.exit(2)
+
 with cb.Session.connect() as session:
     batch = session.batch(sys.argv[1])
     for job in batch.as_completed():

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import canfar_batch as cb
 
+if len(sys.argv) < 2:
+    print("usage: python parallel_files.py FILE [FILE...]", file=sys.stderr)
+    sys.exit(2)
+
 process = cb.JobSpec(
     ["python", Path(__file__).with_name("process_data.py").resolve(), "{path}", "results/processed_{path.name}"],
     image="skaha/astroconda:latest",

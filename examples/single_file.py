@@ -10,6 +10,10 @@ from pathlib import Path
 
 import canfar_batch as cb
 
+if len(sys.argv) != 3:
+    print("usage: python single_file.py INPUT OUTPUT", file=sys.stderr)
+    sys.exit(2)
+
 source, target = sys.argv[1:]
 script = Path(__file__).resolve().with_name("process_data.py")
 

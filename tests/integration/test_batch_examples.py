@@ -158,6 +158,18 @@ def test_the_robust_launcher_says_why_it_gave_up(run: Run, opened):
     assert [attempt.failure.code for attempt in job.attempts] == [75, 75, 75]
 
 
+@pytest.mark.parametrize(
+    "script", ["check_resources", "collect_results", "monitor_jobs", "parallel_files", "robust_launch", "single_file"]
+)
+def test_an_example_that_is_called_without_arguments_says_which_it_takes(script, away_from_home, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXAMPLES / f"{script}.py"))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"usage: python {script}.py ")
+    assert list(away_from_home.iterdir()) == [], "nothing was begun"
+
+
 def test_the_analysis_is_a_program_of_its_own():
     done = subprocess.run(
         [sys.executable, EXAMPLES / "analysis_with_params.py", "--threshold=0.5", "--sigma=3", "--method=gaussian"],
