@@ -1,8 +1,8 @@
 """What the site's build does beside MkDocs: links into the repository, and notebooks.
 
-A page may link to a test or an example beside `docs/`, which a reader of the repository can follow. On the site there
-is no such page, so the link becomes the file's path as text, or a link into `repo_url` where the build was given one.
-A link to a file that is not there fails the build.
+A page may link to a file beside `docs/`, which a reader of the repository can follow. The examples are on the site too,
+with their list as a page. For a test or another file there is no page, so the link becomes the file's path as text, or
+a link into `repo_url` where the build was given one. A link to a file that is not there fails the build.
 
 A notebook becomes a page with what its cells showed when they were last run (`make_tutorial.py`), and is beside the
 page to be downloaded.
@@ -15,9 +15,10 @@ import re
 import shutil
 from pathlib import Path
 
-from mkdocs.structure.files import File
+from mkdocs.structure.files import File, InclusionLevel
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>(?:\.\./)+[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 log = logging.getLogger("mkdocs.hooks")
@@ -35,6 +36,9 @@ def on_files(files, *, config):
         if file.src_uri.endswith(".ipynb"):
             files.remove(file)
             files.append(Notebook(file.src_uri, file.src_dir, file.dest_dir, file.use_directory_urls))
+    for path in sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".md", ".py", ".ipynb")):
+        place = path.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, place, abs_src_path=str(path), inclusion=InclusionLevel.INCLUDED))
     return files
 
 
@@ -98,12 +102,14 @@ def on_post_build(*, config):
 
 def on_page_markdown(markdown, *, page, config, **_):
     docs = Path(config["docs_dir"]).resolve()
-    here = docs / Path(page.file.src_path).parent
+    top = "../" * page.file.src_uri.count("/")
+    here = Path(page.file.abs_src_path).resolve().parent
 
-    def outside(found):
+    def leading_somewhere(found):
         target = (here / found["target"]).resolve()
-        if target.is_relative_to(docs):
-            return found[0]
+        for folder, above in {docs: docs, EXAMPLES: ROOT}.items():  # what is on the site
+            if target.is_relative_to(folder):
+                return f"[{found['text']}]({top}{target.relative_to(above).as_posix()}{found['anchor'] or ''})"
         if not target.exists() or not target.is_relative_to(docs.parent):
             log.warning("%s links to %s, which is not there", page.file.src_path, found["target"])
             return found["text"]
@@ -112,4 +118,4 @@ def on_page_markdown(markdown, *, page, config, **_):
             return f"[{found['text']}]({config['repo_url'].rstrip('/')}/blob/HEAD/{path})"
         return found["text"] if path in found["text"] else f"{found['text']} (`{path}`)"
 
-    return LINK.sub(outside, markdown)
+    return LINK.sub(leading_somewhere, markdown)

@@ -18,7 +18,7 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings it
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
     r"^(?P<indent>[ ]*)```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
 )
@@ -39,7 +39,7 @@ FILES = {
 }
 
 #: pages that say that they need an empty folder
-ALONE = {"quickstart.md", "from-the-guide.md"}
+ALONE = {"quickstart.md", "from-the-guide.md", "templates.md"}
 
 
 def blocks(page, *languages):

@@ -164,6 +164,13 @@ def test_the_single_file_program_says_why_it_failed(here):
     assert "No such file or directory: 'missing.fits'" in done.stderr
 
 
+def test_every_example_is_in_the_list_of_them():
+    listed = (EXAMPLES / "README.md").read_text()
+    assert [
+        path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb") and f"]({path.name})" not in listed
+    ] == []
+
+
 def test_every_example_is_run_by_a_test():
     tests = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
     assert [path.name for path in EXAMPLES.rglob("*.py") if path.name not in tests] == []
