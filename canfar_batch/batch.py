@@ -418,7 +418,7 @@ class Batch:
         lacking = sum(not job.kept for job in self._ledger.jobs.values()) if self._drives is None else 0
         if lacking:
             log.warning(
-                "%s: %d results are no JSON or more than 64 KiB, so the ledger does not keep them; "
+                "%s: results that are no JSON or more than 64 KiB are not in the ledger (jobs: %d); "
                 "Session.batch(%r, collect=…).results() fetches them again", self.name, lacking, self.name,
             )  # fmt: skip
         return {key: self._result(job, missing) for key, job in self._ledger.jobs.items()}

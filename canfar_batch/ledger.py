@@ -115,6 +115,7 @@ class Ledger:
         jobs: Every job's record by its key, in plan order, as of the last transaction.
         next_place: The place in the plan after that of the last job.
         identity: Whose ledger it is.
+        workdir: The directory in which the batch was made; None where the file is of before that was kept.
         generation: Which driver of the batch this one is, or last was; each has a number of its own.
     """
 
@@ -136,6 +137,7 @@ class Ledger:
                 raise UnknownBatch(f"there is no batch in {home.path}: whoever began to make it was interrupted")
             self._migrate(writable)
             self.identity = self._read_identity()
+            self.workdir = self._read_workdir()
             self.jobs: dict[str, JobRecord] = {}
             self._folded: dict[str, str] = {}  # the keys by their lower case, in which no two are the same
             self.next_place = 0
@@ -219,9 +221,7 @@ class Ledger:
         """When the batch was made."""
         return datetime.fromisoformat(self._meta("created"))
 
-    @property
-    def workdir(self) -> Path | None:
-        """The directory in which the batch was made; None where the file is of before that was kept."""
+    def _read_workdir(self) -> Path | None:
         kept = self._meta("workdir")
         return self.home.restored(kept) if kept else None
 

@@ -88,6 +88,22 @@ def test_a_batch_keeps_the_directory_in_which_it_was_made(world, made_in, tmp_pa
     assert [f"cb_driver='{made_in}'" in script(request) for request in requests] == [True]
 
 
+def test_files_are_looked_for_there_before_anything_is_launched_and_after_all_is_closed(
+    world, made_in, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (made_in / "here.fits").touch()
+    spec = JobSpec("fit {path}", image="skaha/astroml", outputs=["cat/{index}.txt"])
+    batch = seeing(world, collect=lambda job, platform: {job.filled.workdir})
+    batch.map(spec, path=["./here.fits", "./gone.fits"])
+    told = "\n".join(batch.preflight().warnings)
+    assert ("here.fits" in told, "path=./gone.fits is not there" in told) == (False, True)
+    batch.run(progress=False)
+    with seeing(world, collect=lambda job, platform: {job.filled.workdir}) as closed:
+        pass
+    assert list(closed.results("missing").values())[1:] == [{str(made_in)}] * 2
+
+
 def test_who_goes_on_elsewhere_is_told_where_jobs_run(world, made_in, tmp_path, monkeypatch):
     assert str(made_in) not in seeing(world, 2)._opening()
     monkeypatch.chdir(tmp_path)
@@ -174,7 +190,7 @@ def test_what_the_ledger_cannot_keep_is_missing_where_nobody_can_fetch_it(world,
     with Batch.open("test", world.root) as batch:
         assert set(batch.results("missing").values()) == {"missing"}
     (told,) = [record.getMessage() for record in caplog.records if record.name == "canfar_batch"]
-    assert "3 results" in told
+    assert "jobs: 3" in told
     with world.batch(collect=lambda job, platform: result) as again:
         assert again.results("missing")["j0"] == result
 
