@@ -70,8 +70,14 @@ def in_markdown(cell, shown):
             )
         else:
             text = "".join(output.get("text", ())) or data.get("text/plain", "")
-            shown.append(f"<pre>{html.escape(ESCAPES.sub('', text).strip())}</pre>")
+            shown.append(printed(ESCAPES.sub("", text).strip()))
         yield f'<div class="shown" markdown="0">shown-{len(shown) - 1}-shown</div>'
+
+
+def printed(text):
+    """What a cell printed. Where a line is long, it is a sentence and may be wrapped; no table of ours is that wide."""
+    kind = ' class="long"' if any(len(line) > 72 for line in text.splitlines()) else ""
+    return f"<pre{kind}>{html.escape(text)}</pre>"
 
 
 def apart(view):
