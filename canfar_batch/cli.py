@@ -264,7 +264,7 @@ def _run(options: argparse.Namespace) -> int:
     with Session.connect(options.url) as session, session.batch(
         options.name,
         launch=_launch(options),
-        retry=_retry(options, pause=1.0 if session.nearby else 10.0),
+        retry=_retry(options),
         collect=_collector(options),
         home=options.home,
     ) as batch:  # fmt: skip
@@ -272,6 +272,8 @@ def _run(options: argparse.Namespace) -> int:
             batch.rows(spec, rows, key=options.key)
         if not len(batch):
             raise _empty(options)
+        if not any(job.attempts for job in batch.records):
+            session.limits()  # an outage would be waited out; at first, a wrong address is likelier
         batch.preflight()
         try:
             report = batch.run(progress=not options.quiet, takeover=options.takeover)
@@ -309,9 +311,9 @@ def _launch(options: argparse.Namespace) -> Any:
     return pace if options.rate is None else Throttle(options.rate, then=pace)
 
 
-def _retry(options: argparse.Namespace, pause: float) -> Retry:
+def _retry(options: argparse.Namespace) -> Retry:
     codes = ANY if options.retry_any else ()
-    return Retry(options.retry, exit_codes=codes, grow_ram=options.grow_ram, pause=pause)
+    return Retry(options.retry, exit_codes=codes, grow_ram=options.grow_ram)
 
 
 def _collector(options: argparse.Namespace) -> Any:

@@ -23,6 +23,7 @@ import pytest
 
 from canfar_batch import cli
 from canfar_batch.local import LocalPlatform
+from canfar_batch.rest.transport import Patience
 
 IMAGE = ["--image", "skaha/astroml:latest"]
 ON_THIS_MACHINE = ["--url", "local", "--quiet"]
@@ -498,3 +499,13 @@ def test_what_cannot_be_cancelled_now_is_remembered(running, platform, command: 
     assert ended.code == 2
     monkeypatch.setenv("CANFAR_TOKEN", platform.token)
     assert command("run", "slow", "--quiet", "--json").json["counts"] == {"cancelled": 2}
+
+
+def test_a_first_run_at_an_address_where_nobody_answers_ends(command: Command, monkeypatch):
+    monkeypatch.setenv("CANFAR_URL", "http://127.0.0.1:9/skaha")
+    monkeypatch.setenv("CANFAR_TOKEN", "x")
+    monkeypatch.setattr("canfar_batch.home.Home.refuse_if_fleeting", lambda self: None)
+    monkeypatch.setattr("canfar_batch.rest.platform.Patience", lambda **given: Patience(**given, attempts=1))
+    ended = command("run", "wrong", *IMAGE, "--quiet", "--", "true")
+    assert ended.code == 2
+    assert "127.0.0.1:9" in ended.err
