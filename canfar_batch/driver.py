@@ -116,13 +116,13 @@ class Driver:
     def give_back(self) -> None:
         """Stop driving. What threads hear from now on is settled by the next driver."""
         runner, self.runner = self.runner, None
-        if runner is None:
-            return
-        self._limits = runner.drive.limits or self._limits
-        runner.drive.crew.close()
+        looked = None
+        if runner is not None:
+            self._limits, looked = runner.drive.limits or self._limits, runner.drive.looked
+            runner.drive.crew.close()
         if self.ledger.driving:
             with contextlib.suppress(HomeError, LeaseLost):  # what ended the run is told, not what came of that
-                self.ledger.release(runner.drive.looked)
+                self.ledger.release(looked)
 
     @contextlib.contextmanager
     def for_now(self) -> Iterator[Runner]:

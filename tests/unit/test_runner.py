@@ -1385,3 +1385,14 @@ def test_a_batch_that_is_not_there_is_held_against_those_that_are(world):
     world.planned(1, name="sky").close()
     with pytest.raises(errors.UnknownBatch, match=r"no batch in .*skyy; .* has sky\. Batches are looked for"):
         Batch.open("skyy", world.root)
+
+
+def test_an_interrupt_before_the_engine_is_made_leaves_the_batch_free(world, monkeypatch):
+    batch = world.planned(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("canfar_batch.driver.Runner", lambda **given: interrupt())
+        with pytest.raises(errors.Detached):
+            batch.run(progress=False)
+    assert batch.driver is None
+    world.batch().run(progress=False)
+    assert len(world.platform.launched) == 1
