@@ -372,9 +372,7 @@ def _astropy_table(path: Path) -> Any:
     try:
         from astropy.table import Table
     except ImportError as error:
-        raise ExtraMissing(
-            f'{path} is no CSV file; astropy reads other tables: pip install "canfar_batch[tables]"'
-        ) from error
+        raise ExtraMissing.of(f"{path} is no CSV file; reading it", library="astropy", extra="tables") from error
     return Table.read(path)
 
 

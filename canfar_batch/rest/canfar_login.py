@@ -367,7 +367,7 @@ def _load(file: Path) -> dict[str, Any]:
     try:
         import yaml  # the extra `canfar` brings it; most users need no saved login
     except ImportError:
-        raise CredentialMissing(f"{file} needs PyYAML to be read: pip install 'canfar_batch[canfar]'") from None
+        raise CredentialMissing(f"{file} needs PyYAML to be read: pip install PyYAML") from None
     try:
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):

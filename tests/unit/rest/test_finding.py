@@ -229,7 +229,7 @@ def test_without_pyyaml_a_hint_says_what_to_install(look, put, monkeypatch, capl
         look()
     assert "PyYAML" not in str(caught.value)  # there is no such file
     put(".canfar/config.yaml", login())
-    with pytest.raises(errors.CredentialMissing, match=r"pip install 'canfar_batch\[canfar\]'"):
+    with pytest.raises(errors.CredentialMissing, match=r"pip install PyYAML"):
         look()
     put(".ssl/cadcproxy.pem", pem())
     assert look().provider.source == "certificate ~/.ssl/cadcproxy.pem"
