@@ -189,7 +189,7 @@ def test_what_the_ledger_cannot_keep_is_missing_where_nobody_can_fetch_it(world,
         assert batch.results("missing")["j0"] == result
     with Batch.open("test", world.root) as batch:
         assert set(batch.results("missing").values()) == {"missing"}
-    (told,) = [record.getMessage() for record in caplog.records if record.name == "canfar_batch"]
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "jobs: 3" in told
     with world.batch(collect=lambda job, platform: result) as again:
         assert again.results("missing")["j0"] == result

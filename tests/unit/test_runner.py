@@ -131,18 +131,23 @@ def least(lasts, size):
 
 # With Pareto's tail the longest job may begin last, and whoever cannot know that in advance cannot reach the least.
 @pytest.mark.parametrize(
-    ("drawn", "jobs", "bound", "seed"),
-    [(pareto, 200, ideal, 0), (pareto, 200, ideal, 1), (lognormal, 1000, least, 0)],
+    ("drawn", "jobs", "size", "bound", "seed"),
+    [
+        (pareto, 200, 10, ideal, 0),
+        (pareto, 200, 10, ideal, 1),
+        (lognormal, 300, 5, least, 1),
+        (lognormal, 250, 4, least, 6),
+    ],
 )
-def test_a_window_is_never_exceeded_and_never_idle(world, drawn, jobs, bound, seed):
+def test_a_window_is_never_exceeded_and_never_idle(world, drawn, jobs, size, bound, seed):
     lasts = drawn(random.Random(seed), jobs)
     world.platform.fate = lambda request: Fate(lasts=lasts[int(re.search(r"-j(\d+)-", request.name)[1])])
     running = []
     world.platform.after["launch"] = lambda: running.append(world.platform.running)
-    world.planned(jobs, launch=Window(10)).run(progress=False)
-    assert max(running) == 10
+    world.planned(jobs, launch=Window(size)).run(progress=False)
+    assert max(running) == size
     look = world.clock.seconds / world.platform.calls["containers"]
-    assert world.clock.seconds <= 1.05 * bound(lasts, 10) + look
+    assert world.clock.seconds <= 1.05 * bound(lasts, size) + look
 
 
 def test_a_place_that_a_refusal_frees_is_filled_at_once(world):
