@@ -16,7 +16,7 @@ EXECUTE = ("ipykernel", "nbclient", "pytest", "pytest-timeout")  # what it takes
 def tests(session: nox.Session) -> None:
     """The whole test suite; what stands behind `--` goes to pytest."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-n", "2", *session.posargs)
+    session.run("pytest", "-n", "3", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session

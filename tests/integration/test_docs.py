@@ -121,8 +121,8 @@ def test_the_readmes_test_command_is_the_one_that_is_run_before_every_change():
     ci = (ROOT / ".ci/run").read_text()
     assert 'pip install -e ".[test]"' in test_line
     assert re.search(r'pip install (--quiet )?-e "\.\[test\]"', ci)
-    assert test_line.rstrip().endswith("&& pytest -n 3")
-    assert ci.rstrip().endswith("pytest -n 3")
+    assert test_line.rstrip().endswith("&& pytest -n 3 --dist worksteal")
+    assert ci.rstrip().endswith("pytest -n 3 --dist worksteal")
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
