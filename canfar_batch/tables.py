@@ -189,8 +189,9 @@ def to_csv(jobs: Iterable[JobRecord], path: str | os.PathLike[str]) -> Path:
 #: what spreadsheets calculate, or call a program with; coordinates (`-12:34:56`), options and `@list.txt` are no such
 _FORMULA = re.compile(r"\s*(?:[=\uff1d]|[-+@\uff0b\uff0d\uff20].*[(|!])", re.DOTALL)
 
-#: halves of characters, as JSON may hold them, that no file can; those by which Python keeps odd file names are none
-_NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+#: halves of characters, as JSON may hold them, that no file can, and NUL, which no table should; the halves by which
+#: Python keeps odd file names are none
+_NO_CHARACTER = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 
 def _inert(cell: Any) -> Any:

@@ -133,9 +133,9 @@ def test_csv_can_be_written_whatever_a_result_holds(tmp_path: Path):
     odd = [None, True, 2**70, float("nan"), "\ud800x", {"k": ["\udfff"]}, ("x",), "\x00", '星,\n;"q"', ""]
     jobs = [job(f"{n}", attempt(), fields={"v": value}, result=value) for n, value in enumerate(odd)]
     with to_csv(jobs, tmp_path / "jobs.csv").open(newline="", encoding="utf-8") as file:
-        values = [row["v"] for row in csv.DictReader(line.replace("\0", "") for line in file)]
+        values = [row["v"] for row in csv.DictReader(file)]
     assert values == [
-        "", "True", str(2**70), "nan", "\ufffdx", '{"k": ["\ufffd"]}', '["x"]', "", "星,\n;\"q\"", "",
+        "", "True", str(2**70), "nan", "\ufffdx", '{"k": ["\ufffd"]}', '["x"]', "\ufffd", "星,\n;\"q\"", "",
     ]  # fmt: skip
 
 
