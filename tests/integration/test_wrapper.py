@@ -143,7 +143,8 @@ def test_the_job_inherits_no_file_but_its_three_streams(run):
 
 @can_restore_signals
 def test_the_job_ignores_no_signal(run):
-    assert b"0000000000000000" in run(["grep", "SigIgn", "/proc/self/status"]).own
+    ignored = int(run(["grep", "SigIgn", "/proc/self/status"]).own.split()[1], 16)
+    assert ignored & 0x7FFFFFFF == 0  # 1 to 31; 32 and 33 are the C library's own, and may come with who ran the tests
 
 
 def test_the_job_runs_in_its_own_directory(run, tmp_path):
