@@ -32,7 +32,8 @@ from fakes import FakeClock, FakePlatform, Fate, InlineCrew  # noqa: E402
 from PIL import Image  # noqa: E402 (comes with matplotlib)
 
 import canfar_batch as cb  # noqa: E402
-from canfar_batch.batch import Batch, Strategies  # noqa: E402
+from canfar_batch.batch import Batch  # noqa: E402
+from canfar_batch.driver import Strategies  # noqa: E402
 from canfar_batch.records import LaunchRequest  # noqa: E402
 
 SHOWN = "~/survey"  # stands for the temporary folder in which the pictures' batch runs
