@@ -50,8 +50,8 @@ def main() -> None:
     from engine import World
     from fakes import Fate
 
-    from canfar_batch.progress import Progress
     from canfar_batch.strategies import Window
+    from canfar_batch.views.progress import Progress
 
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     spent, terminal = [0.0, 0], Terminal()

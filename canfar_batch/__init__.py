@@ -17,6 +17,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from canfar_batch._version import __version__
+
 if TYPE_CHECKING:
     from canfar_batch import errors as errors
     from canfar_batch import failures as failures
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from canfar_batch.job import Job as Job
     from canfar_batch.local import LocalPlatform as LocalPlatform
     from canfar_batch.records import JobState as JobState
-    from canfar_batch.report import Report as Report
     from canfar_batch.session import Session as Session
     from canfar_batch.spec import JobSpec as JobSpec
     from canfar_batch.spec import Secret as Secret
@@ -43,24 +44,23 @@ if TYPE_CHECKING:
     from canfar_batch.strategies import Throttle as Throttle
     from canfar_batch.strategies import Window as Window
     from canfar_batch.strategies import never as never
+    from canfar_batch.views.report import Report as Report
 
-__version__ = "0.1.0"
-
-_HOMES = {
+_NAMES = {
     "batch": ("Batch", "open"),
     "job": ("Job",),
     "local": ("LocalPlatform",),
     "records": ("JobState",),
-    "report": ("Report",),
     "session": ("Session",),
     "spec": ("JobSpec", "Secret"),
     "strategies": (
         "ANY", "Adaptive", "AtOnce", "Chunks", "Files", "Json", "Listing", "Logs", "OneByOne", "Retry", "Serial",
         "Throttle", "Window", "never",
     ),
+    "views.report": ("Report",),
 }  # fmt: skip
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("errors", "failures")
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+_SUBMODULES = ("errors", "failures")
 
 __all__ = [
     "ANY",
@@ -95,11 +95,11 @@ __all__ = [
 if not TYPE_CHECKING:  # else every misspelt name would be one, of any type
 
     def __getattr__(name: str) -> Any:
-        if name in _MODULES:
+        if name in _SUBMODULES:
             return import_module(f"{__name__}.{name}")
-        if name not in _HOME_OF:
+        if name not in _MODULE_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
         globals()[name] = value
         return value
 

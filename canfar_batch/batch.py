@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from canfar_batch import encoding, explain, page, planning, plot, tables, views
-from canfar_batch.attempts import own_output
-from canfar_batch.driver import Driver, Strategies
+from canfar_batch.clock import SystemClock
+from canfar_batch.engine import planning
+from canfar_batch.engine.attempts import own_output
+from canfar_batch.engine.engine import Driver, Strategies
+from canfar_batch.engine.pool import Crew
+from canfar_batch.engine.preflight import Preflight, inspect
+from canfar_batch.engine.retry import ALIKE
+from canfar_batch.engine.runner import Runner
 from canfar_batch.errors import (
     BatchBusy,
     BatchPaused,
@@ -30,25 +35,23 @@ from canfar_batch.errors import (
     UnknownBatch,
     WaitTimeout,
 )
-from canfar_batch.home import Home, write_file
 from canfar_batch.job import Job
-from canfar_batch.lease import SystemClock
-from canfar_batch.ledger import Happened, Identity, Ledger
 from canfar_batch.lifecycle import Event, Reopened
-from canfar_batch.loop.deciding import ALIKE
-from canfar_batch.preflight import Preflight, inspect
-from canfar_batch.progress import Progress
+from canfar_batch.payload import launch_names
 from canfar_batch.protocols import (
     Clock,
     Observer,
     Platform,
 )
 from canfar_batch.records import ContainerInfo, JobRecord, JobState
-from canfar_batch.report import Report
-from canfar_batch.runner import Runner
 from canfar_batch.spec import JobSpec
-from canfar_batch.timeline import Timeline
-from canfar_batch.workers import Crew
+from canfar_batch.store.files import file_errors, write_file
+from canfar_batch.store.home import Home
+from canfar_batch.store.ledger import Happened, Identity, Ledger
+from canfar_batch.views import explain, notebook, report_page, tables, timeline_mpl
+from canfar_batch.views.progress import Progress
+from canfar_batch.views.report import Report
+from canfar_batch.views.timeline import Timeline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -461,7 +464,7 @@ class Batch:
     def to_rows(self) -> list[dict[str, Any]]:
         """One row for each job: key, fields, state, attempt, times, resources, results that are single values.
 
-        `canfar_batch.tables` tells what each column is, and in which unit.
+        `canfar_batch.views.tables` tells what each column is, and in which unit.
         """
         return tables.to_rows(self._ledger.jobs.values(), self.live)
 
@@ -503,7 +506,11 @@ class Batch:
             ExtraMissing: matplotlib is not installed.
             HomeError: The file cannot be written.
         """
-        return plot.figure(Timeline.of(self.records, self._clock.now()), name=self.name, path=path)
+        drawing = timeline_mpl.figure(Timeline.of(self.records, self._clock.now()), name=self.name)
+        if path is not None:
+            with file_errors(Path(path)):
+                drawing.savefig(path)
+        return drawing
 
     def report(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write the report as one HTML file that needs nothing else; where it is.
@@ -516,13 +523,13 @@ class Batch:
         """
         target = self.home / "report.html" if path is None else Path(path).absolute()
         identity = self._ledger.identity
-        origin = page.Origin(platform=identity.platform, user=identity.user, created=self._ledger.created)
-        written = page.render(self.summary(), self.records, origin=origin, live=self.live)
+        origin = report_page.Origin(platform=identity.platform, user=identity.user, created=self._ledger.created)
+        written = report_page.render(self.summary(), self.records, origin=origin, live=self.live)
         write_file(target, written.encode(errors="replace"))
         return target
 
     def _repr_html_(self) -> str:
-        return views.batch(self.summary(), self.records, live=self.live)
+        return notebook.batch(self.summary(), self.records, live=self.live)
 
     def preview(self, n: int = 3) -> str:
         """The exact commands, images and launch names of the next *n* jobs; nothing is sent."""
@@ -530,7 +537,7 @@ class Batch:
         parts = []
         for job in waiting[:n]:
             number = len(job.attempts) + 1
-            name = encoding.launch_name(
+            name = launch_names.launch_name(
                 self.name,
                 job.filled.name or job.key,
                 token=self._ledger.identity.token,

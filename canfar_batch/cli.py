@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from canfar_batch import __version__, explain, planning
+from canfar_batch._version import __version__
 from canfar_batch.batch import Batch
+from canfar_batch.engine import planning
 from canfar_batch.errors import (
     BatchPaused,
     CanfarBatchError,
@@ -31,14 +32,15 @@ from canfar_batch.errors import (
     PlanError,
     PlatformError,
 )
-from canfar_batch.home import Home, batches
 from canfar_batch.job import Job
 from canfar_batch.records import JobRecord, JobState
-from canfar_batch.report import Report
 from canfar_batch.session import Session
 from canfar_batch.spec import JobSpec, Secret
+from canfar_batch.store.home import Home, batches
 from canfar_batch.strategies import ANY, Chunks, Files, Json, Logs, Retry, Throttle, Window
-from canfar_batch.tables import overview, text_table
+from canfar_batch.views import explain
+from canfar_batch.views.report import Report
+from canfar_batch.views.tables import overview, text_table
 
 FINE, SOME_FAILED, TROUBLE, DETACHED = 0, 1, 2, 130  #: what the command ends with
 

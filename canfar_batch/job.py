@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, overload
 
-from canfar_batch import explain, views
+from canfar_batch.clock import SystemClock
 from canfar_batch.errors import JobFailed, PlatformError, WaitTimeout
 from canfar_batch.failures import Failure
-from canfar_batch.lease import SystemClock
 from canfar_batch.protocols import Platform
 from canfar_batch.records import Attempt, JobRecord, JobState, Receipt
 from canfar_batch.spec import JobSpec
+from canfar_batch.views import explain, notebook
 
 Self = TypeVar("Self", bound="Job")
 
@@ -301,7 +301,7 @@ class Job:
         return f"<Job {self.key} {self.state}{cause or code}, id={self.id}>"
 
     def _repr_html_(self) -> str:
-        return views.job(self._record, SystemClock().now())
+        return notebook.job(self._record, SystemClock().now())
 
     def _explain(self, events: str) -> str:
         return explain.explain_job(self._record, events, SystemClock().now())

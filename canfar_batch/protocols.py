@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
+from canfar_batch.clock import Clock as Clock
 from canfar_batch.failures import Failure
 from canfar_batch.lifecycle import Event
 from canfar_batch.records import (
@@ -84,16 +85,6 @@ class Platform(Protocol):
 
     def stats(self) -> Mapping[str, Any]:
         """The cluster's totals, as the platform gives them."""
-
-
-class Clock(Protocol):
-    """The time, as a thing that tests can hold still."""
-
-    def now(self) -> datetime:
-        """The time of day, aware, UTC."""
-
-    def ticks(self) -> float:
-        """Seconds from an arbitrary moment; never goes back, and counts while the machine sleeps."""
 
 
 def _several(jobs: JobRecord | Iterable[JobRecord]) -> tuple[JobRecord, ...]:

@@ -13,20 +13,22 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from canfar_batch import encoding, planning, views
-from canfar_batch.attempts import GOOD_LOOKS, Surroundings, request_for
 from canfar_batch.batch import Batch
-from canfar_batch.driver import Strategies
+from canfar_batch.clock import SystemClock
+from canfar_batch.engine import planning
+from canfar_batch.engine.attempts import GOOD_LOOKS, Surroundings, request_for
+from canfar_batch.engine.engine import Strategies
+from canfar_batch.engine.standalone import Direct, found_on_platform, launched
 from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, SpecError
-from canfar_batch.home import Home, batches
 from canfar_batch.job import Job
-from canfar_batch.lease import SystemClock
+from canfar_batch.payload import launch_names
 from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
 from canfar_batch.records import Image, Limits, Resources, Usage, resources_of
 from canfar_batch.rest import open_platform
-from canfar_batch.single import Direct, found_on_platform, launched
 from canfar_batch.spec import JobSpec, check_against
+from canfar_batch.store.home import Home, batches
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
+from canfar_batch.views import notebook
 
 if TYPE_CHECKING:
     from canfar_batch.local import LocalPlatform
@@ -126,7 +128,7 @@ class Session:
         return f"<Session {where}, user {self.platform.user or 'not known yet'}{until}>"
 
     def _repr_html_(self) -> str:
-        return views.session(
+        return notebook.session(
             self.platform.url,
             self.platform.user,
             until=self.platform.expires_at,
@@ -166,7 +168,7 @@ class Session:
         spec = self._spec(cmd, fields)
         self._check(spec)
         filled = spec.fill()
-        name = encoding.single_launch_name(filled.name or planning.label(spec))
+        name = launch_names.single_launch_name(filled.name or planning.label(spec))
         request = request_for(
             spec,
             filled,

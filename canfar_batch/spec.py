@@ -14,16 +14,10 @@ from typing import Any, NoReturn, TypeAlias
 import attrs
 
 from canfar_batch.errors import SpecError
-from canfar_batch.fields import (
-    Template,
-    Unwritten,
-    check_key,
-    job_key,
-    literal,
-    plain_fields,
-    shell_quoted,
-    split_words,
-)
+from canfar_batch.fields.keys import check_key, job_key
+from canfar_batch.fields.templates import Template, literal, shell_quoted
+from canfar_batch.fields.values import Unwritten, plain_fields
+from canfar_batch.fields.words import split_words
 
 __all__ = [
     "Environment",

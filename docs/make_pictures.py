@@ -33,7 +33,7 @@ from PIL import Image  # noqa: E402 (comes with matplotlib)
 
 import canfar_batch as cb  # noqa: E402
 from canfar_batch.batch import Batch  # noqa: E402
-from canfar_batch.driver import Strategies  # noqa: E402
+from canfar_batch.engine.engine import Strategies  # noqa: E402
 from canfar_batch.records import LaunchRequest  # noqa: E402
 
 SHOWN = "~/survey"  # stands for the temporary folder in which the pictures' batch runs

@@ -9,7 +9,7 @@ from typing import Any
 from fakes import FakeClock, FakePlatform, Fate, InlineCrew
 
 from canfar_batch.batch import Batch
-from canfar_batch.driver import Strategies
+from canfar_batch.engine.engine import Strategies
 from canfar_batch.records import LaunchRequest
 from canfar_batch.spec import JobSpec
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from canfar_batch.encoding import Payload
+from canfar_batch.payload.encode import Payload
 
 SHELLS = {"dash": ("dash",), "bash": ("bash",), "busybox": ("busybox", "sh")}
 PRESENT = {name: words for name, words in SHELLS.items() if shutil.which(words[0])}

@@ -8,16 +8,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from canfar_batch._version import __version__
 from canfar_batch.errors import AddressError, JobNotFound
 from canfar_batch.records import ContainerInfo, Image, LaunchRequest, Limits
 from canfar_batch.rest import wire
 from canfar_batch.rest.credentials import Provider, when
-from canfar_batch.rest.finding import Registry, find
+from canfar_batch.rest.discovery import Registry, find
 from canfar_batch.rest.redaction import Secrets
 from canfar_batch.rest.transport import Patience, Transport, form_poster
 
@@ -208,7 +208,7 @@ def open_platform(
         raise AddressError("'local' is no address: Session.connect('local') starts a platform on this machine")
     secrets = Secrets()
     ca_bundle = env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE") or None
-    user_agent = f"canfar_batch/{_version()}"
+    user_agent = f"canfar_batch/{__version__}"
     found = find(
         url=url,
         token=token,
@@ -223,10 +223,3 @@ def open_platform(
         found.url, found.provider, secrets, user_agent=user_agent, ca_bundle=ca_bundle, patience=patience
     )
     return RestPlatform(transport, found.provider, registry=found.registry)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("canfar_batch")
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return "0"

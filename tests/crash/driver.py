@@ -20,10 +20,11 @@ import traceback
 import attrs
 
 import canfar_batch as cb
-from canfar_batch import home, ledger, session
+from canfar_batch import session
+from canfar_batch.engine.context import Drive
 from canfar_batch.failures import LaunchRefused
-from canfar_batch.loop.drive import Drive
 from canfar_batch.rest import open_platform, transport
+from canfar_batch.store import home, ledger
 
 #: each job says that it began, in one write that no other can tear, before it does anything else
 BEGIN = 'printf "%s %s\\n" "$CANFAR_BATCH_KEY" "$CANFAR_BATCH_ATTEMPT" >> {trace}'

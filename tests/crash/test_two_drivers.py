@@ -8,9 +8,9 @@ import sqlite3
 import pytest
 from crash.drivers import PATIENCE, World, driver, eventually
 
-from canfar_batch import ledger
 from canfar_batch.errors import HomeError
 from canfar_batch.records import JobState
+from canfar_batch.store import ledger
 
 
 @pytest.fixture

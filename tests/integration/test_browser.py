@@ -8,10 +8,10 @@ import attrs
 import pytest
 from made import NOON, after, attempt, job
 
-from canfar_batch import page, views
 from canfar_batch.failures import ExitCode, Lost, OutOfMemory
 from canfar_batch.records import JobState
-from canfar_batch.report import Report
+from canfar_batch.views import notebook, report_page
+from canfar_batch.views.report import Report
 
 browser = pytest.importorskip("browser", reason="websocket-client is not installed")
 pytestmark = [
@@ -64,9 +64,9 @@ def page_file(tmp_path_factory) -> Path:
     log = folder / "some.log"
     log.write_text(f"{EVIL}\nTraceback\n")
     made = jobs(COUNT, log)
-    origin = page.Origin(platform="https://ws-uv.canfar.net/skaha", user="me", created=NOON)
+    origin = report_page.Origin(platform="https://ws-uv.canfar.net/skaha", user="me", created=NOON)
     file = folder / "report.html"
-    file.write_text(page.render(report(made), made, origin=origin))
+    file.write_text(report_page.render(report(made), made, origin=origin))
     return file
 
 
@@ -253,10 +253,10 @@ def views_file(tmp_path_factory) -> Path:
     log.write_text(f"{EVIL}\n")
     made = jobs(COUNT, log)
     shown = "".join((
-        views.batch(report(made), made),
+        notebook.batch(report(made), made),
         report(made)._repr_html_(),
-        views.job(made[7], after(1e5)),
-        views.session("https://ws-uv.canfar.net/skaha", EVIL, until=NOON, local=False, batches=["calib"]),
+        notebook.job(made[7], after(1e5)),
+        notebook.session("https://ws-uv.canfar.net/skaha", EVIL, until=NOON, local=False, batches=["calib"]),
     ))  # fmt: skip
     file = folder / "views.html"
     file.write_text(f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>views</title><body>{shown}")

@@ -81,7 +81,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def process(folder: Path, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """The command as a process of its own. Its home may be in a temporary folder, which is refused otherwise."""
     start = (
-        "import sys; from canfar_batch import cli, home; home.Home.refuse_if_fleeting = lambda self: None; "
+        "import sys; from canfar_batch import cli; from canfar_batch.store import home; home.Home.refuse_if_fleeting = lambda self: None; "
         "sys.argv[0] = 'canfar-batch'; sys.exit(cli.main())"
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CANFAR_")}
@@ -430,7 +430,7 @@ def running(
     """A batch of two jobs that run until they are stopped, and the process that drives it."""
     monkeypatch.setenv("CANFAR_URL", platform.url)
     monkeypatch.setenv("CANFAR_TOKEN", platform.token)
-    monkeypatch.setattr("canfar_batch.home.Home.refuse_if_fleeting", lambda self: None)
+    monkeypatch.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda self: None)
     driver = process(
         tmp_path, "run", "slow", *IMAGE, "--grid", "n=1,2", "--", "sh", "-c", "echo begun {n}; exec sleep 600",
         env={"CANFAR_URL": platform.url, "CANFAR_TOKEN": platform.token},
@@ -504,7 +504,7 @@ def test_what_cannot_be_cancelled_now_is_remembered(running, platform, command: 
 def test_a_first_run_at_an_address_where_nobody_answers_ends(command: Command, monkeypatch):
     monkeypatch.setenv("CANFAR_URL", "http://127.0.0.1:9/skaha")
     monkeypatch.setenv("CANFAR_TOKEN", "x")
-    monkeypatch.setattr("canfar_batch.home.Home.refuse_if_fleeting", lambda self: None)
+    monkeypatch.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda self: None)
     monkeypatch.setattr("canfar_batch.rest.platform.Patience", lambda **given: Patience(**given, attempts=1))
     ended = command("run", "wrong", *IMAGE, "--quiet", "--", "true")
     assert ended.code == 2

@@ -68,7 +68,7 @@ def at_work(away_from_home, monkeypatch):
         path.write_text(content)
     monkeypatch.setenv("CANFAR_URL", "local")
     # a batch may not live where tests do, in a directory for temporary files
-    monkeypatch.setattr("canfar_batch.home.Home.refuse_if_fleeting", lambda self: None)
+    monkeypatch.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda self: None)
     return away_from_home
 
 

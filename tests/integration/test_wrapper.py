@@ -18,7 +18,8 @@ import attrs
 import pytest
 from shells import PRESENT, each_shell, start
 
-from canfar_batch.encoding import Payload, encode_exec, encode_wrapped, parse_receipt, receipt_paths, split_log
+from canfar_batch.payload.encode import Payload, encode_exec, encode_wrapped
+from canfar_batch.payload.receipts import parse_receipt, receipt_paths, split_log
 
 NAME = "calib-ngc1275-k3x9z1-1f-2"
 PATIENCE = 60.0  #: seconds until a test gives up waiting for what should come at once

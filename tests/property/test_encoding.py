@@ -15,17 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from shells import PRESENT, container_env
 
-from canfar_batch.encoding import (
-    Payload,
-    encode_exec,
-    encode_wrapped,
-    is_plain,
-    launch_name,
-    parse_receipt,
-    single_launch_name,
-    split_log,
-)
 from canfar_batch.local import templating
+from canfar_batch.payload.encode import Payload, encode_exec, encode_wrapped, is_plain
+from canfar_batch.payload.launch_names import launch_name, single_launch_name
+from canfar_batch.payload.receipts import parse_receipt, split_log
 
 IN_ONE_EXAMPLE = 20
 EXAMPLES = 105  # times IN_ONE_EXAMPLE: more than 2,000 commands in a run, each in every shell

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canfar_batch import failures
+from canfar_batch.engine.verdict import Evidence, classify
 from canfar_batch.errors import TransitionError
 from canfar_batch.lifecycle import (
     ALLOWED,
@@ -15,7 +16,6 @@ from canfar_batch.lifecycle import (
     Collected,
     Deferred,
     Ended,
-    Evidence,
     GaveUp,
     Intended,
     Launched,
@@ -26,7 +26,6 @@ from canfar_batch.lifecycle import (
     Retrying,
     Seen,
     apply,
-    classify,
 )
 from canfar_batch.records import FINAL, JobRecord, JobState, Phase, Receipt, Resources
 from canfar_batch.spec import JobSpec

@@ -203,7 +203,7 @@ def test_other_fields_have_another_key_whatever_the_case(first, second):
 def test_a_pattern_made_of_a_path_is_that_path(alphabet):
     @given(path=st.text(alphabet, min_size=1))
     def literally(path):
-        from canfar_batch.fields import literal
+        from canfar_batch.fields.templates import literal
 
         assert literal_path(literal(path)) == path
 

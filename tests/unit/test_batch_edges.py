@@ -13,8 +13,8 @@ import pytest
 from engine import SPEC, World
 
 from canfar_batch import errors
-from canfar_batch.attempts import Surroundings, request_for
 from canfar_batch.batch import Batch
+from canfar_batch.engine.attempts import Surroundings, request_for
 from canfar_batch.records import Receipt, Resources
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.strategies import Files
@@ -262,3 +262,9 @@ def test_a_ledger_that_makes_no_sense_is_said_to_be_damaged(world, mischief):
         db.execute(mischief)
     with pytest.raises(errors.LedgerError, match="is damaged"):
         Batch.open("test", world.root)
+
+
+def test_a_drawing_that_cannot_be_saved_says_where(world, tmp_path):
+    batch = world.planned(1)
+    with pytest.raises(errors.HomeError, match="nowhere"):
+        batch.timeline(tmp_path / "nowhere" / "a.png")

@@ -6,9 +6,9 @@ import pytest
 from fakes import FakeClock, FakePlatform, Fate
 
 from canfar_batch import Job, JobSpec, JobState, Session, errors, failures
-from canfar_batch.attempts import GOOD_LOOKS
+from canfar_batch.engine.attempts import GOOD_LOOKS
+from canfar_batch.engine.standalone import BRINGS
 from canfar_batch.records import Phase
-from canfar_batch.single import BRINGS
 
 SETTLE = 120.0
 

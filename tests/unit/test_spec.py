@@ -264,7 +264,7 @@ def test_a_platform_without_gpus_says_so():
 
 
 def test_a_hundred_thousand_jobs_share_one_reading_of_their_templates(monkeypatch):
-    from canfar_batch import fields
+    from canfar_batch.fields import templates as fields
 
     templated = spec("python {path} {path.stem}.cat", env={"SEED": "{index}"}, outputs="{path.stem}.cat", name="{key}")
     templated.fill({"path": PurePosixPath("a.fits")}, key="k")

@@ -12,7 +12,7 @@ from integration.rest.scripted import Server, data, of_request, page, reply
 
 from canfar_batch import errors
 from canfar_batch.rest import open_platform
-from canfar_batch.rest.finding import Registry
+from canfar_batch.rest.discovery import Registry
 
 ID = "abcd1234"
 NEXT = "tok-second-SECRET-77aa88bb99cc"

@@ -1,0 +1,60 @@
+"""Keys: the names of jobs, given or made from the fields."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import PurePath, PurePosixPath
+from typing import Any
+
+from canfar_batch.errors import SpecError
+from canfar_batch.fields.values import canonical_json, plain_fields, plain_value
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SLUG_WIDTH = 60
+
+
+def job_key(fields: Mapping[str, Any]) -> str:
+    """A readable name for the job with these fields: a slug of their values, and 8 hex digits of all of them.
+
+    The same fields give the same key everywhere and always, in whatever order they come.
+
+    Raises:
+        SpecError: See `plain_fields`.
+    """
+    plain = plain_fields(fields)
+    digest = hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:8]
+    slug = "-".join(filter(None, (_slug(name, fields[name]) for name in sorted(fields))))
+    return f"{slug[:_SLUG_WIDTH].rstrip('._-') or 'job'}-{digest}"
+
+
+def check_key(key: object) -> str:
+    """*key*, if it can name a job.
+
+    Raises:
+        SpecError: It cannot.
+    """
+    if not isinstance(key, str):
+        raise SpecError(f"key={key!r} is not a string")
+    if not _KEY.fullmatch(key):
+        raise SpecError(
+            f"key={key!r} cannot name a job: it takes 1 to 100 letters, digits, '.', '_' and '-', "
+            f"the first of them a letter or digit"
+        )
+    return str(key)
+
+
+def _slug(name: str, value: object) -> str:
+    if isinstance(value, PurePath):
+        text = value.stem
+    elif isinstance(value, str) and "/" in value:
+        text = PurePosixPath(value).stem
+    elif isinstance(value, str):
+        text = value
+    elif isinstance(value, os.PathLike):
+        text = PurePosixPath(os.fsdecode(value)).stem
+    else:
+        text = f"{name}{plain_value(value, name)}"  # a bare number would not say what it is
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")

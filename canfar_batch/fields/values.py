@@ -1,0 +1,141 @@
+"""The values of fields: which are refused, and how they are stored."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import fractions
+import inspect
+import json
+import math
+import numbers
+import os
+import re
+from collections.abc import Mapping, Sequence, Set
+from pathlib import PurePath
+from typing import Any
+
+from canfar_batch.errors import SpecError
+
+
+class Unwritten:
+    """What no text is made of, for it is to be written down nowhere."""
+
+    __slots__ = ()
+
+    def advice(self) -> str:
+        """What to do instead."""
+        raise NotImplementedError
+
+
+def missing_kind(value: object) -> str | None:
+    """Why there is no value, if there is none: None, NaN, NaT, NA or masked, whatever package it comes from."""
+    advice = "; leave such jobs out, or give the field a value"
+    if value is None:
+        return f"is None{advice}"
+    kind = type(value)
+    if kind in _WHOLE_TYPES or isinstance(value, PurePath):
+        return None
+    if kind.__name__ in ("NAType", "NaTType"):
+        return f"is missing ({value}){advice}"
+    if (mask := getattr(value, "mask", None)) is not None and getattr(mask, "shape", None) == () and bool(mask):
+        return f"is masked{advice}"
+    try:
+        unequal = bool(value != value)  # only NaN and NaT differ from themselves
+    except (TypeError, ValueError, ArithmeticError):
+        return None  # it does not compare as one value: an array, say, which is judged elsewhere
+    return f"is not a number ({value}){advice}" if unequal else None
+
+
+_WHOLE_TYPES = frozenset({str, int, bool, bytes})  #: values of these types are never missing
+_WRITABLE_TYPES = frozenset({str, int, bool, float})  #: values of these types have a text
+
+
+def unwritable_kind(value: object) -> str | None:
+    """Why *value* has no sensible text, if it has none."""
+    if type(value) in _WRITABLE_TYPES or isinstance(value, PurePath):
+        return None
+    if isinstance(value, Unwritten):
+        return f"is a {type(value).__name__}, {value.advice()}"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"is bytes; decode it first: {shortened(repr(value), 40)}"
+    if getattr(value, "ndim", 0):
+        return "is an array; give one of its elements, or write the array to a file"
+    if inspect.isroutine(value):
+        return "is a function; a template reads attributes, it does not call"
+    return None
+
+
+def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """*fields* as JSON has them: the same on every machine, in every process and Python version.
+
+    Numbers of numpy become Python's; paths, times, decimals, fractions and quantities become text; missing and masked
+    values become None; tuples, sets and arrays become lists.
+
+    Raises:
+        SpecError: A value has no stable text, as an object that shows its address in memory.
+    """
+    return {str(name): plain_value(value, name) for name, value in fields.items()}
+
+
+def plain_value(value: Any, name: object) -> Any:
+    """Return *value* as the ledger stores it; *name* is the field, for error messages."""
+    if type(value) in (str, int, bool):
+        return value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return plain_value(value.value, name)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(item, name) for key, item in value.items()}
+    if missing_kind(value):
+        return None
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return str(value)
+    if (unit := getattr(value, "unit", None)) is not None and hasattr(value, "value"):
+        return f"{plain_value(value.value, name)} {unit}"
+    if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
+        return [plain_value(item, name) for item in value]
+    if isinstance(value, Set):
+        return sorted((plain_value(item, name) for item in value), key=canonical_json)
+    if isinstance(value, Sequence):
+        return [plain_value(item, name) for item in value]
+    return _plain_scalar(value, name)
+
+
+def _plain_scalar(value: Any, name: object) -> Any:
+    if isinstance(value, Unwritten):
+        raise SpecError(f"field {name} is a {type(value).__name__}, {value.advice()}")
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, (decimal.Decimal, fractions.Fraction)):
+        return str(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        return number if math.isfinite(number) else str(number)  # JSON knows no infinity
+    if getattr(getattr(value, "dtype", None), "kind", None) == "b":
+        return bool(value)
+    text = str(value)
+    if re.search(r" at 0x[0-9a-fA-F]+", text):
+        raise SpecError(
+            f"field {name} is a {type(value).__name__}, whose text changes from run to run ({shortened(text)}); "
+            f"give a number, a string or a path, so that the job can be known again"
+        )
+    return text
+
+
+canonical_json = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
+
+
+def shortened(text: str, width: int = 60) -> str:
+    """Return *text* in quotes, cut to *width* characters."""
+    return repr(text if len(text) <= width else text[: width - 1] + "…")

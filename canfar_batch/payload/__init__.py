@@ -1,0 +1,1 @@
+"""How a command travels to the container, and how the container reports back."""

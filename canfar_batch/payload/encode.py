@@ -1,0 +1,315 @@
+"""From an argv and an environment to what survives the server.
+
+The service pastes ``cmd``, ``args`` and ``env`` into a YAML template without escaping anything: blanks split, quotes
+break, backslashes and whole variables vanish. Only text of a small alphabet comes through as it is; everything else
+travels in base64 and is decoded by the container's own shell.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import attrs
+
+from canfar_batch.errors import SpecError
+from canfar_batch.payload.wrapper import BODY, EXIT_DECODE, EXIT_WORKDIR
+
+__all__ = [
+    "EXIT_DECODE",
+    "EXIT_WORKDIR",
+    "Payload",
+    "encode_exec",
+    "encode_plain",
+    "encode_wrapped",
+    "is_plain",
+]
+
+Pairs: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
+
+#: Bytes of one word of `args`, and of all: Linux takes 128 KiB in one argument, Kubernetes 1.5 MiB in one object
+#: (skaha-api §2.4).
+MOST_IN_CHUNK = 96 * 1024
+MOST_IN_ALL = 1024 * 1024
+MOST_IN_ARGUMENT = 128 * 1024 - 1  #: Linux, MAX_ARG_STRLEN, without the NUL at the end
+
+
+@attrs.frozen
+class Payload:
+    """The three parameters of a create that say what to run. None: not sent."""
+
+    cmd: str
+    args: str | None = None
+    env: tuple[tuple[str, str], ...] = ()
+
+
+# -- plain: what the server leaves alone ----------------------------------------------------------------------------
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
+#: What YAML readers take for a boolean or a number on the way.
+_RETYPED = re.compile(r"[yYnN]|[-+]?0[oO].*|[-+]?0[XB].*|[-+.]*[0-9].*_.*|[-+][0_].*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RENAMED = re.compile(r"yes|no|on|off|true|false|null|y|n", re.IGNORECASE)  #: names that YAML gives another type
+_SERVERS_OWN = frozenset({"skaha_hostname", "skaha_username", "skaha_sessionid", "HOME", "PWD", "OMP_NUM_THREADS"})
+
+
+def is_plain(argv: Sequence[str], env: Pairs = ()) -> bool:
+    """Whether the server provably passes *argv* and *env* on as they are."""
+    return all(map(_is_plain_word, argv)) and all(
+        _NAME.fullmatch(name)
+        and not _RENAMED.fullmatch(name)
+        and name not in _SERVERS_OWN
+        and "=" not in value
+        and _is_plain_word(value)
+        for name, value in _pairs(env)
+    )
+
+
+def encode_plain(argv: Sequence[str], env: Pairs = ()) -> Payload:
+    """*argv* and *env* as they are, for those who look at the container's description.
+
+    Raises:
+        SpecError: They would not survive the server.
+    """
+    _check(argv, _pairs(env))
+    if not is_plain(argv, env):
+        raise SpecError("this command or environment is not plain enough to be sent as it is")
+    size = sum(len(text) + 1 for text in (*argv, *(part for pair in _pairs(env) for part in pair)))
+    if size > MOST_IN_ALL:
+        raise _too_large(size, MOST_IN_ALL)
+    return Payload(argv[0], " ".join(argv[1:]) or None, _pairs(env))
+
+
+def _is_plain_word(word: str) -> bool:
+    return _PLAIN.fullmatch(word) is not None and _RETYPED.fullmatch(word) is None
+
+
+# -- base64: everything else ----------------------------------------------------------------------------------------
+
+# `eval "$(printf %s "$@" | base64 -d)"`, itself in base64. OUTER has no blank but tabs, no quote, dollar or backslash,
+# so the server leaves it alone; and it exits unless what it evaluates did, so nothing undecodable looks like success.
+_INNER = base64.b64encode(b'eval "$(printf %s "$@" | base64 -d)"').decode()
+OUTER = f"{{\teval\t`echo\t{_INNER}|base64\t-d`;exit\t{EXIT_DECODE};}}"
+
+#: Variables to which shells give a meaning of their own: they refuse, ignore or change some of their values.
+_SHELLS_OWN = re.compile(
+    r"cb_.*|_|BASH.*|COMP_.*|DIRSTACK|EPOCH.*|EUID|FUNCNAME|FUNCNEST|GLOBIGNORE|GROUPS|HIST.*|IFS|IGNOREEOF|LANG|LC_.*"
+    r"|LINENO|LINES|COLUMNS|MAIL.*|MAPFILE|OLDPWD|OPTARG|OPTERR|OPTIND|PIPESTATUS|POSIXLY_CORRECT|PPID|PS[0-9]|PWD"
+    r"|RANDOM|READLINE.*|REPLY|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TEXTDOMAIN.*|TIMEFORMAT|TMOUT|UID|KSH_VERSION|ENV|ERRNO"
+)
+
+
+def encode_exec(argv: Sequence[str], env: Pairs = (), *, workdir: str | None = None) -> Payload:
+    """*argv* in place of the container's first process, without wrapper and receipts.
+
+    Args:
+        argv: The program and its arguments: any bytes but NUL, as Python's file system encoding has them.
+        env: Environment variables; likewise.
+        workdir: Where to run; None for where the container starts. If it cannot be entered, the exit code is 96.
+
+    Raises:
+        SpecError: Too large, or no argv.
+    """
+    pairs = _pairs(env)
+    _check(argv, pairs)
+    if workdir is None and is_plain(argv, pairs):
+        return encode_plain(argv, pairs)
+    enter = [] if workdir is None else [f"{_cd(workdir)} || exit {EXIT_WORKDIR}"]
+    prefix = "env " if _through_env(pairs) else ""
+    return _carried("\n".join([*enter, *_exports(pairs), f"exec {prefix}{_words(argv, pairs)}"]))
+
+
+def encode_wrapped(
+    argv: Sequence[str],
+    env: Pairs = (),
+    *,
+    launch_name: str,
+    key: str,
+    attempt: int = 1,
+    batch: str | None = None,
+    workdir: str | None = None,
+    driver_dir: str | None = None,
+    shared: bool = False,
+    outputs: Sequence[str] = (),
+    timeout: float | None = None,
+    grace: float = 20.0,
+    home: str | None = None,
+    token: str | None = None,
+) -> Payload:
+    """*argv* under the wrapper, which reports how it began and ended.
+
+    Args:
+        argv: The program and its arguments: any bytes but NUL, as Python's file system encoding has them.
+        env: Environment variables; likewise.
+        launch_name: The name of this launch; it marks the receipt's lines in the log.
+        key: The job's key, and CANFAR_BATCH_KEY.
+        attempt: Which launch of the job this is, from 1; CANFAR_BATCH_ATTEMPT.
+        batch: The batch's name, CANFAR_BATCH_NAME; None outside one.
+        workdir: The job's own working directory. If it cannot be entered, the command is not run, the exit code is 96
+            and the receipt's trouble is `workdir`. A relative one is sought where the command would run without it.
+        driver_dir: The driver's working directory, used without *workdir* where the container sees the same storage:
+            where it finds *token* in *home*, or *shared* says so. Elsewhere it is the container's home.
+        shared: The container is known to see the driver's storage.
+        outputs: Patterns, relative to the working directory, of files to look for when the command is over.
+        timeout: Seconds after which the command is told to end (SIGTERM), and after *grace* more is killed.
+        grace: Seconds between SIGTERM and SIGKILL, also where the container is told to end.
+        home: The batch's directory; receipts are written below it where its file `token` holds *token*.
+        token: One line without blanks.
+
+    Raises:
+        SpecError: Too large, or no argv.
+    """
+    pairs = _pairs(env)
+    _check(argv, pairs)
+    ours = [("CANFAR_BATCH_KEY", key), ("CANFAR_BATCH_ATTEMPT", str(attempt))]
+    if batch is not None:
+        ours.append(("CANFAR_BATCH_NAME", batch))
+    # the platform's guide has scripts read this name, the platform sets another; the user's own value comes after it
+    session = '[ -z "${skaha_sessionid-}" ] || export SKAHA_SESSION_ID="$skaha_sessionid"'
+    through_env = _through_env(pairs)
+    settings = {
+        "cb_name": launch_name,
+        "cb_key": key,
+        "cb_attempt": str(attempt),
+        "cb_home": home or "",
+        "cb_token": token or "",
+        "cb_driver": driver_dir or "",
+        "cb_shared": "1" if shared else "",
+        "cb_timeout": "" if timeout is None else _sleepable(timeout),
+        "cb_grace": _sleepable(grace),
+        "cb_outs": "1" if outputs else "",
+        "cb_via": "env" if through_env else "",
+        # env would take a program with a = in its name for a variable
+        "cb_nice": " nice -n 0" if "=" in argv[0] and not through_env else "",
+        "cb_nl": "\n",
+    }
+    script = [
+        *(f"{name}={_quoted(value)}" for name, value in settings.items()),
+        *_function("cb_enter", [] if workdir is None else [_enter(workdir)]),
+        *_function("cb_declared", [f"cb_seek {_quoted(output)} {_shell_pattern(output)}" for output in outputs]),
+        *_function("cb_work", [session, *_exports([*pairs, *ours]), f"exec $cb_via {_words(argv, pairs)}"]),
+        BODY,
+    ]
+    return _carried("\n".join(script))
+
+
+def _pairs(env: Pairs) -> tuple[tuple[str, str], ...]:
+    return tuple(env.items() if isinstance(env, Mapping) else env)
+
+
+def _check(argv: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
+    """Refuse what no container could be started with."""
+    if not argv or not argv[0] or argv[0].startswith("-"):
+        raise SpecError(f"the command begins with {argv[0]!r}; a program comes first" if argv else "no command to run")
+    for name, _ in pairs:
+        if not _NAME.fullmatch(name):
+            raise SpecError(f"{name!r} cannot name an environment variable")
+    texts = [(f"argument {place}", word) for place, word in enumerate(argv)]
+    texts += [(f"the variable {name}", f"{name}={value}") for name, value in pairs]
+    for what, text in texts:
+        if "\0" in text:
+            raise SpecError(f"{what} contains a NUL, which no argument or variable can")
+        if len(_bytes(text, what)) > MOST_IN_ARGUMENT:
+            raise SpecError(
+                f"{what} is {len(_bytes(text, what)):,} bytes long; Linux takes less than 128 KiB in one: "
+                f"write it to a file that the job can read, and pass the file's name"
+            )
+
+
+def _bytes(text: str, what: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise SpecError(f"{what} has a character that is no text: {error}") from error
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", r"'\''") + "'"
+
+
+def _through_env(pairs: Iterable[tuple[str, str]]) -> bool:
+    return any(_SHELLS_OWN.fullmatch(name) for name, _ in pairs)
+
+
+def _exports(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"export {name}={_quoted(value)}" for name, value in pairs if not _SHELLS_OWN.fullmatch(name)]
+
+
+def _words(argv: Sequence[str], pairs: Iterable[tuple[str, str]]) -> str:
+    """The command, behind those variables that are better given by env than by the shell."""
+    words = [_quoted(f"{name}={value}") for name, value in pairs if _SHELLS_OWN.fullmatch(name)]
+    if words and "=" in argv[0]:
+        words.append("nice -n 0")  # env would take such a program for one more variable
+    return " ".join([*words, *map(_quoted, argv)])
+
+
+def _function(name: str, lines: Sequence[str]) -> list[str]:
+    return [f"{name}() {{", *(lines or [":"]), "}"]
+
+
+def _cd(workdir: str) -> str:
+    # as a path, lest `-` or $CDPATH mean something
+    return f"cd {_quoted(workdir if workdir.startswith('/') else f'./{workdir}')}"
+
+
+def _enter(workdir: str) -> str:
+    told = _quoted(f"canfar_batch: cannot enter the working directory {workdir}")
+    return f"if {_cd(workdir)} 2>/dev/null; then cb_where=own; else cb_trouble=workdir; printf '%s\\n' {told} >&2; fi"
+
+
+def _sleepable(seconds: float) -> str:
+    """*seconds* as every `sleep` takes them: those of busybox and POSIX may know whole numbers only."""
+    if seconds >= 10 or float(seconds).is_integer():
+        return str(math.ceil(seconds))
+    return f"{max(seconds, 0.001):.3f}"
+
+
+_GLOB = re.compile(r"(?P<any>[*?])|\[(?P<negated>!?)(?P<set>\]?[^\]]*)\]|(?P<plain>[^*?[]+|\[)", re.DOTALL)
+
+
+def _shell_pattern(pattern: str) -> str:
+    """A pattern of Python's `glob` as a word that a shell expands to the same files: all but its wildcards quoted."""
+    pieces: list[str] = []
+    for found in _GLOB.finditer(pattern):
+        if found["any"]:
+            pieces.append(found["any"])
+        elif found["plain"] or not found["set"]:
+            pieces.append(_quoted(found[0]))
+        elif not found["negated"] and len(found["set"]) == 1:
+            pieces.append(_quoted(found["set"]))
+        else:
+            inside = "".join(char if char == "-" else _quoted(char) for char in found["set"])
+            pieces.append(f"[{found['negated']}{inside}]")
+    return "".join(pieces)
+
+
+def _carried(script: str) -> Payload:
+    """*script* as words that the server leaves alone."""
+    # the braces: a script that arrives in part is no script, and runs nothing
+    raw = _bytes(f"{{ {script}\n}}", "the command")
+    text = base64.b64encode(raw + b" " * (-len(raw) % 3)).decode()
+    args = " ".join(["-c", OUTER, "job", *_chunks(text)])
+    if len(args) > MOST_IN_ALL:
+        raise _too_large(len(raw), MOST_IN_ALL * 3 // 4)
+    return Payload("/bin/sh", args)
+
+
+def _too_large(size: int, most: int) -> SpecError:
+    return SpecError(
+        f"the command and its environment are {size:,} bytes, more than a container's description can hold ({most:,}): "
+        f"write them to a file that the job can read, and pass the file's name"
+    )
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """*text* in words, none of which looks like a number or a boolean to a YAML reader."""
+    at = 0
+    while at < len(text):
+        end = min(at + MOST_IN_CHUNK, len(text))
+        while end < len(text) and _RETYPED.fullmatch(text[end : end + MOST_IN_CHUNK]):
+            end -= 1
+        yield text[at:end]
+        at = end

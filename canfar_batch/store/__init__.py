@@ -1,0 +1,1 @@
+"""A batch's directory and its durable memory: the only place that speaks SQL."""

@@ -1,0 +1,211 @@
+"""Pieces of HTML: text made safe, counts as a bar, tables, lists of facts, and the one style that all views share.
+
+A view is a fragment that carries its style with it, takes its colours from the notebook around it where there is one,
+and loads nothing. Everything that comes from a job goes through `text` or `lines`.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from canfar_batch.views.terminal import printable
+
+#: the colours of the states and outcomes, chosen to be told apart with any kind of colour vision (after Okabe and Ito)
+COLOURS: Mapping[str, str] = {
+    "succeeded": "#009e73",
+    "running": "#0072b2",
+    "pending": "#56b4e9",
+    "launching": "#8fb8d6",
+    "waiting": "#e69f00",
+    "planned": "#a3a9b1",
+    "cancelled": "#6e7681",
+    "lost": "#b0478f",
+    "failed": "#d55e00",
+}
+#: where each stands in a bar: what is over first, what went wrong last
+_IN_A_BAR = (
+    "succeeded", "running", "pending", "launching", "waiting", "planned", "cancelled", "lost", "failed",
+)  # fmt: skip
+
+#: the colours of a page in the light and in the dark, by name; text has a contrast of at least 4.5 : 1 on its ground
+_LIGHT = {
+    "ground": "#ffffff", "raised": "#f6f7f9", "ink": "#1c2128", "faint": "#57606a", "line": "#d5dae0",
+    "accent": "#005a94", "bad": "#a83f00",
+}  # fmt: skip
+_DARK = {
+    "ground": "#14181d", "raised": "#1d232a", "ink": "#e4e8ec", "faint": "#a3adb8", "line": "#39424d",
+    "accent": "#7cc4f5", "bad": "#ff9a5c",
+}  # fmt: skip
+#: which colour of a notebook stands for each of ours: JupyterLab's name for it, and that of Visual Studio Code
+_NOTEBOOK = {
+    "ground": ("--jp-layout-color0", "--vscode-editor-background"),
+    "raised": ("--jp-layout-color1", "--vscode-editorWidget-background"),
+    "ink": ("--jp-content-font-color1", "--vscode-editor-foreground"),
+    "faint": ("--jp-content-font-color2", "--vscode-descriptionForeground"),
+    "line": ("--jp-border-color2", "--vscode-editorWidget-border"),
+    "accent": ("--jp-content-link-color", "--vscode-textLink-foreground"),
+}
+
+
+def _variables(prefix: str, colours: Mapping[str, str]) -> str:
+    return "".join(f"--{prefix}{name}:{colour};" for name, colour in colours.items())
+
+
+def palette(selector: str) -> str:
+    """The rules that give *selector* its colours: light or dark, as the reader's system wishes."""
+    return (
+        f"{selector}{{color-scheme:light dark;{_variables('cb-', _LIGHT)}}}\n"
+        f"@media (prefers-color-scheme:dark){{{selector}{{{_variables('cb-', _DARK)}}}}}\n"
+        f"@media print{{{selector}{{color-scheme:light;{_variables('cb-', _LIGHT)}}}}}\n"
+    )
+
+
+def _notebook_palette(selector: str) -> str:
+    """Likewise, but the notebook's own colours come first: its theme need not be that of the system."""
+    own = _variables("cb0-", _LIGHT)
+    dark = _variables("cb0-", _DARK)
+    chosen = "".join(
+        f"--cb-{name}:var({lab},var({code},var(--cb0-{name})));" for name, (lab, code) in _NOTEBOOK.items()
+    )
+    return (
+        f"{selector}{{{own}{chosen}--cb-bad:var(--cb-ink)}}\n"
+        f"@media (prefers-color-scheme:dark){{{selector}{{{dark}}}}}\n"
+    )
+
+
+PIECES = (
+    """\
+.cb-title{font-size:1.15em;font-weight:600;margin:0 0 .5em;overflow-wrap:anywhere}
+.cb-title small{font-weight:400;font-size:.85em;color:var(--cb-faint);margin-left:.5em}
+.cb-bar{display:flex;height:.7em;border-radius:.35em;overflow:hidden;background:var(--cb-line);gap:1px;margin:.4em 0}
+.cb-bar span{min-width:3px}
+ul.cb-legend.cb-legend.cb-legend{list-style:none;display:flex;flex-wrap:wrap;gap:.15em 1.1em;margin:.3em 0 .9em;"""
+    """padding:0}
+.cb-legend li{margin:0;padding:0}
+.cb-legend b{font-weight:600;font-variant-numeric:tabular-nums}
+.cb-s{white-space:nowrap}
+.cb-s::before{content:"";display:inline-block;width:.62em;height:.62em;border-radius:50%;margin-right:.4em;"""
+    """background:var(--cb-dot)}
+.cb-failed::before,.cb-lost::before{border-radius:1px;transform:rotate(45deg) scale(.9)}
+.cb-failed,.cb-lost{font-weight:600}
+"""
+    + "".join(f".cb-{state}{{--cb-dot:{colour}}}\n" for state, colour in COLOURS.items())
+    + """\
+.cb-bar .cb-failed{background-image:repeating-linear-gradient(135deg,#0003 0 2px,#0000 2px 5px)}
+"""
+)
+
+_STYLE = f"""{_notebook_palette(".cb-view")}\
+.cb-view{{background:var(--cb-ground);color:var(--cb-ink);padding:.6em .8em;line-height:1.45;max-width:76rem;\
+overflow-wrap:anywhere;font-family:var(--jp-content-font-family,system-ui,sans-serif);font-size:var(--jp-content-font-size1,14px)}}
+.cb-view :focus-visible{{outline:2px solid var(--cb-accent)}}
+{PIECES}\
+.cb-view .cb-scroll{{overflow-x:auto;margin:.5em 0}}
+.cb-view table.cb-t{{border-collapse:collapse;border:0;margin:0;font-size:.93em;color:inherit;background:none}}
+.cb-view table.cb-t caption{{text-align:left;color:var(--cb-faint);padding:.2em 0;caption-side:top}}
+.cb-view table.cb-t tr{{background:none}}
+.cb-view table.cb-t th,.cb-view table.cb-t td{{text-align:left;vertical-align:top;padding:.22em .9em .22em 0;border:0;\
+border-bottom:1px solid var(--cb-line);max-width:26em;overflow-wrap:anywhere;white-space:normal;color:inherit}}
+.cb-view table.cb-t thead th{{color:var(--cb-faint);font-weight:600;white-space:nowrap}}
+.cb-view table.cb-t tbody th{{font-weight:600;min-width:8em}}
+.cb-view table.cb-t td{{min-width:4.5em}}
+.cb-view table.cb-t td:last-child:not(.cb-n){{min-width:11em}}
+.cb-view table.cb-t .cb-n{{min-width:0;text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
+.cb-view dl.cb-facts{{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.12em 1em;margin:.4em 0}}
+.cb-view dl.cb-facts dt{{color:var(--cb-faint);font-weight:400;overflow-wrap:normal}}
+.cb-view dl.cb-facts dt,.cb-view dl.cb-facts dd{{float:none;width:auto;margin:0;padding:0}}
+.cb-view pre.cb-log{{background:var(--cb-raised);color:var(--cb-ink);border:1px solid var(--cb-line);border-radius:4px;\
+padding:.5em .7em;margin:.5em 0;font-size:.88em;overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere;\
+max-height:18em}}
+.cb-view ul.cb-causes.cb-causes{{list-style:none;margin:.2em 0 .6em;padding:0}}
+.cb-view ul.cb-causes li{{margin:0 0 .4em;padding:0 0 0 .7em;border-left:3px solid {COLOURS["failed"]}}}
+.cb-view .cb-faint{{color:var(--cb-faint)}}
+"""
+
+
+# -- text ---------------------------------------------------------------------------------------------------------
+
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+
+
+def text(value: object) -> str:
+    """*value* as one line of text that means nothing to a browser."""
+    return html.escape(printable(str(value)))
+
+
+def lines(value: str) -> str:
+    """Likewise, for text of several lines, as logs are; its escape sequences are left out."""
+    kept = _ANSI.sub("", value).replace("\r\n", "\n")
+    return html.escape("".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in kept))
+
+
+# -- pieces -------------------------------------------------------------------------------------------------------
+
+
+def state(name: object) -> str:
+    """A state or outcome, with its mark."""
+    return f'<span class="cb-s cb-{text(name)}">{text(name)}</span>'
+
+
+def bar(counts: Mapping[str, int]) -> str:
+    """How many jobs are in each state, as a bar and in words."""
+    shown = [(name, counts[name]) for name in _IN_A_BAR if counts.get(name)]
+    if not shown:
+        return ""
+    parts = "".join(f'<span class="cb-{n}" style="flex:{c};background-color:{COLOURS[n]}"></span>' for n, c in shown)
+    words = "".join(f'<li class="cb-s cb-{name}"><b>{count:,}</b> {name}</li>' for name, count in shown)
+    return f'<div class="cb-bar" aria-hidden="true">{parts}</div><ul class="cb-legend">{words}</ul>'
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and what is to be said of each, which is HTML; those of which there is nothing to say are left out."""
+    rows = "".join(f"<dt>{text(name)}</dt><dd>{value}</dd>" for name, value in pairs if value)
+    return f'<dl class="cb-facts">{rows}</dl>' if rows else ""
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = (), caption: str = ""
+) -> str:
+    """A table, whose first column names the rows.
+
+    Args:
+        headings: As text.
+        rows: The cells, which are HTML.
+        numbers: The places of the columns that are set flush right.
+        caption: As text; what the table shows.
+    """
+    right = frozenset(numbers)
+
+    def mark(place: int) -> str:
+        return ' class="cb-n"' if place in right else ""
+
+    head = "".join(f'<th scope="col"{mark(place)}>{text(name)}</th>' for place, name in enumerate(headings))
+    body = "".join(
+        f"<tr>{''.join(_cell(place, cell, mark(place)) for place, cell in enumerate(row))}</tr>" for row in rows
+    )
+    said = f"<caption>{text(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="cb-scroll" tabindex="0" role="region" aria-label="{text(caption or headings[0])}">'
+        f'<table class="cb-t">{said}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _cell(place: int, content: str, mark: str) -> str:
+    return f'<th scope="row"{mark}>{content}</th>' if place == 0 else f"<td{mark}>{content}</td>"
+
+
+def log_tail(content: str) -> str:
+    """The end of a log."""
+    return f'<pre class="cb-log" tabindex="0">{lines(content)}</pre>' if content.strip() else ""
+
+
+def title(what: str, aside: str = "") -> str:
+    """What a view is about, both as text."""
+    return f'<div class="cb-title" role="heading" aria-level="3">{text(what)} <small>{text(aside)}</small></div>'
+
+
+def view(*parts: str) -> str:
+    """The parts, as one fragment that brings its style with it."""
+    return f'<div class="cb-view"><style>{_STYLE}</style>{"".join(parts)}</div>'

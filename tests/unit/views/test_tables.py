@@ -1,0 +1,265 @@
+"""Jobs as rows, and rows as text, CSV, a DataFrame and an astropy Table."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made import after, attempt, job
+
+from canfar_batch.errors import ExtraMissing, HomeError
+from canfar_batch.failures import ExitCode
+from canfar_batch.views.tables import UNITS, overview, text_table, to_csv, to_dataframe, to_rows, to_table
+from canfar_batch.views.terminal import clip, printable, width, wrapped
+
+DONE = job("obs-1", attempt(waited=20, ran=600))
+BAD = job("obs-2", attempt(failure=ExitCode(2, message="no such option")))
+NEXT = job("obs-3")
+
+
+# -- rows ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_tells_all_there_is_to_know_of_a_job():
+    (row,) = to_rows([DONE])
+    assert row == {
+        "key": "obs-1", "path": "obs-1.fits", "state": "succeeded", "attempt": 1, "exit_code": 0, "cause": None,
+        "message": None, "launched_at": after(0), "started_at": after(20), "finished_at": after(620),
+        "wait_seconds": 20.0, "run_seconds": 600.0, "cores": 2, "ram": 8, "gpus": None, "peak_ram": 3.1,
+        "cpu_seconds": 600.0, "host": "node-1", "id": "id1", "launch_name": "cb-1-0",
+    }  # fmt: skip
+
+
+def test_rows_are_in_plan_order_and_have_the_same_columns():
+    rows = to_rows([job("b", fields={"sigma": 1}), job("a", attempt(), fields={"path": "x"}, result=3)])
+    assert [row["key"] for row in rows] == ["b", "a"]
+    assert {tuple(row) for row in rows} == {tuple(rows[0])}
+    assert (rows[0]["path"], rows[1]["sigma"], rows[0]["result"]) == (None, None, None)
+
+
+def test_a_job_that_was_never_launched_has_no_times():
+    (row,) = to_rows([NEXT])
+    assert (row["attempt"], row["launched_at"], row["wait_seconds"], row["id"]) == (0, None, None, None)
+
+
+def test_a_row_tells_why_a_job_failed():
+    (row,) = to_rows([BAD])
+    assert (row["exit_code"], row["cause"], row["message"]) == (2, "exit code 2", "no such option")
+
+
+def test_a_row_tells_why_a_result_is_missing():
+    (row,) = to_rows([job("a", attempt(), collect_error="no cat/a.cat")])
+    assert row["message"] == "no cat/a.cat"
+
+
+def test_a_field_that_is_called_like_a_column_gets_a_prefix():
+    (row,) = to_rows([job("a", fields={"state": "Ontario", "id": 7, "field_id": 8})])
+    assert (row["field_state"], row["state"]) == ("Ontario", "planned")
+    assert (row["field_id"], row["field_field_id"], row["id"]) == (7, 8, None)
+
+
+def test_results_that_are_single_values_have_columns():
+    rows = to_rows([job("a", attempt(), result=2.5), job("b", attempt(), result={"flux": 1.5, "list": [1, 2]})])
+    assert [row["result"] for row in rows] == [2.5, None]
+    assert [row["result_flux"] for row in rows] == [None, 1.5]
+    assert "result_list" not in rows[0]
+
+
+def test_a_result_that_is_a_path_is_text_in_a_row():
+    (row,) = to_rows([job("a", attempt(), result=Path("cat/a.cat"))])
+    assert row["result"] == "cat/a.cat"
+
+
+def test_a_result_and_a_field_of_one_name_are_told_apart():
+    (row,) = to_rows([job("a", attempt(), fields={"result": "wanted"}, result="got")])
+    assert (row["result"], row["result_result"]) == ("wanted", "got")
+
+
+# -- CSV ----------------------------------------------------------------------------------------------------------
+
+
+def test_csv_has_a_heading_and_reads_back(tmp_path: Path):
+    jobs = [job("a", attempt(), fields={"path": 'we "love", FITS\n', "box": [1, 2]}), NEXT]
+    with to_csv(jobs, tmp_path / "jobs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["path"] == 'we "love", FITS\n'
+    assert rows[0]["box"] == "[1, 2]"
+    assert rows[0]["launched_at"] == "2026-11-22T12:00:00+00:00"
+    assert rows[1]["exit_code"] == ""
+
+
+def test_csv_keeps_file_names_that_are_no_text(tmp_path: Path):
+    target = to_csv([job("a", fields={"path": "caf\udce9.fits"})], tmp_path / "jobs.csv")
+    assert b"caf\xe9.fits" in target.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "=cmd()",
+        "=1+1",
+        "=cmd|' /C calc'!A0",
+        "@SUM(1)",
+        "+cmd|' /C calc'!A0",
+        "-2+3+cmd|' /C calc'!A0",
+        "\t=1+1",
+        " =1+1",
+    ],
+)
+def test_csv_holds_no_formulas_whatever_jobs_print(formula: str, tmp_path: Path):
+    end = attempt(failure=ExitCode(1, message=formula))
+    jobs = [job("a", end, fields={formula: formula}, result={formula: formula})]
+    with to_csv(jobs, tmp_path / "jobs.csv").open(newline="") as file:
+        heading, row = csv.reader(file)
+    assert [cell for cell in (*heading, *row) if formula in cell] == [
+        "'" + formula, "result_" + formula, "'" + formula, "'" + formula, "'" + formula,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value", ["-12:34:56.7", "+41:16:09", "-5", "-1e-3", "@list.txt", "+x", "-v", "a=b", "", "'q'"]
+)
+def test_csv_leaves_coordinates_numbers_and_options_as_they_are(value: str, tmp_path: Path):
+    with to_csv([job("a", fields={"x": value, "y": -2.5})], tmp_path / "jobs.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["x"], row["y"]) == (value, "-2.5")
+
+
+def test_csv_can_be_written_whatever_a_result_holds(tmp_path: Path):
+    odd = [None, True, 2**70, float("nan"), "\ud800x", {"k": ["\udfff"]}, ("x",), "\x00", '星,\n;"q"', ""]
+    jobs = [job(f"{n}", attempt(), fields={"v": value}, result=value) for n, value in enumerate(odd)]
+    with to_csv(jobs, tmp_path / "jobs.csv").open(newline="", encoding="utf-8") as file:
+        values = [row["v"] for row in csv.DictReader(file)]
+    assert values == [
+        "", "True", str(2**70), "nan", "\ufffdx", '{"k": ["\ufffd"]}', '["x"]', "\ufffd", "星,\n;\"q\"", "",
+    ]  # fmt: skip
+
+
+def test_csv_of_no_jobs_is_a_heading(tmp_path: Path):
+    assert to_csv([], tmp_path / "jobs.csv").read_text().splitlines() == [",".join(UNITS)]
+
+
+def test_csv_where_nothing_can_be_written_says_so(tmp_path: Path):
+    with pytest.raises(HomeError, match=r"jobs\.csv cannot be written: No such file or directory"):
+        to_csv([DONE], tmp_path / "nowhere" / "jobs.csv")
+
+
+# -- pandas and astropy -------------------------------------------------------------------------------------------
+
+
+def test_a_dataframe_keeps_whole_numbers_whole_and_times_in_utc():
+    frame = to_dataframe([DONE, BAD, NEXT])
+    assert frame["exit_code"].dtype == "Int64"
+    assert list(frame["exit_code"].fillna(-1)) == [0, 2, -1]
+    assert str(frame["started_at"].dt.tz) == "UTC"
+    assert frame["wait_seconds"].sum() == 30.0
+    assert frame.query("state == 'failed'")["key"].tolist() == ["obs-2"]
+
+
+def test_a_dataframe_of_jobs_that_never_began_can_be_counted_with():
+    frame = to_dataframe([NEXT])
+    assert frame["run_seconds"].dtype == "float64"
+    assert frame["started_at"].isna().all()
+
+
+def test_a_dataframe_of_no_jobs_has_all_columns():
+    assert list(to_dataframe([]).columns) == list(UNITS)
+
+
+def test_a_table_has_units_and_masks_what_is_missing():
+    units = pytest.importorskip("astropy.units")
+    table = to_table([DONE, NEXT])
+    assert table["peak_ram"].unit == units.GiB
+    assert table["run_seconds"].quantity[0].to_value(units.min) == 10.0
+    assert list(table["run_seconds"].mask) == [False, True]
+    assert table["exit_code"].dtype.kind == "i"
+    assert table["finished_at"][0].isot == "2026-11-22T12:10:20.000"
+    assert list(table["finished_at"].mask) == [False, True]
+
+
+def test_a_table_goes_through_a_file_unharmed(tmp_path: Path):
+    table_module = pytest.importorskip("astropy.table")
+    jobs = [DONE, BAD, job("x", attempt(), fields={"path": "ü", "box": [1, 2]}, result={"flux": 1.5})]
+    to_table(jobs).write(tmp_path / "jobs.ecsv")
+    back = table_module.Table.read(tmp_path / "jobs.ecsv")
+    assert list(back["key"]) == ["obs-1", "obs-2", "x"]
+    assert back["result_flux"][2] == 1.5
+    assert back["box"][2] == "[1, 2]"
+
+
+def test_a_table_of_no_jobs_has_all_columns():
+    assert to_table([]).colnames == list(UNITS)
+
+
+@pytest.mark.parametrize(("make", "library"), [(to_dataframe, "pandas"), (to_table, "astropy")])
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(make, library, monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ExtraMissing, match=rf'needs {library}: pip install {library} .*extra "tables"'):
+        make([DONE])
+
+
+# -- text ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_table_shows_what_tells_most():
+    lines = text_table(to_rows([DONE, BAD])).splitlines()
+    assert lines[0].split() == ["key", "state", "attempt", "waited", "ran", "peak", "code", "cause"]
+    assert " ".join(lines[2].split()) == "obs-2 failed 1 10 s 10 min 3.1 GiB 2 exit code 2"
+
+
+def test_a_text_table_shows_the_columns_that_are_asked_for():
+    assert text_table(to_rows([DONE]), names=["path", "state"]).split() == ["path", "state", "obs-1.fits", "succeeded"]
+
+
+def test_a_text_table_of_nothing_is_empty():
+    assert text_table([]) == ""
+
+
+def test_a_narrow_terminal_is_shown_fewer_columns():
+    lines = text_table(to_rows([DONE, BAD]), width=40).splitlines()
+    assert lines[0].split() == ["key", "state", "ran", "cause"]
+    assert all(len(line) <= 40 for line in lines)
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=5), st.integers(40, 200))
+def test_a_text_table_fits_the_terminal_whatever_is_in_it(texts: list[str], columns: int):
+    jobs = [job(f"{n}", attempt(failure=ExitCode(1)), fields={"path": text}) for n, text in enumerate(texts)]
+    lines = text_table(to_rows(jobs), columns, names=["key", "path", "state", "cause"]).splitlines()
+    assert len(lines) == len(texts) + 1
+    assert all(width(line) <= columns for line in lines)
+
+
+def test_an_overview_of_many_jobs_tells_first_what_went_wrong_then_what_goes_on():
+    jobs = [*(job(f"ok-{n}", attempt()) for n in range(50)), NEXT, job("runs", attempt(ran=None)), BAD]
+    lines = overview(jobs, at_most=4).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["obs-2", "runs", "obs-3", "ok-0", "…"]
+    assert lines[-1] == "… and 49 more"
+
+
+def test_an_overview_of_few_jobs_keeps_their_order():
+    assert [line.split()[0] for line in overview([NEXT, DONE, BAD]).splitlines()[1:]] == ["obs-3", "obs-1", "obs-2"]
+
+
+def test_wide_characters_take_two_columns_and_marks_none():
+    assert width("星") == 2
+    assert width("e\u0301") == 1
+    assert clip("星星星", 5) == "星星…"
+    assert clip("abc", 0) == ""
+
+
+def test_what_is_printable_stays_on_one_line():
+    assert printable("a\r\nb\tc\x1b[2Jd\x1b]0;title\x07e") == "a b cde"
+
+
+@given(st.text(max_size=400), st.integers(10, 100))
+def test_wrapped_lines_fit_and_lose_nothing(text: str, columns: int):
+    text = printable(text)
+    lines = wrapped(text, columns, first="- ", rest="  ")
+    assert all(width(line) <= columns for line in lines)
+    assert "".join(line[2:] for line in lines).replace(" ", "") == text.replace(" ", "")
