@@ -18,7 +18,7 @@ from canfar_batch.clock import SystemClock
 from canfar_batch.engine import planning
 from canfar_batch.engine.attempts import own_output
 from canfar_batch.engine.engine import Driver, Strategies
-from canfar_batch.engine.pool import Crew
+from canfar_batch.engine.pool import Pool
 from canfar_batch.engine.preflight import Preflight, inspect
 from canfar_batch.engine.retry import ALIKE
 from canfar_batch.engine.runner import Runner
@@ -142,7 +142,7 @@ class Batch:
         clock: Clock,
         settle: float,
         shared: bool,
-        crew: Crew | None = None,
+        crew: Pool | None = None,
         observers: Sequence[Observer] = (),
     ) -> Batch:
         """The batch *name*, made if there is none, to be planned and run on *platform*.
@@ -917,7 +917,7 @@ class _FromBatch:
 
     def log(self, record: JobRecord) -> bytes:
         """The saved log, else the platform's; nothing where there is neither."""
-        attempt = record.attempt
+        attempt = record.last_attempt
         if attempt is None:
             return b""
         if attempt.log is not None and attempt.log.exists():
@@ -928,13 +928,13 @@ class _FromBatch:
 
     def events(self, record: JobRecord) -> str:
         """The saved events, else the platform's."""
-        attempt = record.attempt
+        attempt = record.last_attempt
         if attempt is None:
             return ""
         saved = self.batch._home.events(record.key, attempt.number)
         if saved.exists():
             return saved.read_text()
-        if self.platform is None or attempt.id is None or attempt.over:
+        if self.platform is None or attempt.id is None or attempt.ended:
             return ""
         return self.platform.events(attempt.id)
 

@@ -474,7 +474,7 @@ def _log(batch: Batch, job: Job, number: int, url: str | None) -> bytes:
         raise JobNotFound(f"job {job.key} has no attempt {number}; there are {len(job.attempts)}")
     if chosen.log is not None and chosen.log.exists():
         return chosen.log.read_bytes()
-    if chosen.over or chosen.id is None:
+    if chosen.ended or chosen.id is None:
         raise JobNotFound(f"no log of job {job.key}, attempt {number}, was saved")
     if batch.address == "local":
         raise JobNotFound(f"job {job.key} still runs, and its log can be read once it is over")

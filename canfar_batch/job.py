@@ -89,7 +89,7 @@ class Job:
     @property
     def name(self) -> str | None:
         """The launch name of the newest attempt, as the platform's portal shows it."""
-        return self._record.attempt.launch_name if self._record.attempt else None
+        return self._record.last_attempt.launch_name if self._record.last_attempt else None
 
     @property
     def state(self) -> JobState:
@@ -104,7 +104,7 @@ class Job:
     @property
     def attempt(self) -> int:
         """The number of the newest attempt, from 1; 0 before the first."""
-        return self._record.attempt.number if self._record.attempt else 0
+        return self._record.last_attempt.number if self._record.last_attempt else 0
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -114,7 +114,7 @@ class Job:
     @property
     def receipt(self) -> Receipt | None:
         """What the wrapper around the command reported, if anything."""
-        return self._record.attempt.receipt if self._record.attempt else None
+        return self._record.last_attempt.receipt if self._record.last_attempt else None
 
     @property
     def exit_code(self) -> int | None:
@@ -134,12 +134,12 @@ class Job:
     @property
     def started_at(self) -> datetime | None:
         """When the newest attempt began to run."""
-        return self._record.attempt.started_at if self._record.attempt else None
+        return self._record.last_attempt.started_at if self._record.last_attempt else None
 
     @property
     def finished_at(self) -> datetime | None:
         """When the newest attempt was over."""
-        return self._record.attempt.finished_at if self._record.attempt else None
+        return self._record.last_attempt.finished_at if self._record.last_attempt else None
 
     @property
     def failure(self) -> Failure | None:

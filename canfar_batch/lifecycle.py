@@ -64,7 +64,7 @@ class Deferred(Event):
 
 
 @attrs.frozen(kw_only=True)
-class Seen(Event):
+class PhaseChanged(Event):
     """The platform's word for the container changed."""
 
     phase: Phase
@@ -91,7 +91,7 @@ class Retrying(Event):
 
 
 @attrs.frozen(kw_only=True)
-class GaveUp(Event):
+class RetryExhausted(Event):
     """The retry policy said: stop."""
 
     why: str = ""
@@ -111,7 +111,7 @@ class Cancelled(Event):
 
 
 @attrs.frozen(kw_only=True)
-class Proved(Event):
+class LateSuccess(Event):
     """A receipt that came late says that the attempt succeeded after all."""
 
     receipt: Receipt
@@ -156,13 +156,13 @@ ALLOWED: Mapping[type[Event], frozenset[JobState]] = {
     Launched: frozenset({_L}),
     Adopted: frozenset({_L, _W, _LOST, _FAILED}),
     Deferred: frozenset({_L}),
-    Seen: frozenset({_PE, _R}),
+    PhaseChanged: frozenset({_PE, _R}),
     Ended: frozenset({_L, _PE, _R}),
     Retrying: frozenset({_W}),
-    GaveUp: frozenset({_W}),
+    RetryExhausted: frozenset({_W}),
     CancelAsked: frozenset({_P, _L, _PE, _R, _W}),
     Cancelled: frozenset({_P, _L, _PE, _R, _W}),
-    Proved: frozenset({_LOST, _FAILED, _OFF, _W}),
+    LateSuccess: frozenset({_LOST, _FAILED, _OFF, _W}),
     Collected: frozenset({_OK}),
     NotCollected: frozenset({_OK}),
     Reopened: frozenset({_FAILED, _LOST, _OFF}),
@@ -188,16 +188,16 @@ def apply(job: JobRecord, event: Event) -> JobRecord:
     return _APPLY[type(event)](job, event)
 
 
-def overruled_by_presence(job: JobRecord) -> bool:
+def may_reappear(job: JobRecord) -> bool:
     """True where the newest attempt was given up for absence alone, and no newer one was launched."""
-    attempt = job.attempt
-    return attempt is not None and (not attempt.over or isinstance(attempt.failure, BY_ABSENCE))
+    attempt = job.last_attempt
+    return attempt is not None and (not attempt.ended or isinstance(attempt.failure, BY_ABSENCE))
 
 
-def overruled_by_receipt(job: JobRecord) -> bool:
+def may_be_overturned(job: JobRecord) -> bool:
     """True where the receipt of a success would: the newest attempt was given up for absence, or stopped unheard."""
-    attempt = job.attempt
-    if attempt is None or not attempt.over:
+    attempt = job.last_attempt
+    if attempt is None or not attempt.ended:
         return False
     stopped = attempt.failure is None and not attempt.succeeded and not attempt.verified
     return stopped or isinstance(attempt.failure, BY_ABSENCE)
@@ -219,7 +219,7 @@ def _launched(job: JobRecord, event: Launched) -> JobRecord:
 
 
 def _adopted(job: JobRecord, event: Adopted) -> JobRecord:
-    if not overruled_by_presence(job):
+    if not may_reappear(job):
         raise TransitionError(f"job {job.key!r} has no attempt in doubt that {event.id!r} could be")
     attempts = _newest(
         job, id=event.id, launched_at=job.attempts[-1].launched_at or event.at, seen_at=event.at,
@@ -233,7 +233,7 @@ def _deferred(job: JobRecord, event: Deferred) -> JobRecord:
     return attrs.evolve(job, state=JobState.WAITING if earlier else JobState.PLANNED, attempts=earlier, due=event.due)
 
 
-def _seen(job: JobRecord, event: Seen) -> JobRecord:
+def _seen(job: JobRecord, event: PhaseChanged) -> JobRecord:
     if event.phase not in (Phase.PENDING, Phase.RUNNING):
         raise TransitionError(f"{event.phase.value!r} is not a state of a job")
     state = JobState.RUNNING if event.phase is Phase.RUNNING else JobState.PENDING
@@ -264,7 +264,7 @@ def _retrying(job: JobRecord, event: Retrying) -> JobRecord:
     return attrs.evolve(job, due=event.due, resources=event.resources)
 
 
-def _gave_up(job: JobRecord, event: GaveUp) -> JobRecord:
+def _retry_exhausted(job: JobRecord, event: RetryExhausted) -> JobRecord:
     if job.failure is None:
         raise TransitionError(f"job {job.key!r} has no failure to be given up for")
     lost = isinstance(job.failure, (Lost, Unwatched))
@@ -285,8 +285,8 @@ def _cancelled(job: JobRecord, event: Cancelled) -> JobRecord:
     return attrs.evolve(job, state=JobState.CANCELLED, attempts=attempts, due=None, cancelling=False)
 
 
-def _proved(job: JobRecord, event: Proved) -> JobRecord:
-    if not overruled_by_receipt(job):
+def _late_success(job: JobRecord, event: LateSuccess) -> JobRecord:
+    if not may_be_overturned(job):
         raise TransitionError(f"how job {job.key!r} ended is known already")
     attempts = _newest(job, succeeded=True, verified=True, failure=None, receipt=event.receipt)
     return attrs.evolve(job, state=JobState.SUCCEEDED, attempts=attempts, due=None)
@@ -302,7 +302,10 @@ def _not_collected(job: JobRecord, event: NotCollected) -> JobRecord:
 
 def _reopened(job: JobRecord, event: Reopened) -> JobRecord:
     return attrs.evolve(
-        job, state=JobState.WAITING if job.attempts else JobState.PLANNED, due=event.at, forgiven=len(job.attempts)
+        job,
+        state=JobState.WAITING if job.attempts else JobState.PLANNED,
+        due=event.at,
+        attempts_before_reopen=len(job.attempts),
     )
 
 
@@ -316,13 +319,13 @@ _APPLY: Mapping[type[Event], Callable[[JobRecord, Any], JobRecord]] = {
     Launched: _launched,
     Adopted: _adopted,
     Deferred: _deferred,
-    Seen: _seen,
+    PhaseChanged: _seen,
     Ended: _ended,
     Retrying: _retrying,
-    GaveUp: _gave_up,
+    RetryExhausted: _retry_exhausted,
     CancelAsked: _cancel_asked,
     Cancelled: _cancelled,
-    Proved: _proved,
+    LateSuccess: _late_success,
     Collected: _collected,
     NotCollected: _not_collected,
     Reopened: _reopened,

@@ -92,7 +92,7 @@ def _several(jobs: JobRecord | Iterable[JobRecord]) -> tuple[JobRecord, ...]:
 
 
 @attrs.frozen
-class Load:
+class Bundle:
     """The jobs that one container carries: one, unless a bundling strategy says more."""
 
     jobs: tuple[JobRecord, ...] = attrs.field(converter=_several)
@@ -105,7 +105,7 @@ class Pick:
     A job stands for the load that consists of it.
     """
 
-    loads: Sequence[Load | JobRecord] = ()
+    loads: Sequence[Bundle | JobRecord] = ()
     again: float | None = None
 
 
@@ -143,13 +143,17 @@ class BatchView:
 
 
 @attrs.frozen(kw_only=True)
-class Sighting:
+class Observation:
     """One look at the platform: what was seen, when, and when to look again."""
 
-    seen: Mapping[str, ContainerInfo | None]  #: by id; None where the platform itself said that it knows no such id
+    containers: Mapping[
+        str, ContainerInfo | None
+    ]  #: by id; None where the platform itself said that it knows no such id
     at: datetime  #: when it was seen, UTC
     wait: float = attrs.field(validator=attrs.validators.ge(0))  #: seconds until the next look
-    complete: bool = True  #: True where every container of the user would be in `seen`, so that absence means something
+    complete: bool = (
+        True  #: True where every container of the user would be in `containers`, so that absence means something
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -174,13 +178,13 @@ class Stop:
 class LaunchStrategy(Protocol):
     """Decides who is launched next. Pure: it looks at the view and nothing else."""
 
-    def __call__(self, view: BatchView, /) -> Sequence[Load | JobRecord] | Pick: ...
+    def __call__(self, view: BatchView, /) -> Sequence[Bundle | JobRecord] | Pick: ...
 
 
 class MonitorStrategy(Protocol):
     """Looks at the platform. Brings facts with the time they were seen, never verdicts."""
 
-    def __call__(self, platform: Platform, view: BatchView, /) -> Sighting: ...
+    def __call__(self, platform: Platform, view: BatchView, /) -> Observation: ...
 
 
 class RetryPolicy(Protocol):

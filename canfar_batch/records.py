@@ -244,7 +244,7 @@ class Attempt:
     log: Path | None = None  #: where its log was saved
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         """True once the attempt has ended."""
         return self.succeeded is not None
 
@@ -272,26 +272,28 @@ class JobRecord:
     )  #: what the next attempt will ask for
     due: datetime | None = None  #: when the next attempt may be launched
     cancelling: bool = False  #: a cancel was asked for and is not confirmed yet
-    forgiven: int = 0  #: so many first attempts no longer count against the job: it was reopened after them
+    attempts_before_reopen: int = (
+        0  #: so many first attempts no longer count against the job: it was reopened after them
+    )
     result: Any = attrs.field(default=None, hash=False)
     kept: bool = True  #: False where the result was fetched and is no JSON, or too large, so that it is None here
     collected: bool = False
     collect_error: str | None = None
 
     @property
-    def attempt(self) -> Attempt | None:
+    def last_attempt(self) -> Attempt | None:
         """The newest attempt, or None before the first launch."""
         return self.attempts[-1] if self.attempts else None
 
     @property
     def id(self) -> str | None:
         """The platform's name for the newest attempt."""
-        return self.attempt.id if self.attempt else None
+        return self.last_attempt.id if self.last_attempt else None
 
     @property
     def failure(self) -> Failure | None:
         """Why the newest attempt failed, if it did."""
-        return self.attempt.failure if self.attempt else None
+        return self.last_attempt.failure if self.last_attempt else None
 
 
 def resources_of(spec: JobSpec) -> Resources:

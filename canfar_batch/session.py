@@ -16,7 +16,7 @@ import attrs
 from canfar_batch.batch import Batch
 from canfar_batch.clock import SystemClock
 from canfar_batch.engine import planning
-from canfar_batch.engine.attempts import GOOD_LOOKS, Surroundings, request_for
+from canfar_batch.engine.attempts import ABSENT_POLLS, LaunchContext, request_for
 from canfar_batch.engine.engine import Strategies
 from canfar_batch.engine.standalone import Direct, found_on_platform, launched
 from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, SpecError
@@ -176,7 +176,7 @@ class Session:
             key=name,
             number=1,
             resources=resources_of(spec),
-            around=Surroundings(workdir=Path.cwd(), shared=self._sees(Path.cwd())),
+            around=LaunchContext(workdir=Path.cwd(), shared=self._sees(Path.cwd())),
         )
         try:
             id = self.platform.launch(request)
@@ -291,7 +291,7 @@ class Session:
             LaunchInDoubt: The list does not show it, or cannot be had.
         """
         since, looks = self._clock.ticks(), 0
-        while looks < GOOD_LOOKS or self._clock.ticks() - since < self._settle:
+        while looks < ABSENT_POLLS or self._clock.ticks() - since < self._settle:
             try:
                 seen = {info.name: info.id for info in self.platform.containers()}
             except CredentialError as error:
@@ -303,7 +303,7 @@ class Session:
                 if doubt.launch_name in seen:
                     return seen[doubt.launch_name]
                 looks += 1
-            self._sleep(min(5.0, self._settle / GOOD_LOOKS))
+            self._sleep(min(5.0, self._settle / ABSENT_POLLS))
         why = f"its list does not show it in {looks} looks over {self._settle:g} s"
         raise self._still_in_doubt(doubt, why) from doubt
 

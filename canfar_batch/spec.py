@@ -16,7 +16,7 @@ import attrs
 from canfar_batch.errors import SpecError
 from canfar_batch.fields.keys import check_key, job_key
 from canfar_batch.fields.templates import Template, literal, shell_quoted
-from canfar_batch.fields.values import Unwritten, plain_fields
+from canfar_batch.fields.values import NeverRendered, plain_fields
 from canfar_batch.fields.words import split_words
 
 __all__ = [
@@ -51,7 +51,7 @@ def looks_secret(name: str) -> bool:
 
 
 @attrs.frozen
-class Secret(Unwritten):
+class Secret(NeverRendered):
     """A value of a job's environment that is read at each launch and written down nowhere.
 
     ```python

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import PROGRAM, Tab, chromium  # noqa: E402 (found above)
-from fakes import FakeClock, FakePlatform, Fate, InlineCrew  # noqa: E402
+from fakes import FakeClock, FakePlatform, Fate, InlinePool  # noqa: E402
 from PIL import Image  # noqa: E402 (comes with matplotlib)
 
 import canfar_batch as cb  # noqa: E402
@@ -188,7 +188,7 @@ def in_memory(folder: Path, count: int) -> Batch:
             launch=cb.Window(min(2000, max(3, count // 8))), monitor=cb.Listing(every=(30, 60)), retry=cb.Retry(2),
             collect=lambda job, platform: None,
         ),
-        address="local", home=folder, clock=clock, settle=120.0, shared=False, crew=InlineCrew(clock),
+        address="local", home=folder, clock=clock, settle=120.0, shared=False, crew=InlinePool(clock),
     )  # fmt: skip
     spec = cb.JobSpec("python calib.py {path} --sigma {sigma}", image="skaha/astroml:latest", cores=2, ram=8)
     numbers = range(count)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fakes import FakeClock, FakePlatform, Fate, InlineCrew
+from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
 from canfar_batch.batch import Batch
 from canfar_batch.engine.engine import Strategies
@@ -34,7 +34,7 @@ class World:
             name, platform=given.pop("platform", self.platform), strategies=strategies,
             address=given.pop("address", "local"),
             home=self.root, clock=self.clock, settle=given.pop("settle", 120.0), shared=False,
-            crew=InlineCrew(self.clock), observers=given.pop("observers", ()),
+            crew=InlinePool(self.clock), observers=given.pop("observers", ()),
         )  # fmt: skip
         made._ledger._db.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug of a test
         assert not given, given

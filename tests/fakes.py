@@ -36,7 +36,7 @@ class FakeClock:
         self.seconds += max(0.0, seconds)
 
 
-class InlineCrew:
+class InlinePool:
     """Does all work at once, in the calling thread; what comes of it is heard later, as from threads."""
 
     def __init__(self, clock: FakeClock) -> None:

@@ -73,6 +73,6 @@ def job(key: str, *attempts: Attempt, state: JobState | None = None, **more: Any
 def _likely(attempts: tuple[Attempt, ...]) -> JobState:
     if not attempts:
         return JobState.PLANNED
-    if not attempts[-1].over:
+    if not attempts[-1].ended:
         return JobState.RUNNING
     return JobState.SUCCEEDED if attempts[-1].succeeded else JobState.FAILED

@@ -22,12 +22,12 @@ from canfar_batch.spec import Filled, JobSpec, full_image
 from canfar_batch.store.files import write_file
 from canfar_batch.store.home import Home
 
-REMEMBERS = 3600.0  #: seconds for which the platform remembers a container that is over (skaha, launch template)
-GOOD_LOOKS = 3  #: so many answers without a container, spread over the settle time, prove that it is gone
+PLATFORM_MEMORY = 3600.0  #: seconds for which the platform remembers a container that is over (skaha, launch template)
+ABSENT_POLLS = 3  #: so many answers without a container, spread over the settle time, prove that it is gone
 
 
 @attrs.frozen(kw_only=True)
-class Surroundings:
+class LaunchContext:
     """What the launches of one batch, or of one single job, have in common."""
 
     batch: str | None = None
@@ -44,7 +44,7 @@ class Surroundings:
 
     def placed(self, job: JobRecord) -> JobRecord:
         """*job* with its workdir in full, where this machine sees the files of its container; else as it is."""
-        receipt = job.attempt.receipt if job.attempt else None
+        receipt = job.last_attempt.receipt if job.last_attempt else None
         said = receipt.workdir if receipt else None
         if said == "home" or (said != "driver" and not self.shared):
             return job
@@ -60,7 +60,7 @@ def request_for(
     key: str,
     number: int,
     resources: Resources,
-    around: Surroundings,
+    around: LaunchContext,
 ) -> LaunchRequest:
     """What to send to launch one attempt.
 
@@ -97,7 +97,7 @@ def request_for(
     )
 
 
-def request_for_job(job: JobRecord, around: Surroundings) -> LaunchRequest:
+def request_for_job(job: JobRecord, around: LaunchContext) -> LaunchRequest:
     """What to send to launch the newest attempt of *job*, whose intent is recorded."""
     attempt = job.attempts[-1]
     return request_for(
@@ -195,7 +195,7 @@ class Absence:
 
     def proven(self, now: float, settle: float) -> bool:
         """Whether that is enough to believe that it is gone."""
-        return self.looks >= GOOD_LOOKS and now - self.since >= settle
+        return self.looks >= ABSENT_POLLS and now - self.since >= settle
 
 
 def conclusion(

@@ -10,9 +10,9 @@ from datetime import datetime
 
 import attrs
 
-from canfar_batch.engine.attempts import Surroundings
-from canfar_batch.engine.job_index import Roster
-from canfar_batch.engine.pool import Crew
+from canfar_batch.engine.attempts import LaunchContext
+from canfar_batch.engine.job_index import JobIndex
+from canfar_batch.engine.pool import Pool
 from canfar_batch.errors import CanfarBatchError
 from canfar_batch.lifecycle import Event, apply
 from canfar_batch.protocols import Clock, Observer, Platform
@@ -39,14 +39,14 @@ class Drive:
 
     platform: Platform
     ledger: Ledger
-    around: Surroundings
+    around: LaunchContext
     clock: Clock
-    crew: Crew
+    crew: Pool
     settle: float  #: seconds for which a container must be absent to be believed gone
     observers: list[Observer]
     dice: Callable[[], float] = random.random  #: from 0 to 1, so that no two drivers ask in step
 
-    roster: Roster = attrs.field(init=False)
+    roster: JobIndex = attrs.field(init=False)
     generation: int = attrs.field(init=False)  #: of the lease that this driver holds
     posting: set[str] = attrs.field(factory=set)  #: the keys of the jobs whose launch awaits its answer
     hopeless: set[str] = attrs.field(factory=set)  #: launch names whose answer said: the same will fail again
@@ -67,7 +67,7 @@ class Drive:
     _draft: dict[str, JobRecord] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.roster = Roster(self.ledger.jobs)
+        self.roster = JobIndex(self.ledger.jobs)
         self.generation = self.ledger.generation
         self.looked = self.ledger.looked
 

@@ -9,21 +9,21 @@ from pathlib import Path
 import attrs
 
 from canfar_batch.clock import SteadyClock
-from canfar_batch.engine.attempts import Surroundings
-from canfar_batch.engine.pool import Crew, Workers
+from canfar_batch.engine.attempts import LaunchContext
+from canfar_batch.engine.pool import Pool, ThreadPool
 from canfar_batch.engine.runner import Runner
 from canfar_batch.errors import AlreadyClosed, HomeError, LeaseLost
 from canfar_batch.protocols import (
     BatchView,
+    Bundle,
     Clock,
     LaunchStrategy,
-    Load,
     MonitorStrategy,
+    Observation,
     Observer,
     Platform,
     ResultCollector,
     RetryPolicy,
-    Sighting,
 )
 from canfar_batch.records import ContainerInfo, Limits, Phase
 from canfar_batch.store.home import Home
@@ -49,7 +49,7 @@ class Driver:
     platform: Platform
     strategies: Strategies
     clock: Clock
-    crew: Crew | None = None  #: who talks to the platform; None for threads
+    crew: Pool | None = None  #: who talks to the platform; None for threads
     settle: float = 120.0  #: seconds for which a container must be absent to be believed gone
     shared: bool = False  #: True where containers are known to see this machine's files
     observers: Sequence[Observer] = ()
@@ -70,10 +70,10 @@ class Driver:
         return {} if self.runner is None else self._live
 
     @property
-    def around(self) -> Surroundings:
+    def around(self) -> LaunchContext:
         """Where jobs run: in the directory in which the batch was made, unless that is gone."""
         kept, identity = self.ledger.workdir, self.ledger.identity
-        return Surroundings(
+        return LaunchContext(
             batch=identity.name,
             token=identity.token,
             home=self.home,
@@ -106,7 +106,7 @@ class Driver:
                 retry=self.strategies.retry,
                 collect=self.strategies.collect,
                 clock=SteadyClock(self.clock),
-                crew=self.crew or Workers(),
+                crew=self.crew or ThreadPool(),
                 settle=self.settle,
                 observers=self.observers,
                 results=self.results,
@@ -154,16 +154,16 @@ class Driver:
             finally:
                 runner.launching.strategy = usual
 
-    def _look(self, platform: Platform, view: BatchView) -> Sighting:
+    def _look(self, platform: Platform, view: BatchView) -> Observation:
         """One look, as the monitor strategy does it; what it tells of the use of resources is kept for display."""
-        sighting = self.strategies.monitor(platform, view)
-        seen = filter(None, (sighting.seen.get(job.id) for job in view.active() if job.id is not None))
+        observation = self.strategies.monitor(platform, view)
+        seen = filter(None, (observation.containers.get(job.id) for job in view.active() if job.id is not None))
         self._live = {info.id: info for info in seen if info.phase is Phase.RUNNING and info.ram_in_use is not None}
-        return sighting
+        return observation
 
 
 def _only(key: str) -> LaunchStrategy:
-    def pick(view: BatchView) -> list[Load]:
-        return [Load(job) for job in view.ready() if job.key == key]
+    def pick(view: BatchView) -> list[Bundle]:
+        return [Bundle(job) for job in view.ready() if job.key == key]
 
     return pick

@@ -9,13 +9,13 @@ from functools import partial
 
 import attrs
 
-from canfar_batch.engine.attempts import GOOD_LOOKS, Absence, Found, bring, conclusion, is_gone, receipt_files
+from canfar_batch.engine.attempts import ABSENT_POLLS, Absence, Found, bring, conclusion, is_gone, receipt_files
 from canfar_batch.engine.context import SLOWEST, Drive
 from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.retry import Decisions
 from canfar_batch.errors import CredentialError, HomeError, PlatformError
 from canfar_batch.failures import Failure, LaunchRefused
-from canfar_batch.lifecycle import Cancelled, Ended, Event, Proved, apply, overruled_by_receipt
+from canfar_batch.lifecycle import Cancelled, Ended, Event, LateSuccess, apply, may_be_overturned
 from canfar_batch.records import JobRecord, JobState, Phase
 
 log = logging.getLogger("canfar_batch")
@@ -105,7 +105,7 @@ class Endings:
             return None
         found = bring(platform, job, phase=ending.phase, home=home).beside(ending.found)
         ending.found = found
-        if ending.stopping and id is not None and (found.trouble is None or ending.tries >= GOOD_LOOKS):
+        if ending.stopping and id is not None and (found.trouble is None or ending.tries >= ABSENT_POLLS):
             platform.cancel(id)
             ending.told = True
             if not is_gone(platform, id):
@@ -140,7 +140,7 @@ class Endings:
         """Seconds until another try may bring more, or see the container gone; None where this is all."""
         stays = ending.stopping and not found.gone and job.id is not None
         torn = ending.phase is not None and found.torn
-        if stays or (torn and ending.tries < (BRINGS if found.trouble else GOOD_LOOKS)):
+        if stays or (torn and ending.tries < (BRINGS if found.trouble else ABSENT_POLLS)):
             return min(60.0 if torn else 30.0, 2.0 ** min(ending.tries, 8))
         return None
 
@@ -188,11 +188,11 @@ class Endings:
         """Look for late receipts at the next opportunity."""
         self._proofs_sought = None
 
-    def late_proof(self, job: JobRecord) -> Proved | None:
+    def late_proof(self, job: JobRecord) -> LateSuccess | None:
         """The receipt of an attempt that ended unheard, if it has come meanwhile and says success."""
-        if job.attempt is None or not overruled_by_receipt(job):
+        if job.last_attempt is None or not may_be_overturned(job):
             return None
-        _, end = receipt_files(self._drive.around.home, job.key, job.attempt.number)
+        _, end = receipt_files(self._drive.around.home, job.key, job.last_attempt.number)
         if end is None or end.exit_code != 0 or end.missing:
             return None
-        return Proved(key=job.key, at=self._drive.clock.now(), receipt=end)
+        return LateSuccess(key=job.key, at=self._drive.clock.now(), receipt=end)

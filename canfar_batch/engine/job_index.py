@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 
-from canfar_batch.lifecycle import overruled_by_receipt
+from canfar_batch.lifecycle import may_be_overturned
 from canfar_batch.records import JobRecord, JobState
 
 _GIVEN_UP = (JobState.LOST, JobState.FAILED, JobState.CANCELLED)
 _NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 
-class Roster:
+class JobIndex:
     """Indexes over the records of a batch; `update` keeps them true.
 
     Attributes:
@@ -56,7 +56,7 @@ class Roster:
         _member(self.active, after.key, after.state.active)
         _member(self.undecided, after.key, after.state is JobState.WAITING and after.due is None)
         _member(self.uncollected, after.key, after.state is JobState.SUCCEEDED and not after.collected)
-        _member(self.unproved, after.key, after.state in _GIVEN_UP and overruled_by_receipt(after))
+        _member(self.unproved, after.key, after.state in _GIVEN_UP and may_be_overturned(after))
         for attempt in after.attempts[-1:] if before is not None else after.attempts:
             self.by_name[attempt.launch_name] = (after.key, attempt.number)
             if attempt.id is not None:

@@ -23,9 +23,9 @@ from canfar_batch.errors import (
     StrategyError,
 )
 from canfar_batch.failures import LaunchRefused
-from canfar_batch.lifecycle import Cancelled, Deferred, Ended, Event, Intended, Launched, Proved, apply
+from canfar_batch.lifecycle import Cancelled, Deferred, Ended, Event, Intended, LateSuccess, Launched, apply
 from canfar_batch.payload import launch_names
-from canfar_batch.protocols import BatchView, LaunchStrategy, Load, Pick
+from canfar_batch.protocols import BatchView, Bundle, LaunchStrategy, Pick
 from canfar_batch.records import JobRecord, JobState
 
 log = logging.getLogger("canfar_batch")
@@ -46,7 +46,7 @@ class Launching:
         drive: Drive,
         strategy: LaunchStrategy,
         decisions: Decisions,
-        late_proof: Callable[[JobRecord], Proved | None],
+        late_proof: Callable[[JobRecord], LateSuccess | None],
     ) -> None:
         self.strategy = strategy
         self._drive, self._decisions, self._late_proof = drive, decisions, late_proof
@@ -94,12 +94,12 @@ class Launching:
                 job = drive.ledger.jobs[event.key]
                 drive.crew.submit("launch", partial(self.post, job), partial(self._posted, job))
 
-    def _picked(self, view: BatchView) -> tuple[list[Load], float | None]:
+    def _picked(self, view: BatchView) -> tuple[list[Bundle], float | None]:
         """What the strategy wants now, and when to ask again; a job stands for the load that consists of it."""
         answer = self.strategy(view)
         pick = answer if isinstance(answer, Pick) else Pick(answer)
         try:
-            loads = [each if isinstance(each, Load) else Load(_record(each)) for each in pick.loads]
+            loads = [each if isinstance(each, Bundle) else Bundle(_record(each)) for each in pick.loads]
         except TypeError as error:
             raise StrategyError(
                 f"the launch strategy {self.strategy!r} returned {answer!r}; it returns a list of jobs or Loads, as "

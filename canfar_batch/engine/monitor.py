@@ -11,16 +11,16 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.engine.attempts import REMEMBERS, stuck
+from canfar_batch.engine.attempts import PLATFORM_MEMORY, stuck
 from canfar_batch.engine.context import Drive
 from canfar_batch.engine.finish import Ending, Endings
 from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.verdict import image_trouble
 from canfar_batch.errors import AccessDenied, CredentialError, JobNotFound, LedgerError, PlatformError, StrategyError
 from canfar_batch.failures import Failure, TimedOut
-from canfar_batch.lifecycle import Adopted, Event, Seen, overruled_by_presence
+from canfar_batch.lifecycle import Adopted, Event, PhaseChanged, may_reappear
 from canfar_batch.payload import launch_names
-from canfar_batch.protocols import BatchView, MonitorStrategy, Sighting
+from canfar_batch.protocols import BatchView, MonitorStrategy, Observation
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase, Usage
 
 log = logging.getLogger("canfar_batch")
@@ -80,12 +80,14 @@ class Lookout:
         )  # a copy, for a thread will read it: of the histories, the newest is enough to tell how quiet it is
         self._drive.crew.submit("look", partial(self._look_out, frozen), self._saw)
 
-    def _look_out(self, view: BatchView) -> tuple[Sighting, bool, Limits | None]:
+    def _look_out(self, view: BatchView) -> tuple[Observation, bool, Limits | None]:
         """In a thread: one look, whether it can be trusted, and the platform's limits the first time."""
-        sighting = self._monitor(self._drive.platform, view)
-        if not isinstance(sighting, Sighting):
-            raise StrategyError(f"the monitor strategy {self._monitor!r} returned {sighting!r}; it returns a Sighting")
-        return sighting, self._is_good(sighting, view), self._drive.limits or self._ask_limits()
+        observation = self._monitor(self._drive.platform, view)
+        if not isinstance(observation, Observation):
+            raise StrategyError(
+                f"the monitor strategy {self._monitor!r} returned {observation!r}; it returns a Observation"
+            )
+        return observation, self._is_good(observation, view), self._drive.limits or self._ask_limits()
 
     def _ask_limits(self) -> Limits | None:
         try:
@@ -93,10 +95,10 @@ class Lookout:
         except PlatformError:
             return None  # they serve to round a retry's memory up; a look is worth more
 
-    def _is_good(self, sighting: Sighting, view: BatchView) -> bool:
+    def _is_good(self, observation: Observation, view: BatchView) -> bool:
         """An empty list while several jobs are active is believed only if the platform disowns two of them by id."""
         ids = [job.id for job in view.active() if job.id is not None]
-        if not sighting.complete or len(ids) < 2 or any(sighting.seen.get(id) is not None for id in ids):
+        if not observation.complete or len(ids) < 2 or any(observation.containers.get(id) is not None for id in ids):
             return True
         disowned = 0
         for id in ids[:5]:
@@ -107,24 +109,24 @@ class Lookout:
                 disowned += 1
         return disowned >= 2
 
-    def _saw(self, outcome: Outcome[tuple[Sighting, bool, Limits | None]]) -> None:
+    def _saw(self, outcome: Outcome[tuple[Observation, bool, Limits | None]]) -> None:
         drive, self.under_way = self._drive, False
         if outcome.error is not None:
             self._saw_nothing(outcome)
             return
-        sighting, good, limits = outcome.get()
+        observation, good, limits = outcome.get()
         drive.limits = limits or drive.limits
         drive.bad_looks = 0 if good else drive.bad_looks + 1
-        drive.next_look = drive.clock.ticks() + max(sighting.wait, SHORTEST)
+        drive.next_look = drive.clock.ticks() + max(observation.wait, SHORTEST)
         if good and drive.paused is not None and drive.paused_for_platform:
             drive.paused = None
             drive.say("the platform answers again; going on")
         if good and not self.looked_once:
             self._refuse_another_user()
-            self._refuse_a_taken_name(sighting)
-        self._compare_all(sighting, good)
+            self._refuse_a_taken_name(observation)
+        self._compare_all(observation, good)
         if good:
-            drive.looked = sighting.at
+            drive.looked = observation.at
             self.looked_once = True
 
     def _saw_nothing(self, outcome: Outcome[Any]) -> None:
@@ -151,12 +153,12 @@ class Lookout:
             raise LedgerError(f"batch {self._drive.name!r} is run by {ledger.identity.user}, and you are {user} here")
         ledger.note_user(user)
 
-    def _refuse_a_taken_name(self, sighting: Sighting) -> None:
+    def _refuse_a_taken_name(self, observation: Observation) -> None:
         """A new ledger, and containers of a batch of this name: its real ledger is elsewhere, or was removed."""
         if any(job.attempts for job in self._drive.ledger.jobs.values()):
             return
         ours = launch_names.names_of_batch(self._drive.name)
-        others = [info.name for info in filter(None, sighting.seen.values()) if not info.phase.final]
+        others = [info.name for info in filter(None, observation.containers.values()) if not info.phase.final]
         active = [name for name in others if ours.fullmatch(name)]
         if active:
             raise LedgerError(
@@ -167,44 +169,44 @@ class Lookout:
 
     # -- comparing ------------------------------------------------------------------------------------------------
 
-    def _compare_all(self, sighting: Sighting, good: bool) -> None:
+    def _compare_all(self, observation: Observation, good: bool) -> None:
         """Hold what was seen against what is known; differences become events, all in one transaction."""
         drive = self._drive
-        gap = None if drive.looked is None else (sighting.at - drive.looked).total_seconds()
-        watched = gap is None or gap < REMEMBERS
-        by_name = self._ours(sighting)
+        gap = None if drive.looked is None else (observation.at - drive.looked).total_seconds()
+        watched = gap is None or gap < PLATFORM_MEMORY
+        by_name = self._ours(observation)
         events: list[Event] = []
         for job in [drive.job(key) for key in drive.roster.active if key not in self._endings.under_way]:
             if job.state.active:  # what was heard just before this look may have ended it
-                events.extend(self._compare(job, sighting, by_name, good, watched))
-        events.extend(self._unexpected(by_name, sighting))
-        if sighting.complete:
-            drive.usage = Usage.of(filter(None, sighting.seen.values()), drive.limits)
+                events.extend(self._compare(job, observation, by_name, good, watched))
+        events.extend(self._unexpected(by_name, observation))
+        if observation.complete:
+            drive.usage = Usage.of(filter(None, observation.containers.values()), drive.limits)
         drive.remember(events)
         for key in [event.key for event in events if isinstance(event, Adopted)]:
             self._judge_presence(drive.job(key), by_name[drive.job(key).attempts[-1].launch_name])
 
-    def _ours(self, sighting: Sighting) -> dict[str, ContainerInfo]:
+    def _ours(self, observation: Observation) -> dict[str, ContainerInfo]:
         """The containers that bear a launch name of this batch, by it."""
         ours: dict[str, ContainerInfo] = {}
-        for info in sighting.seen.values():
+        for info in observation.containers.values():
             if info is not None and info.id not in self._past and info.name in self._drive.roster.by_name:
                 ours.setdefault(info.name, info)
         return ours
 
     def _compare(
-        self, job: JobRecord, sighting: Sighting, by_name: dict[str, ContainerInfo], good: bool, watched: bool
+        self, job: JobRecord, observation: Observation, by_name: dict[str, ContainerInfo], good: bool, watched: bool
     ) -> Iterator[Event]:
         attempt = job.attempts[-1]
-        info = by_name.get(attempt.launch_name) if attempt.id is None else sighting.seen.get(attempt.id)
+        info = by_name.get(attempt.launch_name) if attempt.id is None else observation.containers.get(attempt.id)
         if info is not None:
             self._endings.present(job)
             if attempt.id is None:
-                yield Adopted(key=job.key, at=sighting.at, id=info.id)
+                yield Adopted(key=job.key, at=observation.at, id=info.id)
             else:
-                yield from self._presence(job, info, sighting.at)
+                yield from self._presence(job, info, observation.at)
             return
-        told = sighting.complete or (attempt.id is not None and attempt.id in sighting.seen)
+        told = observation.complete or (attempt.id is not None and attempt.id in observation.containers)
         if good and told and job.key not in self._drive.posting:
             self._endings.absent(job, watched=watched)
 
@@ -213,24 +215,24 @@ class Lookout:
         attempt, state = job.attempts[-1], _STATES.get(info.phase)
         news = state is not None and (state is not job.state or (attempt.started_at is None and info.started_at))
         if news:
-            yield Seen(key=job.key, at=at, phase=info.phase, started_at=info.started_at)
+            yield PhaseChanged(key=job.key, at=at, phase=info.phase, started_at=info.started_at)
         self._judge_presence(job, info)
 
-    def _unexpected(self, by_name: dict[str, ContainerInfo], sighting: Sighting) -> Iterator[Event]:
+    def _unexpected(self, by_name: dict[str, ContainerInfo], observation: Observation) -> Iterator[Event]:
         """Containers of ours that should not be there: taken back where a doubt is resolved by them, else removed."""
         drive, odd = self._drive, dict[str, int]()
-        for info in sighting.seen.values():
+        for info in observation.containers.values():
             if info is None or info.id in self._past or info.name not in drive.roster.by_name:
                 continue
             key, number = drive.roster.by_name[info.name]
             job = drive.job(key)
-            newest = job.attempt is not None and job.attempt.number == number
+            newest = job.last_attempt is not None and job.last_attempt.number == number
             expected = newest and job.state.active and (job.id in (None, info.id) or key in drive.posting)
             if expected or key in self._endings.under_way:
                 continue
-            missed = newest and job.state in _GIVEN_UP and overruled_by_presence(job)
+            missed = newest and job.state in _GIVEN_UP and may_reappear(job)
             if missed and by_name[info.name] is info:
-                yield Adopted(key=key, at=sighting.at, id=info.id)
+                yield Adopted(key=key, at=observation.at, id=info.id)
             elif info.phase.final:
                 self._past.add(info.id)
             else:

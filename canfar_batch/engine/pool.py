@@ -46,7 +46,7 @@ class Outcome(Generic[T]):
 Then = Callable[[Outcome[Any]], None]
 
 
-class Crew(Protocol):
+class Pool(Protocol):
     """What the runner needs of its helpers."""
 
     def submit(self, lane: str, work: Callable[[], T], then: Callable[[Outcome[T]], None]) -> None:
@@ -62,8 +62,8 @@ class Crew(Protocol):
         """Begin no more work. What is under way is not waited for."""
 
 
-class Workers:
-    """A `Crew` of daemon threads: an interpreter that ends does not wait for them."""
+class ThreadPool:
+    """A `Pool` of daemon threads: an interpreter that ends does not wait for them."""
 
     def __init__(self, lanes: Mapping[str, int] = LANES) -> None:
         self._lanes = lanes

@@ -8,7 +8,7 @@ import attrs
 
 from canfar_batch.engine.context import Drive
 from canfar_batch.errors import StrategyError
-from canfar_batch.lifecycle import Cancelled, Event, GaveUp, Retrying
+from canfar_batch.lifecycle import Cancelled, Event, RetryExhausted, Retrying
 from canfar_batch.protocols import Again, RetryPolicy, Stop
 from canfar_batch.records import JobRecord, JobState, Resources
 
@@ -42,11 +42,13 @@ class Decisions:
         if isinstance(answer, Again):
             asked = self._offered(answer.resources or job.resources)
             if answer.resources not in (None, asked) and asked == job.attempts[-1].resources:
-                return GaveUp(key=job.key, at=now, why=f"{failure.cause}, and the platform offers no more than it had")
+                return RetryExhausted(
+                    key=job.key, at=now, why=f"{failure.cause}, and the platform offers no more than it had"
+                )
             return Retrying(key=job.key, at=now, due=now + timedelta(seconds=answer.after), resources=asked)
         if not isinstance(answer, Stop):
             raise StrategyError(f"the retry policy {self._retry!r} returned {answer!r}; it returns Again(…) or Stop(…)")
-        return GaveUp(key=job.key, at=now, why=answer.why)
+        return RetryExhausted(key=job.key, at=now, why=answer.why)
 
     def _offered(self, wished: Resources) -> Resources:
         """*wished*, its memory rounded up to what the platform offers, and down to the most that it offers."""

@@ -11,13 +11,13 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
-from canfar_batch.engine.attempts import Surroundings
+from canfar_batch.engine.attempts import LaunchContext
 from canfar_batch.engine.collect import Collecting
 from canfar_batch.engine.context import Drive
 from canfar_batch.engine.finish import Endings
 from canfar_batch.engine.launch import Launching
 from canfar_batch.engine.monitor import Lookout
-from canfar_batch.engine.pool import Crew
+from canfar_batch.engine.pool import Pool
 from canfar_batch.engine.retry import Decisions
 from canfar_batch.failures import LaunchRefused
 from canfar_batch.lifecycle import CancelAsked, Cancelled, Event
@@ -51,13 +51,13 @@ class Runner:
         *,
         platform: Platform,
         ledger: Ledger,
-        around: Surroundings,
+        around: LaunchContext,
         launch: LaunchStrategy,
         monitor: MonitorStrategy,
         retry: RetryPolicy,
         collect: ResultCollector,
         clock: Clock,
-        crew: Crew,
+        crew: Pool,
         settle: float,
         observers: Sequence[Observer] = (),
         results: dict[str, object] | None = None,
@@ -226,6 +226,6 @@ class Runner:
 
 def _in_doubt_since(job: JobRecord) -> datetime | None:
     """When the newest launch was given up without an answer, so that its container may yet appear."""
-    attempt = job.attempt
+    attempt = job.last_attempt
     refused = attempt is None or (isinstance(attempt.failure, LaunchRefused) and not attempt.failure.inferred)
     return attempt.ended_at if attempt is not None and attempt.id is None and not refused else None

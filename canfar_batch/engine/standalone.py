@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 import attrs
 
 from canfar_batch.engine.attempts import (
-    GOOD_LOOKS,
-    REMEMBERS,
+    ABSENT_POLLS,
+    PLATFORM_MEMORY,
     Absence,
     Found,
     bring,
@@ -22,7 +22,7 @@ from canfar_batch.engine.attempts import (
 from canfar_batch.engine.verdict import Evidence, classify
 from canfar_batch.errors import JobNotFound, WaitTimeout
 from canfar_batch.failures import Failure
-from canfar_batch.lifecycle import CancelAsked, Ended, Event, GaveUp, Seen, apply
+from canfar_batch.lifecycle import CancelAsked, Ended, Event, PhaseChanged, RetryExhausted, apply
 from canfar_batch.protocols import Clock, Platform
 from canfar_batch.records import Attempt, ContainerInfo, JobRecord, JobState, Phase
 from canfar_batch.spec import JobSpec
@@ -69,7 +69,7 @@ class Direct:
         if self._absence is None:
             seen = record.attempts[-1].seen_at
             away = timedelta() if seen is None else self.clock.now() - seen
-            self._absence = Absence(self.clock.ticks(), watched=away.total_seconds() < REMEMBERS)
+            self._absence = Absence(self.clock.ticks(), watched=away.total_seconds() < PLATFORM_MEMORY)
         self._absence.looks += 1
         if not self._absence.proven(self.clock.ticks(), self.settle):
             return record
@@ -86,7 +86,7 @@ class Direct:
     def _bring(self, record: JobRecord, phase: Phase | None) -> Found:
         """What can be had of log, receipts and events; looked for again where a log has a beginning and no end."""
         found = bring(self.platform, record, phase=phase, home=None)
-        for _ in range(GOOD_LOOKS - 1):
+        for _ in range(ABSENT_POLLS - 1):
             if phase is None or found.trouble is not None or not found.torn:
                 break
             self.sleep(1.0)
@@ -100,7 +100,7 @@ class Direct:
         self._found, now = found, self.clock.now()
         ended = conclusion(record, found, phase=phase, watched=watched, stopped_for=stopped_for, at=now)
         after = apply(record, ended)
-        return apply(after, GaveUp(key=record.key, at=now)) if after.state is JobState.WAITING else after
+        return apply(after, RetryExhausted(key=record.key, at=now)) if after.state is JobState.WAITING else after
 
     def log(self, record: JobRecord) -> bytes:
         """The log as it was when the job ended, else as it is."""
@@ -147,7 +147,7 @@ class Direct:
 def _heard(record: JobRecord, info: ContainerInfo, at: datetime) -> JobRecord:
     if info.phase not in (Phase.PENDING, Phase.RUNNING):
         return record
-    event: Event = Seen(key=record.key, at=at, phase=info.phase, started_at=info.started_at)
+    event: Event = PhaseChanged(key=record.key, at=at, phase=info.phase, started_at=info.started_at)
     return apply(record, event)
 
 
@@ -182,7 +182,7 @@ def found_on_platform(info: ContainerInfo, at: datetime) -> JobRecord:
         return record
     verdict = classify(Evidence(phase=info.phase))
     ended = apply(record, Ended(key=record.key, at=at, succeeded=verdict.succeeded, failure=verdict.failure))
-    return ended if verdict.succeeded else apply(ended, GaveUp(key=record.key, at=at))
+    return ended if verdict.succeeded else apply(ended, RetryExhausted(key=record.key, at=at))
 
 
 def launched(spec: JobSpec, *, launch_name: str, id: str, at: datetime) -> JobRecord:

@@ -19,7 +19,7 @@ from typing import Any
 from canfar_batch.errors import SpecError
 
 
-class Unwritten:
+class NeverRendered:
     """What no text is made of, for it is to be written down nowhere."""
 
     __slots__ = ()
@@ -56,7 +56,7 @@ def unwritable_kind(value: object) -> str | None:
     """Why *value* has no sensible text, if it has none."""
     if type(value) in _WRITABLE_TYPES or isinstance(value, PurePath):
         return None
-    if isinstance(value, Unwritten):
+    if isinstance(value, NeverRendered):
         return f"is a {type(value).__name__}, {value.advice()}"
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"is bytes; decode it first: {shortened(repr(value), 40)}"
@@ -111,7 +111,7 @@ def plain_value(value: Any, name: object) -> Any:
 
 
 def _plain_scalar(value: Any, name: object) -> Any:
-    if isinstance(value, Unwritten):
+    if isinstance(value, NeverRendered):
         raise SpecError(f"field {name} is a {type(value).__name__}, {value.advice()}")
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)

@@ -40,8 +40,16 @@ from canfar_batch.store.schema import (
 )
 
 TRIES = 10  #: times that a transaction is begun or ended anew where the file stays locked
-SCHEMA = 1  #: the version of the tables; raised with a step in `_MIGRATIONS` whenever they change
-_MIGRATIONS: Mapping[int, str] = {}  #: from a version to the script that leads to the next one
+SCHEMA = 2  #: the version of the tables; raised with a step in `_MIGRATIONS` whenever they change
+#: from a version to the script that leads to the next one
+_MIGRATIONS: Mapping[int, str] = {
+    1: """
+ALTER TABLE job RENAME COLUMN forgiven TO attempts_before_reopen;
+UPDATE event SET kind = 'PhaseChanged' WHERE kind = 'Seen';
+UPDATE event SET kind = 'RetryExhausted' WHERE kind = 'GaveUp';
+UPDATE event SET kind = 'LateSuccess' WHERE kind = 'Proved';
+""",
+}
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -55,7 +63,8 @@ CREATE TABLE spec (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE);
 CREATE TABLE job (
   place INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE COLLATE NOCASE, spec INTEGER NOT NULL REFERENCES spec (id),
   fields TEXT NOT NULL, filled TEXT NOT NULL, state TEXT NOT NULL, cores INTEGER, ram INTEGER, gpus INTEGER, due REAL,
-  cancelling INTEGER NOT NULL, forgiven INTEGER NOT NULL, collected INTEGER NOT NULL, result TEXT, collect_error TEXT
+  cancelling INTEGER NOT NULL, attempts_before_reopen INTEGER NOT NULL,
+  collected INTEGER NOT NULL, result TEXT, collect_error TEXT
 );
 CREATE TABLE attempt (
   place INTEGER NOT NULL REFERENCES job (place), number INTEGER NOT NULL, launch_name TEXT NOT NULL, id TEXT,
@@ -295,7 +304,7 @@ class Ledger:
         with self._writing():
             self._db.executemany(
                 "INSERT INTO event (at, key, attempt, kind, body) VALUES (?, ?, ?, ?, ?)",
-                [event_row(change.event, change.after.attempt) for change in changes],
+                [event_row(change.event, change.after.last_attempt) for change in changes],
             )
             self._store([(self.jobs[key], after) for key, after in fresh.items()])
         self.jobs.update(fresh)
@@ -623,14 +632,16 @@ def _errors(path: Path) -> Iterator[None]:
 # -- statements ---------------------------------------------------------------------------------------------
 
 _INSERT_JOB = (
-    "INSERT INTO job (place, key, fields, filled, state, cores, ram, gpus, due, cancelling, forgiven, collected,"
-    " result, collect_error, spec) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO job (place, key, fields, filled, state, cores, ram, gpus, due, cancelling,"
+    " attempts_before_reopen, collected, result, collect_error, spec)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _REPLACE_JOB = (
     f"{_INSERT_JOB}"
     " ON CONFLICT (place) DO UPDATE SET key = excluded.key, fields = excluded.fields, filled = excluded.filled,"
     " state = excluded.state, cores = excluded.cores, ram = excluded.ram, gpus = excluded.gpus, due = excluded.due,"
-    " cancelling = excluded.cancelling, forgiven = excluded.forgiven, collected = excluded.collected,"
+    " cancelling = excluded.cancelling, attempts_before_reopen = excluded.attempts_before_reopen,"
+    " collected = excluded.collected,"
     " result = excluded.result, collect_error = excluded.collect_error, spec = excluded.spec"
 )
 _REPLACE_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

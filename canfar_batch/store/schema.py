@@ -83,7 +83,7 @@ def job_row(job: JobRecord, home: Home) -> tuple[Any, ...]:
     has_result = job.result is not None or (job.collected and job.kept and job.collect_error is None)
     return (
         job.index, job.key, dumps(dict(job.fields)), dumps(attrs.asdict(job.filled)), job.state.value, asked.cores,
-        asked.ram, asked.gpus, maybe_seconds(job.due), job.cancelling, job.forgiven, job.collected,
+        asked.ram, asked.gpus, maybe_seconds(job.due), job.cancelling, job.attempts_before_reopen, job.collected,
         json.dumps(job.result, default=_path_out(home)) if has_result else None, job.collect_error,
     )  # fmt: skip
 
@@ -95,7 +95,8 @@ def job_from(row: Row, spec: JobSpec, attempts: tuple[Attempt, ...], home: Home)
         key=row["key"], index=row["place"], spec=spec, filled=_filled_from(json.loads(row["filled"])),
         fields=json.loads(row["fields"]), state=JobState(row["state"]), attempts=attempts,
         resources=Resources(cores=row["cores"], ram=row["ram"], gpus=row["gpus"]), due=maybe_moment(row["due"]),
-        cancelling=bool(row["cancelling"]), forgiven=row["forgiven"], collected=bool(row["collected"]),
+        cancelling=bool(row["cancelling"]), attempts_before_reopen=row["attempts_before_reopen"],
+        collected=bool(row["collected"]),
         result=None if text is None else json.loads(text, object_hook=_path_in(home)),
         kept=not fetched or text is not None,
         collect_error=row["collect_error"],

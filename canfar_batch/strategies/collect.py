@@ -28,7 +28,7 @@ class Logs:
 
     def __call__(self, job: JobRecord, platform: Platform) -> Path:
         """The newest attempt's log."""
-        attempt = job.attempt
+        attempt = job.last_attempt
         if attempt is None or attempt.log is None:
             raise CollectError(f"no log of job {job.key} was saved")
         return attempt.log
@@ -160,7 +160,7 @@ def _files(job: JobRecord, pattern: str) -> list[Path]:
     here = sorted(glob.glob(pattern, root_dir=directory)) if seen else []  # noqa: PTH207 (takes no absolute pattern)
     if here:
         return [directory / path for path in here]
-    receipt = job.attempt.receipt if job.attempt else None
+    receipt = job.last_attempt.receipt if job.last_attempt else None
     vouched = receipt.outputs if receipt else {}
     plain = literal_path(pattern)
     named = [Path(path) for path in vouched if path == plain or (plain is None and Path(path).match(pattern))]

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.protocols import BatchView, LaunchStrategy, Load, Pick
+from canfar_batch.protocols import BatchView, Bundle, LaunchStrategy, Pick
 from canfar_batch.records import ACTIVE, JobRecord, JobState
 
 _positive: Any = attrs.validators.gt(0)
@@ -25,7 +25,7 @@ class AtOnce:
     ```
     """
 
-    def __call__(self, view: BatchView) -> Sequence[Load]:
+    def __call__(self, view: BatchView) -> Sequence[Bundle]:
         """As many as can be sent at this moment."""
         return _loads(view.ready(at_most=view.room))
 
@@ -47,7 +47,7 @@ class Window:
 
     size: int = attrs.field(default=16, validator=_positive)
 
-    def __call__(self, view: BatchView) -> Sequence[Load]:
+    def __call__(self, view: BatchView) -> Sequence[Bundle]:
         """As many as the window has room for."""
         return _loads(view.ready(at_most=self.size - view.containers))
 
@@ -73,7 +73,7 @@ class Chunks:
     size: int = attrs.field(validator=_positive)
     pause: float = attrs.field(default=30.0, validator=attrs.validators.ge(0))  #: seconds between two chunks
 
-    def __call__(self, view: BatchView) -> Sequence[Load] | Pick:
+    def __call__(self, view: BatchView) -> Sequence[Bundle] | Pick:
         """What is left of the chunk that was begun, else the next chunk."""
         ready = view.ready(at_most=self.size)
         if not ready:
@@ -144,7 +144,7 @@ class Adaptive:
     highest: int = attrs.field(default=128, validator=_positive)  #: of all of the user's containers together
     calm: float = attrs.field(default=30.0, validator=_positive)  #: seconds for which several refusals count as one
 
-    def __call__(self, view: BatchView) -> Sequence[Load]:
+    def __call__(self, view: BatchView) -> Sequence[Bundle]:
         """As many as the present window has room for."""
         return _loads(view.ready(at_most=self.window(view) - view.containers))
 
@@ -164,8 +164,8 @@ class Adaptive:
         return int(max(self.lowest, min(size, self.highest - others)))
 
 
-def _loads(jobs: Iterable[JobRecord]) -> list[Load]:
-    return [Load(job) for job in jobs]
+def _loads(jobs: Iterable[JobRecord]) -> list[Bundle]:
+    return [Bundle(job) for job in jobs]
 
 
 def _waiting(view: BatchView) -> int:

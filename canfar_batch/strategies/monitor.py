@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import attrs
 
 from canfar_batch.errors import JobNotFound, PlatformError
-from canfar_batch.protocols import BatchView, MonitorStrategy, Platform, Sighting
+from canfar_batch.protocols import BatchView, MonitorStrategy, Observation, Platform
 from canfar_batch.records import ContainerInfo
 
 
@@ -42,10 +42,10 @@ class Listing:
 
     every: tuple[float, float] = attrs.field(default=(5.0, 60.0), converter=_pair, validator=_two_waits)  #: seconds
 
-    def __call__(self, platform: Platform, view: BatchView) -> Sighting:
+    def __call__(self, platform: Platform, view: BatchView) -> Observation:
         """All of the user's headless containers."""
         seen = {info.id: info for info in platform.containers()}
-        return Sighting(seen=seen, at=view.now, wait=self._wait(view))
+        return Observation(containers=seen, at=view.now, wait=self._wait(view))
 
     def _wait(self, view: BatchView) -> float:
         fast, slow = self.every
@@ -75,7 +75,7 @@ class OneByOne:
     every: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))  #: seconds
     failures: int = attrs.field(default=3, validator=attrs.validators.gt(0))  #: so many unanswered questions end a look
 
-    def __call__(self, platform: Platform, view: BatchView) -> Sighting:
+    def __call__(self, platform: Platform, view: BatchView) -> Observation:
         """Each active job's container."""
         jobs = list(view.active())
         seen: dict[str, ContainerInfo | None] = {}
@@ -91,7 +91,7 @@ class OneByOne:
                 failed += 1
                 if failed == self.failures:
                     raise
-        return Sighting(seen=seen, at=view.now, wait=self.every * _jitter(), complete=doubt)
+        return Observation(containers=seen, at=view.now, wait=self.every * _jitter(), complete=doubt)
 
 
 def _one(platform: Platform, id: str) -> ContainerInfo | None:

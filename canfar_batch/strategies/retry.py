@@ -77,7 +77,7 @@ class Retry:
 
     def __call__(self, job: JobRecord, failure: Failure) -> Again | Stop:
         """Another attempt while this class of failure has some left, and the job as a whole."""
-        counted = job.attempts[job.forgiven :]
+        counted = job.attempts[job.attempts_before_reopen :]
         budget = self._budget(failure)
         if budget == 0:
             return Stop(f"{failure.cause} is not retried")

@@ -91,7 +91,7 @@ def explain_job(job: JobRecord, events: str = "", now: datetime | None = None) -
 
 
 def _story(job: JobRecord, now: datetime | None) -> str:
-    attempt = job.attempt
+    attempt = job.last_attempt
     nth = f" (attempt {attempt.number})" if attempt is not None and attempt.number > 1 else ""
     since = ""
     if now is not None and attempt is not None and attempt.launched_at is not None:
@@ -111,14 +111,18 @@ def _story(job: JobRecord, now: datetime | None) -> str:
 
 
 def _took(job: JobRecord) -> str:
-    attempt = job.attempt
+    attempt = job.last_attempt
     if attempt is None or attempt.started_at is None or attempt.finished_at is None:
         return ""
     return f" after {span(attempt.finished_at - attempt.started_at)}"
 
 
 def _unverified(job: JobRecord) -> str:
-    return "" if job.attempt is None or job.attempt.verified else " by the platform's word; no receipt confirms it"
+    return (
+        ""
+        if job.last_attempt is None or job.last_attempt.verified
+        else " by the platform's word; no receipt confirms it"
+    )
 
 
 def _why(job: JobRecord) -> str:
@@ -130,8 +134,8 @@ def _why(job: JobRecord) -> str:
 
 def _tip(job: JobRecord) -> str:
     tip = advice(job.failure) if job.failure is not None else ""
-    if isinstance(job.failure, (failures.OutOfMemory, failures.Killed)) and job.attempt is not None:
-        return f"It asked for {memory(job.attempt.resources)}. {tip}"
+    if isinstance(job.failure, (failures.OutOfMemory, failures.Killed)) and job.last_attempt is not None:
+        return f"It asked for {memory(job.last_attempt.resources)}. {tip}"
     return tip
 
 
@@ -162,7 +166,7 @@ def support_report(
     project: str | None = None,
 ) -> str:
     """All that a request to support@canfar.net should contain, as text; no secret is in it."""
-    attempt = job.attempt
+    attempt = job.last_attempt
     asked = attempt.resources if attempt is not None else job.resources
     receipt = attempt.receipt if attempt is not None else None
     rows = {
@@ -245,7 +249,7 @@ def _called(group: list[tuple[JobRecord, Failure]]) -> str:
 
 def _memory_of(group: Iterable[JobRecord]) -> str:
     """What jobs asked for, what they came to, and what to try."""
-    attempts = [job.attempt for job in group if job.attempt is not None]
+    attempts = [job.last_attempt for job in group if job.last_attempt is not None]
     asked = sorted({attempt.resources.ram for attempt in attempts if attempt.resources.ram is not None})
     peaks = [a.receipt.peak_ram for a in attempts if a.receipt is not None and a.receipt.peak_ram is not None]
     peak = f", peak {max(peaks):.1f}" if peaks else ""

@@ -35,7 +35,7 @@ def batch(
 
 def job(record: JobRecord, now: datetime) -> str:
     """A job: what it is, what became of it, its attempts, and the end of its log where that failed and was saved."""
-    attempt = record.attempt
+    attempt = record.last_attempt
     story = explain.without_secrets(explain.explain_job(record, now=now))
     asked = attempt.resources if attempt is not None else record.resources
     fields = ", ".join(f"{name}={value}" for name, value in record.fields.items())
@@ -75,7 +75,7 @@ def session(url: str, user: str | None, *, until: datetime | None, local: bool, 
 
 def log_tail(record: JobRecord, lines: int = TAIL) -> str:
     """The last lines of the newest attempt's saved log; empty where it is not here."""
-    path = record.attempt.log if record.attempt is not None else None
+    path = record.last_attempt.log if record.last_attempt is not None else None
     return "" if path is None else tail(path, lines)
 
 
@@ -100,7 +100,7 @@ def _attempts(attempts: Sequence[Attempt], now: datetime) -> str:
 
 def _attempt(attempt: Attempt, now: datetime) -> list[str]:
     receipt, launched = attempt.receipt, attempt.launched_at or attempt.intended_at
-    end = attempt.finished_at if attempt.over else now
+    end = attempt.finished_at if attempt.ended else now
     code, peak, cpu = (receipt.exit_code, receipt.peak_ram, receipt.cpu_seconds) if receipt else (None, None, None)
     return [
         str(attempt.number),
@@ -119,7 +119,7 @@ def _between(start: datetime | None, end: datetime | None) -> str:
 
 
 def _end(attempt: Attempt) -> str:
-    if not attempt.over:
+    if not attempt.ended:
         return html.state("pending" if attempt.started_at is None else "running")
     if attempt.succeeded:
         return html.state("succeeded")

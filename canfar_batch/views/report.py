@@ -145,7 +145,7 @@ class Report:
             not_collected=_causes(
                 (job, _NotCollected(message=job.collect_error)) for job in succeeded if job.collect_error is not None
             ),
-            unverified=sum(job.attempt is not None and not job.attempt.verified for job in succeeded),
+            unverified=sum(job.last_attempt is not None and not job.last_attempt.verified for job in succeeded),
             attempts=len(attempts),
             retries=_retries(jobs),
             recovered=sum(len(job.attempts) > 1 for job in succeeded),
@@ -322,7 +322,7 @@ def _tells(trouble: tuple[JobRecord, Failure]) -> tuple[bool, bool]:
 
 
 def _log(job: JobRecord) -> Path | None:
-    return job.attempt.log if job.attempt is not None else None
+    return job.last_attempt.log if job.last_attempt is not None else None
 
 
 def _retries(jobs: Iterable[JobRecord]) -> dict[str, int]:

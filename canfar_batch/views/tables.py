@@ -126,7 +126,7 @@ def _plain(value: Any) -> Any:
 
 
 def _facts(job: JobRecord) -> Row:
-    attempt = job.attempt
+    attempt = job.last_attempt
     receipt = attempt.receipt if attempt is not None else None
     asked = attempt.resources if attempt is not None else job.resources
     launched, started, finished = (

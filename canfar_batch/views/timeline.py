@@ -207,7 +207,7 @@ def _launch(attempt: Attempt) -> datetime:
 def _span(row: int, attempt: Attempt, origin: datetime, now: datetime) -> Span:
     """One attempt. Two clocks that differ make no negative lengths."""
     launched = (_launch(attempt) - origin).total_seconds()
-    end = attempt.finished_at if attempt.over else now
+    end = attempt.finished_at if attempt.ended else now
     ended = max(launched, ((end or now) - origin).total_seconds())
     started = None
     if attempt.started_at is not None:
@@ -218,7 +218,7 @@ def _span(row: int, attempt: Attempt, origin: datetime, now: datetime) -> Span:
 
 
 def _outcome(attempt: Attempt) -> str:
-    if not attempt.over:
+    if not attempt.ended:
         return "running"
     if attempt.succeeded:
         return "succeeded"

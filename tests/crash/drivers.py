@@ -158,7 +158,7 @@ class World:
         verdict = Verdict(jobs=count, starts=sum(starts.values()), wrong=wrong)
         for number, job in enumerate(jobs):
             expected = codes.get(number, 0)
-            receipt = job.attempt.receipt if job.attempt else None
+            receipt = job.last_attempt.receipt if job.last_attempt else None
             told = receipt.exit_code if receipt else None
             verdict.surplus += max(0, starts[job.key] - 1)
             if not job.state.final or job.state in (JobState.LOST, JobState.CANCELLED) or not starts[job.key]:

@@ -81,7 +81,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def process(folder: Path, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """The command as a process of its own. Its home may be in a temporary folder, which is refused otherwise."""
     start = (
-        "import sys; from canfar_batch import cli; from canfar_batch.store import home; home.Home.refuse_if_fleeting = lambda self: None; "
+        "import sys; from canfar_batch import cli; from canfar_batch.store import home; "
+        "home.Home.refuse_if_fleeting = lambda self: None; "
         "sys.argv[0] = 'canfar-batch'; sys.exit(cli.main())"
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CANFAR_")}

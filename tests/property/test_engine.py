@@ -96,7 +96,7 @@ class FaultyPlatform(FakePlatform):
         """Nothing is sent that is not written down, or whose job is over or known to run."""
         job = next(job for job in self.batch.records if job.attempts and job.attempts[-1].launch_name == request.name)
         assert job.state is JobState.LAUNCHING
-        assert all(attempt.over and not attempt.succeeded for attempt in job.attempts[:-1])
+        assert all(attempt.ended and not attempt.succeeded for attempt in job.attempts[:-1])
         known = {attempt.id for attempt in job.attempts}
         assert not [c for c in self.all.values() if c.id in known and not self.phase(c).final]
 
@@ -172,7 +172,7 @@ def check_the_end(batch, platform, jobs):
     for job in batch.records:
         assert job.state.final
         assert [attempt.number for attempt in job.attempts] == [*range(1, len(job.attempts) + 1)]
-        assert all(attempt.over for attempt in job.attempts)
+        assert all(attempt.ended for attempt in job.attempts)
         assert [attempt.succeeded for attempt in job.attempts].count(True) == (job.state is JobState.SUCCEEDED)
         if job.state is JobState.SUCCEEDED:
             name, fate = platform.truth[job.id]

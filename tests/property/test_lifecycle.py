@@ -16,15 +16,15 @@ from canfar_batch.lifecycle import (
     Collected,
     Deferred,
     Ended,
-    GaveUp,
     Intended,
+    LateSuccess,
     Launched,
     NotCollected,
-    Proved,
+    PhaseChanged,
     Reopened,
     Respecified,
+    RetryExhausted,
     Retrying,
-    Seen,
     apply,
 )
 from canfar_batch.records import FINAL, JobRecord, JobState, Phase, Receipt, Resources
@@ -35,7 +35,7 @@ SPEC = JobSpec("fit", image="skaha/astroml")
 PLANNED = JobRecord(key="a", index=0, spec=SPEC, filled=SPEC.fill(key="a"))
 
 #: the only ways out of a final state: the user's wish, and proof that a verdict rested on absence alone
-OUT_OF_FINAL = (Reopened, Adopted, Proved)
+OUT_OF_FINAL = (Reopened, Adopted, LateSuccess)
 STAYS = (Collected, NotCollected, Respecified)
 
 moments = st.integers(0, 10_000).map(lambda seconds: AT + timedelta(seconds=seconds))
@@ -70,13 +70,15 @@ EVENTS = {
     Launched: events_of(Launched, id=ids),
     Adopted: events_of(Adopted, id=ids),
     Deferred: events_of(Deferred, due=moments, why=st.just("not now")),
-    Seen: events_of(Seen, phase=st.sampled_from([Phase.PENDING, Phase.RUNNING]), started_at=st.none() | moments),
+    PhaseChanged: events_of(
+        PhaseChanged, phase=st.sampled_from([Phase.PENDING, Phase.RUNNING]), started_at=st.none() | moments
+    ),
     Ended: ends,
     Retrying: events_of(Retrying, due=moments, resources=resources),
-    GaveUp: events_of(GaveUp),
+    RetryExhausted: events_of(RetryExhausted),
     CancelAsked: events_of(CancelAsked),
     Cancelled: events_of(Cancelled, receipt=st.none() | receipts),
-    Proved: events_of(Proved, receipt=receipts),
+    LateSuccess: events_of(LateSuccess, receipt=receipts),
     Collected: events_of(Collected, result=st.integers()),
     NotCollected: events_of(NotCollected, why=st.just("no file")),
     Reopened: events_of(Reopened),
@@ -113,8 +115,8 @@ def happened(history):
 def test_attempts_are_numbered_from_one_and_at_most_the_newest_is_not_over(history):
     for _, _, job in happened(history):
         assert [attempt.number for attempt in job.attempts] == list(range(1, len(job.attempts) + 1))
-        assert all(attempt.over for attempt in job.attempts[:-1])
-        assert job.state.active is (bool(job.attempts) and not job.attempts[-1].over)
+        assert all(attempt.ended for attempt in job.attempts[:-1])
+        assert job.state.active is (bool(job.attempts) and not job.attempts[-1].ended)
 
 
 @given(histories())

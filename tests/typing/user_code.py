@@ -13,16 +13,16 @@ from canfar_batch.lifecycle import Event
 from canfar_batch.protocols import (
     Again,
     BatchView,
+    Bundle,
     Clock,
     LaunchStrategy,
-    Load,
     MonitorStrategy,
+    Observation,
     Observer,
     Pick,
     Platform,
     ResultCollector,
     RetryPolicy,
-    Sighting,
     Stop,
 )
 from canfar_batch.records import Attempt, Image, JobRecord, Limits, Usage
@@ -103,8 +103,8 @@ def what_goes_wrong(session: cb.Session) -> str | None:
 # -- roles: a lambda, a function or a class fits -----------------------------------------------------------------------
 
 
-def two_at_a_time(view: BatchView) -> Sequence[Load]:
-    return [Load(job) for job in view.ready(at_most=2 - view.containers)]
+def two_at_a_time(view: BatchView) -> Sequence[Bundle]:
+    return [Bundle(job) for job in view.ready(at_most=2 - view.containers)]
 
 
 class Patient:
@@ -116,8 +116,8 @@ def never_again(job: JobRecord, failure: failures.Failure) -> Again | Stop:
     return Stop("once is enough") if failure.platform else Again(after=10.0)
 
 
-def look(platform: Platform, view: BatchView) -> Sighting:
-    return Sighting(seen={info.id: info for info in platform.containers()}, at=view.now, wait=30.0)
+def look(platform: Platform, view: BatchView) -> Observation:
+    return Observation(containers={info.id: info for info in platform.containers()}, at=view.now, wait=30.0)
 
 
 class Still:
@@ -130,7 +130,7 @@ class Still:
 
 launch_by_function: LaunchStrategy = two_at_a_time
 launch_by_class: LaunchStrategy = Patient()
-launch_by_lambda: LaunchStrategy = lambda view: [Load(job) for job in view.ready()]  # noqa: E731
+launch_by_lambda: LaunchStrategy = lambda view: [Bundle(job) for job in view.ready()]  # noqa: E731
 monitor: MonitorStrategy = look
 retry: RetryPolicy = never_again
 retry_by_lambda: RetryPolicy = lambda job, failure: Stop()  # noqa: E731

@@ -14,7 +14,7 @@ from engine import SPEC, World
 
 from canfar_batch import errors
 from canfar_batch.batch import Batch
-from canfar_batch.engine.attempts import Surroundings, request_for
+from canfar_batch.engine.attempts import LaunchContext, request_for
 from canfar_batch.records import Receipt, Resources
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.strategies import Files
@@ -45,11 +45,11 @@ def script(request):
 )
 def test_without_receipts_too_jobs_run_in_the_drivers_directory_where_containers_see_it(tmp_path, workdir, entered):
     spec = JobSpec("true", image="a/b", receipt=False, workdir=workdir)
-    assert f"cd '{entered}'" in sent(spec, Surroundings(workdir=Path("/arc/work"), shared=True))
+    assert f"cd '{entered}'" in sent(spec, LaunchContext(workdir=Path("/arc/work"), shared=True))
 
 
 def test_without_receipts_jobs_run_where_containers_start_if_they_may_not_see_the_drivers_directory():
-    assert sent(JobSpec("true", image="a/b", receipt=False), Surroundings(shared=False)) == "true"
+    assert sent(JobSpec("true", image="a/b", receipt=False), LaunchContext(shared=False)) == "true"
 
 
 MAKES = JobSpec("fit {n}", image="skaha/astroml", outputs=["out{n}.txt"])
@@ -158,7 +158,7 @@ def test_a_job_is_placed_where_its_container_ran(world, shared, said, own, place
     batch.run(progress=False)
     job = batch["j0"].record
     attempt = attrs.evolve(job.attempts[0], receipt=Receipt(exit_code=0, workdir=said))
-    around = Surroundings(workdir=Path("/arc/work"), shared=shared)
+    around = LaunchContext(workdir=Path("/arc/work"), shared=shared)
     assert around.placed(attrs.evolve(job, attempts=(attempt,))).filled.workdir == placed
 
 

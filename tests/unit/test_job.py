@@ -6,7 +6,7 @@ import pytest
 from fakes import FakeClock, FakePlatform, Fate
 
 from canfar_batch import Job, JobSpec, JobState, Session, errors, failures
-from canfar_batch.engine.attempts import GOOD_LOOKS
+from canfar_batch.engine.attempts import ABSENT_POLLS
 from canfar_batch.engine.standalone import BRINGS
 from canfar_batch.records import Phase
 
@@ -116,7 +116,7 @@ def test_absence_counts_after_several_looks_and_the_settle_time():
     _, platform, job = begin(Fate(lasts=1000))
     job.refresh()
     platform.forget(job.id)
-    for _ in range(GOOD_LOOKS + 2):
+    for _ in range(ABSENT_POLLS + 2):
         assert job.refresh().state is JobState.RUNNING
     platform.clock.sleep(SETTLE)
     assert job.refresh().state is JobState.LOST

@@ -17,15 +17,15 @@ from canfar_batch.lifecycle import (
     Deferred,
     Ended,
     Event,
-    GaveUp,
     Intended,
+    LateSuccess,
     Launched,
     NotCollected,
-    Proved,
+    PhaseChanged,
     Reopened,
     Respecified,
+    RetryExhausted,
     Retrying,
-    Seen,
     apply,
 )
 from canfar_batch.records import JobRecord, JobState, Phase, Receipt, Resources
@@ -47,10 +47,10 @@ def event(kind, **fields):
         Launched: {"id": "abcd1234"},
         Adopted: {"id": "wxyz9876"},
         Deferred: {"due": LATER, "why": "not now"},
-        Seen: {"phase": Phase.RUNNING},
+        PhaseChanged: {"phase": Phase.RUNNING},
         Ended: {"succeeded": False, "failure": why.Lost()},
         Retrying: {"due": LATER, "resources": BIG},
-        Proved: {"receipt": DONE},
+        LateSuccess: {"receipt": DONE},
         NotCollected: {"why": "no such file"},
         Respecified: {"spec": SPEC, "resources": BIG},
     }
@@ -72,11 +72,11 @@ IN = {
     JobState.PLANNED: PLANNED,
     JobState.LAUNCHING: after(Intended),
     JobState.PENDING: after(Intended, Launched),
-    JobState.RUNNING: after(Intended, Launched, Seen),
+    JobState.RUNNING: after(Intended, Launched, PhaseChanged),
     JobState.WAITING: after(Intended, Launched, Ended),
     JobState.SUCCEEDED: after(Intended, Launched, SUCCESS),
-    JobState.FAILED: after(Intended, event(Ended, failure=why.LaunchRefused()), GaveUp),
-    JobState.LOST: after(Intended, Launched, Ended, GaveUp),
+    JobState.FAILED: after(Intended, event(Ended, failure=why.LaunchRefused()), RetryExhausted),
+    JobState.LOST: after(Intended, Launched, Ended, RetryExhausted),
     JobState.CANCELLED: after(Intended, Launched, CancelAsked, Cancelled),
 }
 
@@ -121,7 +121,7 @@ def test_records_do_not_change():
 
 def test_a_launch_is_an_attempt_from_the_intent_on():
     job = after(Intended)
-    assert (job.attempt.number, job.attempt.launch_name, job.attempt.intended_at) == (1, "a-1", AT)
+    assert (job.last_attempt.number, job.last_attempt.launch_name, job.last_attempt.intended_at) == (1, "a-1", AT)
     assert job.id is None
     assert after(Intended, Launched).id == "abcd1234"
 
@@ -133,77 +133,77 @@ def test_a_launch_that_came_to_nothing_leaves_no_attempt_behind():
 
 
 def test_a_container_may_go_back_into_the_queue():
-    job = after(Intended, Launched, Seen, event(Seen, phase=Phase.PENDING))
+    job = after(Intended, Launched, PhaseChanged, event(PhaseChanged, phase=Phase.PENDING))
     assert job.state is JobState.PENDING
 
 
 @pytest.mark.parametrize("phase", [Phase.COMPLETED, Phase.FAILED, Phase.OTHER])
 def test_an_end_is_no_sighting(phase):
     with pytest.raises(TransitionError):
-        apply(IN[JobState.RUNNING], event(Seen, phase=phase))
+        apply(IN[JobState.RUNNING], event(PhaseChanged, phase=phase))
 
 
 def test_the_containers_clock_tells_when_it_began():
     started = AT + timedelta(seconds=7)
-    job = after(Intended, Launched, event(Seen, started_at=started), Seen)
-    assert job.attempt.started_at == started
-    assert after(SUCCESS, job=job).attempt.started_at == DONE.started_at
-    assert after(SUCCESS, job=job).attempt.finished_at == DONE.finished_at
+    job = after(Intended, Launched, event(PhaseChanged, started_at=started), PhaseChanged)
+    assert job.last_attempt.started_at == started
+    assert after(SUCCESS, job=job).last_attempt.started_at == DONE.started_at
+    assert after(SUCCESS, job=job).last_attempt.finished_at == DONE.finished_at
 
 
 def test_a_failed_attempt_waits_for_a_decision():
     job = after(Intended, Launched, FAILED_FOR_GOOD)
-    assert (job.state, job.due, job.attempt.over) == (JobState.WAITING, None, True)
-    assert after(GaveUp, job=job).state is JobState.FAILED
+    assert (job.state, job.due, job.last_attempt.ended) == (JobState.WAITING, None, True)
+    assert after(RetryExhausted, job=job).state is JobState.FAILED
     again = after(Retrying, job=job)
     assert (again.state, again.due, again.resources) == (JobState.WAITING, LATER, BIG)
 
 
 @pytest.mark.parametrize("failure", [why.Lost(), why.Unwatched()])
 def test_what_nobody_can_tell_is_lost_not_failed(failure):
-    assert after(Intended, Launched, event(Ended, failure=failure), GaveUp).state is JobState.LOST
+    assert after(Intended, Launched, event(Ended, failure=failure), RetryExhausted).state is JobState.LOST
 
 
 @pytest.mark.parametrize("state", [JobState.LOST, JobState.FAILED, JobState.WAITING])
 def test_a_late_receipt_makes_a_success_of_a_loss(state):
-    job = apply(IN[state], event(Proved))
-    assert (job.state, job.failure, job.attempt.verified) == (JobState.SUCCEEDED, None, True)
+    job = apply(IN[state], event(LateSuccess))
+    assert (job.state, job.failure, job.last_attempt.verified) == (JobState.SUCCEEDED, None, True)
 
 
 def test_a_late_receipt_changes_nothing_once_a_newer_attempt_exists_or_the_failure_was_seen():
     with pytest.raises(TransitionError):
-        after(Intended, Launched, Ended, Retrying, Intended, Proved)
+        after(Intended, Launched, Ended, Retrying, Intended, LateSuccess)
     with pytest.raises(TransitionError, match="is known already"):
-        after(Intended, Launched, FAILED_FOR_GOOD, Proved)
+        after(Intended, Launched, FAILED_FOR_GOOD, LateSuccess)
 
 
 def test_a_late_receipt_makes_a_success_of_what_was_stopped_unless_its_end_was_heard():
     stopped = after(Intended, Launched, CancelAsked, Cancelled)
-    job = apply(stopped, event(Proved))
-    assert (job.state, job.attempt.succeeded, job.attempt.receipt) == (JobState.SUCCEEDED, True, DONE)
+    job = apply(stopped, event(LateSuccess))
+    assert (job.state, job.last_attempt.succeeded, job.last_attempt.receipt) == (JobState.SUCCEEDED, True, DONE)
     heard = event(Cancelled, receipt=attrs.evolve(DONE, exit_code=143))
     for known in (after(Cancelled), after(Intended, Launched, CancelAsked, heard)):
         with pytest.raises(TransitionError, match="is known already"):
-            apply(known, event(Proved))
+            apply(known, event(LateSuccess))
 
 
 def test_a_container_that_turns_up_is_taken_back_unless_its_failure_was_seen():
-    job = after(Intended, Launched, Ended, GaveUp, Adopted)
-    assert (job.state, job.id, job.failure, job.attempt.over) == (JobState.PENDING, "wxyz9876", None, False)
+    job = after(Intended, Launched, Ended, RetryExhausted, Adopted)
+    assert (job.state, job.id, job.failure, job.last_attempt.ended) == (JobState.PENDING, "wxyz9876", None, False)
     with pytest.raises(TransitionError, match="no attempt in doubt"):
-        after(Intended, Launched, FAILED_FOR_GOOD, GaveUp, Adopted)
+        after(Intended, Launched, FAILED_FOR_GOOD, RetryExhausted, Adopted)
 
 
 def test_a_cancelled_job_keeps_what_its_container_reported():
     receipt = Receipt(exit_code=143, started_at=AT, finished_at=LATER)
     job = after(Intended, Launched, CancelAsked, event(Cancelled, receipt=receipt, log=Path("a.1.log")))
-    assert (job.cancelling, job.attempt.receipt, job.attempt.verified) == (False, receipt, True)
-    assert job.attempt.log == Path("a.1.log")
+    assert (job.cancelling, job.last_attempt.receipt, job.last_attempt.verified) == (False, receipt, True)
+    assert job.last_attempt.log == Path("a.1.log")
 
 
 def test_a_start_receipt_verifies_no_end():
     job = after(Intended, Launched, CancelAsked, event(Cancelled, receipt=Receipt(started_at=AT)))
-    assert not job.attempt.verified
+    assert not job.last_attempt.verified
 
 
 def test_cancelling_what_was_never_launched_invents_no_attempt():
@@ -211,14 +211,14 @@ def test_cancelling_what_was_never_launched_invents_no_attempt():
 
 
 def test_a_reopened_job_is_forgiven_its_past():
-    job = after(Intended, Launched, FAILED_FOR_GOOD, GaveUp, Reopened)
-    assert (job.state, job.forgiven, job.due) == (JobState.WAITING, 1, AT)
+    job = after(Intended, Launched, FAILED_FOR_GOOD, RetryExhausted, Reopened)
+    assert (job.state, job.attempts_before_reopen, job.due) == (JobState.WAITING, 1, AT)
     assert after(CancelAsked, Cancelled, Reopened).state is JobState.PLANNED
 
 
 def test_nothing_is_given_up_that_did_not_fail():
     with pytest.raises(TransitionError, match="no failure"):
-        after(Intended, Launched, CancelAsked, Cancelled, Reopened, GaveUp)
+        after(Intended, Launched, CancelAsked, Cancelled, Reopened, RetryExhausted)
 
 
 def test_results_are_kept_and_so_is_why_there_is_none():

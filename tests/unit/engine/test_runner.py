@@ -55,7 +55,7 @@ def test_every_job_ends_and_results_stand_in_plan_order(world):
     assert set(states(batch)) == {S.SUCCEEDED}
     assert list(batch.results()) == [f"j{n}" for n in range(50)]
     assert all(path.is_file() for path in batch.results().values())
-    assert kinds(batch) == ["Intended", "Launched", "Ended", "Collected"] or "Seen" in kinds(batch)
+    assert kinds(batch) == ["Intended", "Launched", "Ended", "Collected"] or "PhaseChanged" in kinds(batch)
 
 
 def test_the_intent_is_in_the_ledger_before_the_launch_is_sent(world):
@@ -294,9 +294,9 @@ def test_an_unheard_of_error_of_a_launch_leaves_it_in_doubt(world):
 
 def test_a_strategy_may_pick_twice_and_what_is_not_ready(world):
     def greedy(view):
-        from canfar_batch.protocols import Load
+        from canfar_batch.protocols import Bundle
 
-        return [Load(job) for job in [*view.active(), *view.ready(), *view.ready()]]
+        return [Bundle(job) for job in [*view.active(), *view.ready(), *view.ready()]]
 
     batch = world.planned(5, launch=greedy)
     batch.run(progress=False)
@@ -380,9 +380,9 @@ def test_a_look_and_an_end_that_are_heard_together_do_not_collide(world):
 
 def _outcome(world, infos):
     from canfar_batch.engine.pool import Outcome
-    from canfar_batch.protocols import Sighting
+    from canfar_batch.protocols import Observation
 
-    return Outcome(value=(Sighting(seen={i.id: i for i in infos}, at=world.clock.now(), wait=5.0), True, None))
+    return Outcome(value=(Observation(containers={i.id: i for i in infos}, at=world.clock.now(), wait=5.0), True, None))
 
 
 def test_a_monitor_that_raises_what_nobody_expects_is_asked_again(world, caplog):
@@ -418,7 +418,7 @@ def test_running_may_become_pending_and_run_again(world):
             container.fate = Fate(queue=queue, lasts=100)
         world.turn(batch, 30)
     batch.run(progress=False)
-    assert [k for k in kinds(batch) if k == "Seen"]
+    assert [k for k in kinds(batch) if k == "PhaseChanged"]
     assert states(batch) == [S.SUCCEEDED]
 
 
@@ -1293,7 +1293,7 @@ def test_a_retry_may_have_a_name_of_its_own(world):
         ("launch", lambda view: None, r"launch strategy .* returned None; it returns a list of jobs or Loads"),
         ("launch", lambda view: [1], r"launch strategy .* returned \[1\]"),
         ("retry", lambda job, failure: True, r"retry policy .* returned True; it returns Again\(…\) or Stop\(…\)"),
-        ("monitor", lambda platform, view: None, r"monitor strategy .* returned None; it returns a Sighting"),
+        ("monitor", lambda platform, view: None, r"monitor strategy .* returned None; it returns a Observation"),
     ],
 )
 def test_a_strategy_that_answers_nonsense_is_named(world, role, strategy, words):

@@ -17,9 +17,9 @@ from canfar_batch.lifecycle import (
     Intended,
     Launched,
     NotCollected,
+    PhaseChanged,
     Respecified,
     Retrying,
-    Seen,
 )
 from canfar_batch.records import JobRecord, JobState, Phase, Receipt, Resources
 from canfar_batch.spec import JobSpec
@@ -74,7 +74,7 @@ def live(book, home):
     book.record([
         Intended(key="j0", at=at, launch_name="t-j0-1", resources=Resources(cores=2, ram=8, gpus=1)),
         Launched(key="j0", at=at, id="abcd1234"),
-        Seen(key="j0", at=at, phase=Phase.RUNNING, started_at=at),
+        PhaseChanged(key="j0", at=at, phase=Phase.RUNNING, started_at=at),
         Ended(key="j0", at=at, succeeded=False, verified=True, failure=missing, receipt=receipt,
               log=home.log("j0", 1)),
         Retrying(key="j0", at=at, due=at + timedelta(hours=1), resources=Resources(ram=16)),
@@ -105,7 +105,7 @@ def test_history_tells_every_event_in_order_with_its_attempt(made, home, clock):
     live(made, home)
     lines = list(made.history("j0"))
     assert [(line.kind, line.attempt) for line in lines] == [
-        ("Intended", 1), ("Launched", 1), ("Seen", 1), ("Ended", 1), ("Retrying", 1),
+        ("Intended", 1), ("Launched", 1), ("PhaseChanged", 1), ("Ended", 1), ("Retrying", 1),
     ]  # fmt: skip
     assert lines[3].body["failure"]["kind"] == "MissingOutput"
     assert len(list(made.history())) == 11
@@ -323,14 +323,14 @@ def test_tables_of_a_later_version_are_refused(made, home, clock):
 
 
 def test_tables_of_an_earlier_version_are_led_up_step_by_step(made, home, clock, monkeypatch):
-    monkeypatch.setattr(ledger, "SCHEMA", 3)
-    steps = {1: "CREATE TABLE one (x);", 2: "INSERT INTO one VALUES (7);"}
+    monkeypatch.setattr(ledger, "SCHEMA", 4)
+    steps = {2: "CREATE TABLE one (x);", 3: "INSERT INTO one VALUES (7);"}
     monkeypatch.setattr(ledger, "_MIGRATIONS", steps)
     with pytest.raises(errors.LedgerError, match="earlier version"):
         reopened(home, clock)
     other = other_driver(home, clock)
     assert other._db.execute("SELECT x FROM one").fetchone()[0] == 7
-    assert other._meta("schema") == "3"
+    assert other._meta("schema") == "4"
 
 
 def test_a_damaged_file_is_said_to_be_one(made, home, clock):

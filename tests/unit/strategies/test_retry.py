@@ -15,7 +15,7 @@ from canfar_batch.strategies import ANY, Retry, never
 SPEC = JobSpec("fit", image="i/i", ram=8)
 
 
-def failed(*reasons, ram=8, forgiven=0, limit=None):
+def failed(*reasons, ram=8, attempts_before_reopen=0, limit=None):
     attempts = tuple(
         Attempt(
             number=number, launch_name=f"x{number}", resources=Resources(ram=ram), intended_at=EPOCH, succeeded=False,
@@ -23,7 +23,14 @@ def failed(*reasons, ram=8, forgiven=0, limit=None):
         )
         for number, reason in enumerate(reasons, 1)
     )  # fmt: skip
-    return JobRecord(key="a", index=0, spec=SPEC, filled=SPEC.fill(), attempts=attempts, forgiven=forgiven)
+    return JobRecord(
+        key="a",
+        index=0,
+        spec=SPEC,
+        filled=SPEC.fill(),
+        attempts=attempts,
+        attempts_before_reopen=attempts_before_reopen,
+    )
 
 
 def ask(policy, *reasons, **more):
@@ -86,7 +93,7 @@ def test_memory_grows_from_what_the_last_attempt_had_to_what_is_allowed():
 
 
 def test_what_was_forgiven_counts_no_more():
-    assert isinstance(ask(Retry(), *[why.Lost()] * 3, forgiven=2), Again)
+    assert isinstance(ask(Retry(), *[why.Lost()] * 3, attempts_before_reopen=2), Again)
 
 
 def test_never_means_never():

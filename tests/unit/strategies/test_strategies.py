@@ -8,7 +8,7 @@ from engine import SPEC, World, raising
 from fakes import EPOCH, FakePlatform, Fate
 
 from canfar_batch import errors
-from canfar_batch.protocols import BatchView, Load, Pick
+from canfar_batch.protocols import BatchView, Bundle, Pick
 from canfar_batch.records import JobRecord, JobState, Usage
 from canfar_batch.strategies import Adaptive, AtOnce, Chunks, Listing, OneByOne, Throttle, Window
 
@@ -151,14 +151,14 @@ def one_at_a_time(view):
     """A strategy of a user's own: five lines."""
     if view.containers:
         return []
-    return [Load(job) for job in view.ready(at_most=1)]
+    return [Bundle(job) for job in view.ready(at_most=1)]
 
 
 def slowly(view):
     """Another: one job every 20 seconds, whatever happens."""
     if view.launches and (view.now - view.launches[-1]).total_seconds() < 20:
         return Pick(again=20 - (view.now - view.launches[-1]).total_seconds())
-    return [Load(job) for job in view.ready(at_most=1)]
+    return [Bundle(job) for job in view.ready(at_most=1)]
 
 
 @pytest.mark.parametrize("launch", [one_at_a_time, slowly, Throttle(1, then=one_at_a_time)])
@@ -217,4 +217,4 @@ def test_one_by_one_overlooks_single_failures_and_gives_up_when_nothing_answers(
     with pytest.raises(errors.PlatformBroken):
         OneByOne()(platform, seen)
     platform.before["container"] = raising(errors.PlatformBroken("no"))
-    assert OneByOne()(platform, seen).seen == {"j1": None, "j2": None, "j3": None}
+    assert OneByOne()(platform, seen).containers == {"j1": None, "j2": None, "j3": None}
