@@ -456,10 +456,15 @@ class Batch:
         """What went wrong, by cause: how often, why, and what to do."""
         return explain.explain_batch(self._ledger.jobs.values())
 
-    def summary(self) -> Report:
-        """The report as things stand."""
-        limits = None if self._drives is None else self._drives.limits
-        return Report.of(self.name, self.records, home=self.home, now=self._clock.now(), limits=limits)
+    def report(self) -> Report:
+        """Return the batch's report as of now: counts, failures by cause, times, resources.
+
+        `print` and a notebook show it; `Report.to_html` writes it as a page.
+        """
+        identity, limits = self._ledger.identity, None if self._drives is None else self._drives.limits
+        origin = report_page.Origin(platform=identity.platform, user=identity.user, created=self._ledger.created)
+        page = _PageWriter(jobs=self.records, origin=origin, live=self.live)
+        return Report.of(self.name, self.records, home=self.home, now=self._clock.now(), limits=limits, page=page)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One row for each job: key, fields, state, attempt, times, resources, results that are single values.
@@ -512,24 +517,8 @@ class Batch:
                 drawing.savefig(path)
         return drawing
 
-    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Write the report as one HTML file that needs nothing else; where it is.
-
-        Args:
-            path: Where to write it; by default `report.html` in the batch's home.
-
-        Raises:
-            HomeError: The file cannot be written.
-        """
-        target = self.home / "report.html" if path is None else Path(path).absolute()
-        identity = self._ledger.identity
-        origin = report_page.Origin(platform=identity.platform, user=identity.user, created=self._ledger.created)
-        written = report_page.render(self.summary(), self.records, origin=origin, live=self.live)
-        write_file(target, written.encode(errors="replace"))
-        return target
-
     def _repr_html_(self) -> str:
-        return notebook.batch(self.summary(), self.records, live=self.live)
+        return notebook.batch(self.report(), self.records, live=self.live)
 
     def preview(self, n: int = 3) -> str:
         """The exact commands, images and launch names of the next *n* jobs; nothing is sent."""
@@ -612,7 +601,7 @@ class Batch:
             raise Detached(f"detached from batch {self.name}: {self._left_alone()}. {self._how_on()}") from None
         finally:
             self._driver.give_back()
-        return self.summary()
+        return self.report()
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Job]:
         """Run the batch, and yield each job once, when it is final; those that are final already come first.
@@ -701,14 +690,14 @@ class Batch:
             raise BatchPaused(
                 f"{runner.drive.paused}. Mend the cause, then retry_failed() and run() launch them again; run() alone "
                 "goes on with the others",
-                report=self.summary(),
+                report=self.report(),
             )
 
     def _raise_if_late(self, deadline: float | None, timeout: float | None) -> None:
         if deadline is not None and self._clock.ticks() >= deadline:
             raise WaitTimeout(
                 f"batch {self.name} is not done after {timeout:g} s; {self._left_alone()}. {self._how_on()}",
-                report=self.summary(),
+                report=self.report(),
             )
 
     @staticmethod
@@ -897,6 +886,19 @@ class Batch:
                 raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {patience:g} s{why}")
             runner.drive.crew.wait(pause)
             pause = runner.step()
+
+
+@attrs.frozen(kw_only=True)
+class _PageWriter:
+    """Writes a report as a page: the jobs as they were when the report was made."""
+
+    jobs: Sequence[JobRecord]
+    origin: report_page.Origin
+    live: Mapping[str, ContainerInfo]
+
+    def __call__(self, report: Report, path: Path) -> None:
+        page = report_page.render(report, self.jobs, origin=self.origin, live=self.live)
+        write_file(path, page.encode(errors="replace"))
 
 
 @attrs.frozen

@@ -281,7 +281,7 @@ def _run(options: argparse.Namespace) -> int:
             report = batch.run(progress=not options.quiet, takeover=options.takeover)
         except BatchPaused as paused:
             _tell(str(paused))
-            report = batch.summary()
+            report = batch.report()
     _print(options, report.as_dict(), str(report))
     return FINE if report.ok else SOME_FAILED
 
@@ -432,7 +432,7 @@ def _status(options: argparse.Namespace) -> int:
             (row,) = [row for row in batch.to_rows() if row["key"] == job.key]
             _print(options, row, job.explain())
             return SOME_FAILED if job.state in (JobState.FAILED, JobState.LOST) else FINE
-        report, driver = batch.summary(), batch.driver
+        report, driver = batch.report(), batch.driver
         counts = {state.value: count for state, count in batch.counts.items()}
         told = {
             "name": batch.name, "home": str(batch.home), "platform": batch.address, "driver": driver,
@@ -484,7 +484,7 @@ def _log(batch: Batch, job: Job, number: int, url: str | None) -> bytes:
 
 def _failures(options: argparse.Namespace) -> int:
     with Batch.open(options.name, options.home) as batch:
-        failed, report = batch.failed, batch.summary()
+        failed, report = batch.failed, batch.report()
     told = [
         {
             "key": job.key,
@@ -505,7 +505,7 @@ def _failures(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     with Batch.open(options.name, options.home) as batch:
-        report = batch.summary()
+        report = batch.report()
     _print(options, report.as_dict(), str(report))
     return _code(report)
 

@@ -120,7 +120,7 @@ def published(folder: Path, tab: Tab, into: Path) -> None:
     sharp(tab, page, into / "terminal.png", 860)
     with cb.open("survey") as batch:
         sharp(tab, notebook_view(folder, "job", batch["star-31"]), into / "job.png", 880)
-        made = batch.report(folder / "report.html")
+        made = batch.report().to_html(folder / "report.html")
         made.write_text(made.read_text().replace(str(folder), SHOWN))
         sharp(tab, made, into / "report.png", 1280, at_most=1300)
         batch.timeline(into / "timeline.png")
@@ -222,14 +222,14 @@ def take(tab: Tab, page: Path, into: Path, name: str) -> None:
 
 def to_look_at(folder: Path, tab: Tab, into: Path, sizes: list[int]) -> None:
     for moment, batch in zip(("running", "over"), on_this_machine(folder), strict=True):
-        report, job = batch.summary(), batch["star-7"]
+        report, job = batch.report(), batch["star-7"]
         take(tab, notebook_view(folder, moment, batch, report, job), into, f"views-{moment}")
-        take(tab, batch.report(folder / "report.html"), into, f"report-{moment}")
+        take(tab, batch.report().to_html(folder / "report.html"), into, f"report-{moment}")
         batch.timeline(into / f"timeline-{moment}.png")
     for count in sizes:
         batch = in_memory(folder, count)
-        take(tab, notebook_view(folder, str(count), batch, batch.summary()), into, f"views-{count}")
-        take(tab, batch.report(), into, f"report-{count}")
+        take(tab, notebook_view(folder, str(count), batch, batch.report()), into, f"views-{count}")
+        take(tab, batch.report().to_html(), into, f"report-{count}")
         batch.timeline(into / f"timeline-{count}.png")
         batch.close()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,10 +116,18 @@ class Report:
     core_hours: float  #: cores asked for x time, all attempts, whatever became of them
     estimated: bool  #: True where some attempts asked for no cores and are counted with the platform's default
     uses: tuple[Use, ...]  #: by what was asked for, the most attempts first
+    _page: Callable[[Report, Path], None] | None = attrs.field(default=None, repr=False, eq=False)
 
     @classmethod
     def of(
-        cls, name: str, jobs: Sequence[JobRecord], *, home: Path, now: datetime, limits: Limits | None = None
+        cls,
+        name: str,
+        jobs: Sequence[JobRecord],
+        *,
+        home: Path,
+        now: datetime,
+        limits: Limits | None = None,
+        page: Callable[[Report, Path], None] | None = None,
     ) -> Report:
         """The report on *jobs*.
 
@@ -128,6 +137,7 @@ class Report:
             home: Its directory.
             now: The time, until which what runs is counted.
             limits: What the platform offers, for better suggestions; without it, whole GiB and cores are suggested.
+            page: Writes the report as a page to a path, for `to_html`.
         """
         counted = Counter(job.state for job in jobs)
         attempts = [attempt for job in jobs for attempt in job.attempts]
@@ -156,7 +166,23 @@ class Report:
             core_hours=math.fsum(_cores(attempt, limits) * _ran(attempt, now) for attempt in begun) / 3600,
             estimated=any(attempt.resources.cores is None for attempt in begun),
             uses=_uses(begun, limits),
+            page=page,
         )
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the report as one HTML page that needs no other file, and return the page's path.
+
+        Args:
+            path: Where to write it; by default `report.html` in the batch's home.
+
+        Raises:
+            HomeError: The file cannot be written.
+        """
+        target = self.home / "report.html" if path is None else Path(path).absolute()
+        if self._page is None:
+            raise TypeError("this report was made without its jobs, so it cannot be written as a page")
+        self._page(self, target)
+        return target
 
     # -- asking ---------------------------------------------------------------------------------------------------
 

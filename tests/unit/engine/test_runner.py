@@ -1013,7 +1013,7 @@ def test_a_secret_reaches_the_job_and_no_file_of_the_batch(world, monkeypatch):
     assert (request.secrets, "hush" in repr(request)) == (("hush-hush",), False)
     assert ("A", "hush-hush") in request.env
     assert "(the secret $MY_KEY)" in batch.preview() + str(batch["j0"].spec)
-    batch.report()
+    batch.report().to_html()
     texts = [path.read_bytes() for path in batch.home.rglob("*") if path.is_file()]
     assert len(texts) >= 3
     assert not [text for text in texts if b"hush" in text or base64.b64encode(b"hush-hush")[:10] in text]
