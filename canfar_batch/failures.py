@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 
 import attrs
 
+from canfar_batch.text import printable
+
 
 @attrs.frozen(kw_only=True)
 class Failure:
@@ -26,7 +28,7 @@ class Failure:
         inferred: True where no receipt said so: the cause was read from the log, from events, or from silence.
     """
 
-    message: str = ""
+    message: str = attrs.field(default="", converter=printable)
     inferred: bool = False
 
     #: how a report calls all failures of this kind
@@ -134,8 +136,29 @@ class DeadlineExceeded(Failure):
 
 
 @attrs.frozen(kw_only=True)
+class ChildKilled(Failure):
+    """A process of the job was killed for lack of memory, and the command ended with 0 all the same.
+
+    By default the job is a success with a warning; `Retry(classes=ChildKilled)` launches it again, with more memory if
+    `grow_ram` says so.
+    """
+
+    label = "child killed for memory"
+
+
+@attrs.frozen(kw_only=True)
+class Deleted(Failure):
+    """Somebody else deleted the job: the platform's portal, another client, an administrator.
+
+    The platform forgot it while it should still have known it.
+    """
+
+    label = "deleted by somebody else"
+
+
+@attrs.frozen(kw_only=True)
 class Lost(Failure):
-    """The platform stopped knowing the job while it was being watched, and nothing says how it ended."""
+    """The platform never showed the job after its launch was accepted, and nothing says how it ended."""
 
     label = "lost"
     platform = True
@@ -184,8 +207,8 @@ class Unknown(Failure):
 KINDS: Mapping[str, type[Failure]] = {
     kind.__name__: kind
     for kind in (
-        ExitCode, OutOfMemory, Killed, TimedOut, StartError, ImagePull, StuckPending, Evicted, DiskFull,
-        DeadlineExceeded, Lost, Unwatched, MissingOutput, LaunchRefused, Unknown,
+        ExitCode, OutOfMemory, ChildKilled, Killed, TimedOut, StartError, ImagePull, StuckPending, Evicted, DiskFull,
+        DeadlineExceeded, Deleted, Lost, Unwatched, MissingOutput, LaunchRefused, Unknown,
     )
 }  # fmt: skip
 

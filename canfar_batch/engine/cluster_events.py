@@ -1,0 +1,68 @@
+"""The cluster's events about a pod: read by their columns, so that the words of a message decide nothing.
+
+The platform shows a table with the columns TYPE, REASON, MESSAGE, FIRST-TIME and LAST-TIME (skaha-api §5.4), or a line
+`<none>`, or that there is no pod.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import attrs
+
+_COLUMNS = ("TYPE", "REASON", "MESSAGE", "FIRST-TIME")
+
+
+@attrs.frozen
+class Note:
+    """One event."""
+
+    type: str  #: `Normal` or `Warning`
+    reason: str  #: one word, such as `Evicted`
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}" if self.message else self.reason
+
+
+@attrs.frozen(kw_only=True)
+class Events:
+    """What the cluster noted about a container's pod: its notes, none, or that there is no pod."""
+
+    notes: tuple[Note, ...] = ()
+    pod: bool | None = None  #: False if there is no pod; None if the events were not available
+    text: str = ""  #: as the platform gave it
+
+    @classmethod
+    def read(cls, text: str | None) -> Events:
+        """Return the events in the platform's answer; *text* is None if it said that there is no pod."""
+        return cls(pod=False) if text is None else cls(notes=parse(text), pod=True, text=text)
+
+    def with_reason(self, reasons: Iterable[str]) -> Note | None:
+        """Return the newest note with one of these reasons, or None."""
+        wanted = frozenset(reasons)
+        return next((note for note in reversed(self.notes) if note.reason in wanted), None)
+
+
+def parse(text: str) -> tuple[Note, ...]:
+    """Return the notes of a table; lines that do not fit are left out."""
+    lines = text.splitlines()
+    heading = next((number for number, line in enumerate(lines) if line.startswith("TYPE ")), None)
+    if heading is None:
+        return tuple(_split(line) for line in lines if len(re.split(r"\s{2,}", line.strip())) >= 3)
+    starts = [lines[heading].find(name) for name in _COLUMNS]
+    if -1 in starts:
+        return ()
+    rows = [line for line in lines[heading + 1 :] if line.strip()]
+    return tuple(_cut(row, starts) for row in rows)
+
+
+def _cut(row: str, starts: list[int]) -> Note:
+    kind, reason, message = (row[begin:end].strip() for begin, end in zip(starts, starts[1:], strict=False))
+    return Note(kind, reason, message)
+
+
+def _split(line: str) -> Note:
+    kind, reason, message, *_ = [*re.split(r"\s{2,}", line.strip()), "", ""]
+    return Note(kind, reason, message)
