@@ -164,8 +164,10 @@ class Batch:
             LedgerError: The batch belongs to another platform or user, or its name is taken by one that is not here.
         """
         place = Home.of(name, home)
-        if address != "local":
+        if address != "local" and home is None:
             place.refuse_if_fleeting()
+        elif address != "local" and place.fleeting:
+            log.warning("%s", place.fleeting)
         try:
             ledger = Ledger.open(place, clock=clock, writable=True)
         except UnknownBatch:

@@ -69,7 +69,7 @@ class Drive:
     def __attrs_post_init__(self) -> None:
         self.roster = JobIndex(self.ledger.jobs)
         self.generation = self.ledger.generation
-        self.looked = self.ledger.looked
+        self.looked = self.ledger.last_contact
 
     # -- remembering ----------------------------------------------------------------------------------------------
 
