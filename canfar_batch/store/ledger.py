@@ -240,15 +240,15 @@ class Ledger:
         self._data_version, self._stale = data_version, False
 
     def _records(
-        self, bodies: Mapping[int, str], attempt_rows: Iterable[schema.Row], job_rows: Iterable[schema.Row]
+        self, bodies: Mapping[int, str], attempt_rows: list[sqlite3.Row], job_rows: list[sqlite3.Row]
     ) -> dict[str, JobRecord]:
         specs = {number: self._spec(body) for number, body in bodies.items()}
         attempts: dict[int, list[Attempt]] = {}
-        for row in attempt_rows:
+        for row in _consumed(attempt_rows):
             attempts.setdefault(row["place"], []).append(schema.attempt_from(row, self.home))
         records = (
-            schema.job_from(row, specs[row["spec"]], tuple(attempts.get(row["place"], ())), self.home)
-            for row in job_rows
+            schema.job_from(row, specs[row["spec"]], tuple(attempts.pop(row["place"], ())), self.home)
+            for row in _consumed(job_rows)
         )
         return {record.key: record for record in records}
 
@@ -618,6 +618,13 @@ def _busy(other: LeaseState) -> BatchBusy:
 def _has_tables(db: sqlite3.Connection) -> bool:
     """Return whether there are tables; an empty file is there while a ledger is made, or if its maker was killed."""
     return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
+
+
+def _consumed(rows: list[sqlite3.Row]) -> Iterator[sqlite3.Row]:
+    """Yield rows in order and drop each one, so that the rows and their records do not fill memory together."""
+    rows.reverse()
+    while rows:
+        yield rows.pop()
 
 
 @contextlib.contextmanager

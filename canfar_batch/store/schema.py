@@ -17,7 +17,7 @@ import attrs
 from canfar_batch import failures
 from canfar_batch.lifecycle import Event
 from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
-from canfar_batch.spec import Filled, JobSpec, value_from_json
+from canfar_batch.spec import Filled, JobSpec, Secret, value_from_json
 from canfar_batch.store.home import Home
 
 VERSION = 3  #: of the tables; raised with a step in `MIGRATIONS` whenever they change
@@ -218,15 +218,24 @@ def job_from(row: Row, spec: JobSpec, attempts: tuple[Attempt, ...], home: Home)
 
 
 def _filled_from(data: dict[str, Any]) -> Filled:
+    env = _shared(tuple((name, value_from_json(value)) for name, value in data["env"]))
     return Filled(
-        argv=tuple(data["argv"]), env=tuple((name, value_from_json(value)) for name, value in data["env"]),
+        argv=tuple(data["argv"]), env=env,
         name=data["name"], workdir=data["workdir"], outputs=tuple(data["outputs"]),
     )  # fmt: skip
 
 
+# Many jobs have the same environment and ask for the same resources: they share one value, which saves memory.
+
+
+@functools.lru_cache(maxsize=1000)
+def _shared(env: tuple[tuple[str, str | Secret], ...]) -> tuple[tuple[str, str | Secret], ...]:
+    return env
+
+
 @functools.lru_cache(maxsize=1000)
 def _resources(cores: int | None, ram: int | None, gpus: int | None) -> Resources:
-    return Resources(cores=cores, ram=ram, gpus=gpus)  # one value for all jobs that ask for the same
+    return Resources(cores=cores, ram=ram, gpus=gpus)
 
 
 # -- attempts -----------------------------------------------------------------------------------------------------
