@@ -160,14 +160,14 @@ class Batch:
             observers: Who hears of every event.
 
         Raises:
-            HomeError: The home is in a place that is emptied, or cannot be written.
+            HomeError: The home cannot be written, or the default home is in a place that is emptied.
             LedgerError: The batch belongs to another platform or user, or its name is taken by one that is not here.
         """
         place = Home.of(name, home)
         if address != "local" and home is None:
             place.refuse_if_fleeting()
         elif address != "local" and place.fleeting:
-            log.warning("%s", place.fleeting)
+            log.warning("%s: %s", name, place.fleeting)
         try:
             ledger = Ledger.open(place, clock=clock, writable=True)
         except UnknownBatch:

@@ -116,7 +116,7 @@ class Home:
         for place in _fleeting():
             if self.path.is_relative_to(place):
                 return (
-                    f"the batch would live in {self.path}, and {place} is emptied without notice when a container or "
+                    f"{place}, which holds the batch's home {self.path}, is emptied without notice when a container or "
                     "the machine stops"
                 )
         return None

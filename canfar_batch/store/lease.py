@@ -31,6 +31,11 @@ class Holder:
         _alive[made.id] = made
         return made
 
+    def is_this_process(self) -> bool:
+        """Return whether the holder is this process, perhaps through another `Batch` of it."""
+        here = (socket.gethostname(), _boot(), os.getpid(), _born(os.getpid()))
+        return (self.host, self.boot, self.pid, self.born) == here
+
     def provably_gone(self) -> bool:
         """Return True only if the process certainly no longer runs.
 
@@ -46,7 +51,7 @@ class Holder:
                 return True
             if namespace != namespace_now:
                 return False
-        if self.pid == os.getpid() and self.born == _born(self.pid):
+        if self.is_this_process():
             return self.id not in _alive  # a notebook cell was run again, and its earlier batch thrown away
         if not _exists(self.pid):
             return True

@@ -608,6 +608,11 @@ def _contact(at: datetime | None) -> dict[str, float]:
 
 def _busy(other: LeaseState) -> BatchBusy:
     who = other.holder
+    if who.is_this_process():
+        return BatchBusy(
+            "this very process runs the batch already, through a Batch that was opened before, perhaps in another "
+            "cell of the notebook: go on with that one, close() it, or take over from it with run(takeover=True)"
+        )
     return BatchBusy(
         f"this batch is being run by process {who.pid} on {who.host}; its lease holds for another {other.left:.0f} s "
         "unless renewed. Stop it there, or wait; canfar_batch.open() reads the batch meanwhile, and "

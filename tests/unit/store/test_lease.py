@@ -29,6 +29,12 @@ def test_this_process_is_alive():
     assert not Holder.me().provably_gone()
 
 
+def test_another_holder_in_this_process_is_recognized(other):
+    assert Holder.me().is_this_process()
+    assert not holding(other.pid).is_this_process()
+    assert not attrs.evolve(Holder.me(), host="elsewhere").is_this_process()
+
+
 def test_two_holders_have_different_ids():
     assert Holder.me().id != Holder.me().id
 

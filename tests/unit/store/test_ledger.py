@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import resource
 import sqlite3
 import stat
@@ -366,8 +367,14 @@ def other_driver(home, clock):
 
 
 def test_a_second_driver_is_refused_with_the_name_of_the_first(made, home, clock):
+    made._db.execute("UPDATE lease SET pid = ?, born = ''", (os.getppid(),))
     clock.sleep(100)
     with pytest.raises(errors.BatchBusy, match=r"run by process \d+ on .* another 500 s"):
+        other_driver(home, clock).acquire()
+
+
+def test_a_second_driver_in_one_process_is_told_how_to_let_go(made, home, clock):
+    with pytest.raises(errors.BatchBusy, match=r"this very process runs the batch already.*close\(\) it"):
         other_driver(home, clock).acquire()
 
 
