@@ -233,7 +233,7 @@ class Ledger:
         with _refusing_nonsense(self.home.ledger):
             found = self._records(bodies, attempts, jobs)
         # All attributes change after everything is read, so that a Ctrl-C leaves no half of it.
-        if found != self.jobs:
+        if self._stale or found != self.jobs:
             self._keys = {key.lower(): key for key in found}
             self.next_place = max((record.index + 1 for record in found.values()), default=0)
             self.jobs, self.version = found, self.version + 1

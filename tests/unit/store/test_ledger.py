@@ -209,7 +209,7 @@ def test_the_version_stays_if_no_job_changes(made, clock):
     assert (made.version, made.jobs is jobs) == (version, True)
 
 
-def test_reloading_raises_the_version_only_if_another_process_changed_a_job(made, home, clock):
+def test_a_reload_raises_the_version_only_if_a_job_was_changed(made, home, clock):
     reader = reopened(home, clock)
     version, jobs = reader.version, reader.jobs
     made.ask("cancel", None)
@@ -251,7 +251,7 @@ def test_an_interrupt_before_a_commit_changes_nothing(made, home, clock, monkeyp
     assert list(reopened(home, clock).jobs) == ["j0", "j1", "j2", "j6"]
 
 
-def test_after_an_interrupt_behind_a_commit_the_next_turn_reads_the_file(made, monkeypatch):
+def test_after_an_interrupt_following_a_commit_the_file_is_read(made, monkeypatch):
     monkeypatch.setattr(Ledger, "_take_over", interrupt)
     with pytest.raises(KeyboardInterrupt):
         made.plan([record(6)])
@@ -261,6 +261,21 @@ def test_after_an_interrupt_behind_a_commit_the_next_turn_reads_the_file(made, m
     made.acquire()
     assert list(made.jobs) == ["j0", "j1", "j2", "j6"]
     assert made.find("J6") == made.jobs["j6"]
+
+
+def test_after_an_interrupt_while_memory_changes_the_file_is_read(made):
+    class Interrupting(dict):
+        def __setitem__(self, key, value):
+            raise KeyboardInterrupt
+
+    made._keys = Interrupting(made._keys)
+    version = made.version
+    with pytest.raises(KeyboardInterrupt):
+        made.plan([record(6)])
+    made.release()
+    made.acquire()
+    assert made.find("J6") == made.jobs["j6"]
+    assert (made.next_place, made.version > version) == (7, True)
 
 
 def test_an_interrupt_while_the_lease_is_taken_leaves_it_to_the_next(made, home, clock, monkeypatch):
