@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import resource
+import signal
 import sqlite3
 import stat
 from datetime import timedelta
@@ -542,6 +543,35 @@ def test_a_write_that_the_disk_refuses_is_reported_and_loses_nothing(made, home,
     assert reopened(home, clock).jobs == before
     made.plan([record(10)])
     assert list(reopened(home, clock).jobs) == ["j0", "j1", "j2", "j10"]
+
+
+def _die_in_a_transaction(path):
+    db = database.connect(path, writable=True)
+    db.execute("PRAGMA cache_size = 1")  # so that changes reach the file before the commit
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE job SET state = 'failed', fields = fields || '          '")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_a_killed_driver_left_half_written_is_undone(made, home, clock, writable):
+    made.plan([record(n) for n in range(3, 300)])
+    before, raw = dict(made.jobs), home.ledger.read_bytes()
+    made.close()
+    child = multiprocessing.get_context("fork").Process(target=_die_in_a_transaction, args=(home.ledger,))
+    child.start()
+    child.join()
+    assert home.ledger.read_bytes() != raw
+    book = Ledger.open(home, clock=clock, writable=writable)
+    assert book.jobs == before
+    book.close()
+
+
+def test_every_commit_is_on_the_disk(made):
+    synchronous, journal = (
+        made._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")
+    )
+    assert (synchronous, journal) == (2, "persist"), "full, and with a journal whose end is synced as well"
 
 
 def test_a_write_protected_ledger_is_reported_with_the_remedy(made, home, clock):
