@@ -261,7 +261,7 @@ class Batch:
 
     def _plan(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> list[str]:
         """Compare the wanted jobs with the known ones; nothing is written unless all of them fit."""
-        known, plan = self._ledger.jobs, self._compared(spec, rows, key)
+        version, plan = self._ledger.version, self._compared(spec, rows, key)
         if not plan.fresh and not plan.changes:
             self._asked.update(plan.keys)
             return plan.keys  # a script that plans what is planned needs no lease: run() may yet take it over
@@ -269,7 +269,7 @@ class Batch:
             _read_secrets([spec])
         engine = self._engine
         with engine.planning():
-            if self._ledger.jobs is not known:  # another process has written meanwhile
+            if self._ledger.version != version:  # another process has written meanwhile
                 plan = self._compared(spec, rows, key)
             self._refuse_to_replace(plan.fresh)
             engine.apply(plan)
@@ -900,12 +900,14 @@ def prepare(
         home: As for `open`.
 
     Raises:
-        HomeError: The home is in a place that is emptied, or cannot be written.
+        HomeError: The home cannot be written, or the default home is in a place that is emptied.
         LedgerError: The batch belongs to another platform or user.
     """
     place = Home.of(name, home)
-    if address != "local":
+    if address != "local" and home is None:
         place.refuse_if_fleeting()
+    elif address != "local" and place.fleeting:
+        log.warning("%s: %s", name, place.fleeting)
     made = setup(place)
     user, clock = made.platform.user, made.clock
     try:

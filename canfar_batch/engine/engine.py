@@ -350,7 +350,7 @@ class _Stages:
         self, setup: Setup, ledger: LedgerLike, launch_context: LaunchContext, results: dict[str, object]
     ) -> None:
         clock = SteadyClock(setup.clock)
-        schedule = Schedule(clock=clock, random=setup.random, last_contact=ledger.looked)
+        schedule = Schedule(clock=clock, random=setup.random, last_contact=ledger.last_contact)
         self.context = context = Context(
             setup=setup,
             ledger=ledger,

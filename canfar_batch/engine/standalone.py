@@ -298,7 +298,7 @@ def _temporary_home(owner: object) -> Home:
             shutil.rmtree(home.path, ignore_errors=True)
 
     weakref.finalize(owner, remove)
-    home.make()
+    home.prepare()
     return home
 
 

@@ -132,7 +132,11 @@ def _is_silent(evidence: Evidence) -> bool:
 
 
 def _has_begun(evidence: Evidence) -> bool:
-    return evidence.began is not None or (evidence.ran and bool(evidence.log)) or (evidence.ran and _pod_was_there(evidence))
+    return (
+        evidence.began is not None
+        or (evidence.ran and bool(evidence.log))
+        or (evidence.ran and _pod_was_there(evidence))
+    )
 
 
 def _pod_was_there(evidence: Evidence) -> bool:
@@ -171,7 +175,9 @@ def _not_started(events: Events) -> Note | None:
 
 def _not_pulled(events: Events) -> Note | None:
     """Return the note that best says why the image could not be fetched, or None."""
-    failed = [note for note in events.notes if note.reason in ("Failed", "BackOff", "InspectFailed", "ErrImageNeverPull")]
+    failed = [
+        note for note in events.notes if note.reason in ("Failed", "BackOff", "InspectFailed", "ErrImageNeverPull")
+    ]
     pulls = [note for note in failed if _PULL.search(note.message)]
     return max(pulls, key=lambda note: len(note.message), default=None)
 
@@ -189,7 +195,9 @@ def _succeeds(evidence: Evidence) -> Verdict:
 
 def _succeeds_in_doubt(evidence: Evidence) -> Verdict:
     count = evidence.receipt.oom_kills if evidence.receipt else 0
-    doubt = ChildKilled(message=f"{count} of its processes were killed for lack of memory, and the command ended with 0")
+    doubt = ChildKilled(
+        message=f"{count} of its processes were killed for lack of memory, and the command ended with 0"
+    )
     return Verdict(succeeded=True, doubt=doubt)
 
 
@@ -284,7 +292,9 @@ def _killed(evidence: Evidence) -> Failure:
 
 def _unknown(evidence: Evidence) -> Failure:
     log = "the log was not available" if evidence.log is None else "there is no log"
-    return Unknown(message=telling_line(evidence.log or b"") or f"the platform gives no reason, and {log}", inferred=True)
+    return Unknown(
+        message=telling_line(evidence.log or b"") or f"the platform gives no reason, and {log}", inferred=True
+    )
 
 
 def _lost(evidence: Evidence) -> Failure:

@@ -14,6 +14,9 @@ from canfar_batch.fields.values import canonical_json, plain_fields, plain_value
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SLUG_WIDTH = 60
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # keys that are their own file names
+_PLAIN_REST = re.compile(r"[A-Za-z0-9._-]")
+_FILE_NAME_WIDTH = 200  # disks allow 255 bytes, and a suffix such as ".12.events" follows
 
 
 def job_key(fields: Mapping[str, Any]) -> str:
@@ -44,6 +47,27 @@ def check_key(key: object) -> str:
             f"the first of them a letter or digit"
         )
     return str(key)
+
+
+def file_name(key: str) -> str:
+    """Return a file name for the job *key*: a different one for every key, and safe on every disk.
+
+    A key of ASCII letters, digits, dots, underscores and hyphens that begins with a letter or digit is its own file
+    name. In other keys each other byte of the UTF-8 text, and a first byte that is not a letter or digit, becomes
+    `%XX`. A result of more than 200 characters is shortened, and a digest of the key keeps it unique.
+    """
+    plain = _PLAIN.fullmatch(key) is not None
+    name = key if plain else "".join(map(_escaped, range(len(key)), key))
+    if len(name) <= _FILE_NAME_WIDTH:
+        return name
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{name[: _FILE_NAME_WIDTH - 40]}%-{digest}"  # no escape begins with %-
+
+
+def _escaped(position: int, character: str) -> str:
+    if (_PLAIN if position == 0 else _PLAIN_REST).fullmatch(character):
+        return character
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
 
 
 def _slug(name: str, value: object) -> str:

@@ -1,1 +1,1 @@
-"""A batch's directory and its durable memory: the only place that speaks SQL."""
+"""A batch's directory and its ledger: the only package that uses SQL."""

@@ -1,4 +1,4 @@
-"""A batch's home: the one directory in which it keeps everything, and where that directory may be."""
+"""A batch's home: the directory in which it keeps everything, and the places in which that directory may be."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 import attrs
 
 from canfar_batch.errors import HomeError, PlanError
-from canfar_batch.store.files import file_errors
+from canfar_batch.fields.keys import file_name
+from canfar_batch.store.files import check_system, file_errors, open_private, probe_locking
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def check_name(name: str) -> str:
-    """*name*, if a batch may be called so.
+    """Return *name* if it can be the name of a batch.
 
     Raises:
-        PlanError: It may not, and why.
+        PlanError: It cannot; the message says why.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PlanError(
@@ -38,12 +39,12 @@ class Home:
 
     @classmethod
     def of(cls, name: str, root: str | os.PathLike[str] | None = None) -> Home:
-        """The home of the batch *name*: `<root>/<name>`, and `batches/<name>` where no root is given.
+        """Return the home of the batch *name*: `<root>/<name>`.
 
-        The environment variable `CANFAR_BATCH_HOME` stands in for a root that is not given.
+        The default of *root* is the environment variable `CANFAR_BATCH_HOME`, or else `batches` in the working
+        directory.
         """
-        chosen = root or os.environ.get("CANFAR_BATCH_HOME") or "batches"
-        return cls(Path(chosen).expanduser().absolute() / check_name(name))
+        return cls(_root(root) / check_name(name))
 
     @property
     def ledger(self) -> Path:
@@ -52,24 +53,24 @@ class Home:
 
     @property
     def logs(self) -> Path:
-        """Where the logs of ended attempts are kept."""
+        """The directory for the logs of ended attempts."""
         return self.path / "logs"
 
     @property
     def receipts(self) -> Path:
-        """Where containers that see the home leave their receipts."""
+        """The directory in which containers that see the home leave their receipts."""
         return self.path / "receipts"
 
     @property
     def token(self) -> Path:
-        """The file by which a container knows that it sees the same storage as the driver."""
+        """The file that containers read to detect that they share the driver's storage."""
         return self.path / "token"
 
     def exists(self) -> bool:
-        """True where a batch lives here.
+        """Return whether there is a batch in this directory.
 
         Raises:
-            HomeError: One cannot look.
+            HomeError: The directory cannot be searched.
         """
         try:
             return self.ledger.is_file()
@@ -77,44 +78,64 @@ class Home:
             raise HomeError(f"{self.ledger} cannot be looked at: {error.strerror or error}") from error
 
     def log(self, key: str, attempt: int) -> Path:
-        """Where the log of one attempt is kept."""
-        return self.logs / f"{key}.{attempt}.log"
+        """Return the path for the log of one attempt."""
+        return self.logs / f"{file_name(key)}.{attempt}.log"
 
     def events(self, key: str, attempt: int) -> Path:
-        """Where the platform's events about one attempt are kept."""
-        return self.logs / f"{key}.{attempt}.events"
+        """Return the path for the platform's events about one attempt."""
+        return self.logs / f"{file_name(key)}.{attempt}.events"
 
     def stored(self, place: Path) -> str:
-        """*place* as the ledger keeps it: from the home where one lies in the other, so that both may be moved."""
+        """Return *place* as the ledger stores it: relative to the home if one contains the other.
+
+        Both may then be moved together.
+        """
         near = self.path.is_relative_to(place) or place.is_relative_to(self.path)
         return os.path.relpath(place, self.path) if near else str(place)
 
     def restored(self, text: str) -> Path:
-        """The place that `stored` wrote, as the home lies now."""
+        """Return the path that `stored` wrote, seen from the home's present directory."""
         return Path(os.path.normpath(self.path / text))
 
-    def make(self) -> None:
-        """Make the directories, for the user's eyes only.
+    def prepare(self) -> None:
+        """Create the directories and an empty ledger file, all private to the user, unless they exist.
 
         Raises:
-            HomeError: They cannot be made.
+            HomeError: They cannot be created, or the disk or the system has no working file locks.
         """
+        check_system()
         with file_errors(self.path):
             for directory in (self.path, self.logs, self.receipts):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe_locking(self.path)
+        open_private(self.ledger)
 
-    def refuse_if_fleeting(self) -> None:
-        """Refuse a place that is emptied when a container or the machine stops.
-
-        Raises:
-            HomeError: The home is below such a place.
-        """
+    @property
+    def fleeting(self) -> str | None:
+        """Why the home will not last, as a sentence; None if nothing suggests that."""
         for place in _fleeting():
             if self.path.is_relative_to(place):
-                raise HomeError(
-                    f"the batch would live in {self.path}, and {place} is emptied behind your back; work in a "
-                    "directory that stays (on CANFAR: under /arc), or set CANFAR_BATCH_HOME or home= to one"
+                return (
+                    f"{place}, which holds the batch's home {self.path}, is emptied without notice when a container or "
+                    "the machine stops"
                 )
+        return None
+
+    def refuse_if_fleeting(self) -> None:
+        """Refuse a directory that is emptied when a container or the machine stops.
+
+        Raises:
+            HomeError: The home is in such a place.
+        """
+        if self.fleeting:
+            raise HomeError(
+                f"{self.fleeting}; work in a directory that stays (on CANFAR: under /arc), or set CANFAR_BATCH_HOME to "
+                "one. Name the place with home= if you want it all the same"
+            )
+
+
+def _root(root: str | os.PathLike[str] | None) -> Path:
+    return Path(root or os.environ.get("CANFAR_BATCH_HOME") or "batches").expanduser().absolute()
 
 
 def _fleeting() -> list[Path]:
@@ -122,12 +143,14 @@ def _fleeting() -> list[Path]:
 
 
 def batches(root: str | os.PathLike[str] | None = None) -> Mapping[str, Home]:
-    """The homes below *root*, by name; also those that one cannot look into.
+    """Return the homes in *root* by name, with those that cannot be searched.
+
+    The default of *root* is the same as for `Home.of`.
 
     Raises:
         HomeError: *root* cannot be read.
     """
-    place = Path(root or os.environ.get("CANFAR_BATCH_HOME") or "batches").expanduser().absolute()
+    place = _root(root)
     if not place.is_dir():
         return {}
     try:
@@ -141,4 +164,4 @@ def _may_exist(home: Home) -> bool:
     try:
         return home.exists()
     except HomeError:
-        return True  # whoever opens it is told why it cannot be read
+        return True  # opening it explains why it cannot be read

@@ -1,4 +1,4 @@
-"""One batch, one driver: who holds a batch, and whether that process can still be alive."""
+"""The holder of a batch's lease: the one process that drives it, and whether that process may still be alive."""
 
 from __future__ import annotations
 
@@ -15,45 +15,50 @@ TERM = 600.0  #: seconds that a lease lasts unless it is renewed
 
 @attrs.frozen(kw_only=True)
 class Holder:
-    """A process that drives, or drove, a batch."""
+    """A process that drives a batch, or drove it."""
 
     id: str
     host: str
-    boot: str  #: which run of the machine, and which process namespace in it; "" where that cannot be told
+    boot: str  #: the boot of the host, and the process namespace on it; "" if unknown
     pid: int
-    born: str  #: when the process started, in the system's own count; "" where that cannot be told
+    born: str  #: when the process started, in the kernel's own count; "" if unknown
 
     @classmethod
     def me(cls) -> Holder:
-        """This process, under a new random id; alive for as long as somebody keeps the value."""
+        """Return this process under a new random id, which counts as alive for as long as the value is referenced."""
         pid = os.getpid()
         made = cls(id=secrets.token_hex(8), host=socket.gethostname(), boot=_boot(), pid=pid, born=_born(pid))
-        _kept[made.id] = made
+        _alive[made.id] = made
         return made
 
-    def provably_gone(self) -> bool:
-        """True only where it is certain that the process lives no more.
+    def is_this_process(self) -> bool:
+        """Return whether the holder is this process, perhaps through another `Batch` of it."""
+        here = (socket.gethostname(), _boot(), os.getpid(), _born(os.getpid()))
+        return (self.host, self.boot, self.pid, self.born) == here
 
-        A process of another host, or of another container on this host, may live: nothing here can tell.
+    def provably_gone(self) -> bool:
+        """Return True only if the process certainly no longer runs.
+
+        A process of another host, or of another container on this host, may run: there is no way to see it from here.
         """
         if self.host != socket.gethostname():
             return False
         here = _boot()
         if here and self.boot:
-            boot, _, space = self.boot.partition("/")
-            boot_now, _, space_now = here.partition("/")
+            boot, _, namespace = self.boot.partition("/")
+            boot_now, _, namespace_now = here.partition("/")
             if boot != boot_now:
                 return True
-            if space != space_now:
+            if namespace != namespace_now:
                 return False
-        if self.pid == os.getpid() and self.born == _born(self.pid):
-            return self.id not in _kept  # a notebook's cell was run again, and the batch before was thrown away
+        if self.is_this_process():
+            return self.id not in _alive  # a notebook cell was run again, and its earlier batch thrown away
         if not _exists(self.pid):
             return True
         return bool(self.born) and _born(self.pid) not in ("", self.born)
 
 
-_kept: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()  #: the holders in this process
+_alive: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()  #: the holders in this process
 
 
 def _exists(pid: int) -> bool:
@@ -63,7 +68,7 @@ def _exists(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return _state(pid) != "Z"  # a zombie runs nothing any more
+    return _state(pid) != "Z"  # a zombie runs no code any more
 
 
 def _boot() -> str:
@@ -75,7 +80,7 @@ def _boot() -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat behind the command's name, which may itself hold blanks and brackets."""
+    """Return the fields of /proc/<pid>/stat after the command's name, which may itself hold blanks and brackets."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -27,16 +27,16 @@ class LedgerLike(Protocol):
         """Whether this process holds the lease."""
 
     @property
-    def looked(self) -> datetime | None:
+    def last_contact(self) -> datetime | None:
         """When a driver last had an answer from the platform."""
 
     def acquire(self, *, takeover: bool = False) -> None:
         """Become the driver."""
 
-    def release(self, looked: datetime | None = None) -> None:
+    def release(self, last_contact: datetime | None = None) -> None:
         """Stop being the driver."""
 
-    def renew(self, looked: datetime | None = None) -> None:
+    def renew(self, last_contact: datetime | None = None) -> None:
         """Keep the lease for another term."""
 
     def still_mine(self, generation: int) -> bool:
@@ -72,7 +72,7 @@ class MemoryLedger:
         self.jobs: dict[str, JobRecord] = {}
         self.workdir: Path | None = None
         self.generation = 0
-        self.looked: datetime | None = last_contact
+        self.last_contact: datetime | None = last_contact
         self._pid = os.getpid()
 
     @property
@@ -83,13 +83,13 @@ class MemoryLedger:
     def acquire(self, *, takeover: bool = False) -> None:
         """Do nothing: there is no other driver."""
 
-    def release(self, looked: datetime | None = None) -> None:
+    def release(self, last_contact: datetime | None = None) -> None:
         """Remember when the platform last answered."""
-        self.looked = looked or self.looked
+        self.last_contact = last_contact or self.last_contact
 
-    def renew(self, looked: datetime | None = None) -> None:
+    def renew(self, last_contact: datetime | None = None) -> None:
         """Remember when the platform last answered."""
-        self.looked = looked or self.looked
+        self.last_contact = last_contact or self.last_contact
 
     def still_mine(self, generation: int) -> bool:
         """Return whether this is the process that made it."""

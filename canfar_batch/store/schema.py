@@ -1,100 +1,214 @@
-"""Records as rows of the ledger's tables, and back."""
+"""The ledger's tables, the steps from earlier versions of them, and records as rows.
+
+Each column is declared once, in its `Table`. Statements are generated from it, and rows are filled and read by name.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import attrs
 
 from canfar_batch import failures
-from canfar_batch.errors import CanfarBatchError, LedgerError, SpecError
 from canfar_batch.lifecycle import Event
 from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
-from canfar_batch.spec import Filled, JobSpec, value_from_json
+from canfar_batch.spec import Filled, JobSpec, Secret, value_from_json
 from canfar_batch.store.home import Home
+
+VERSION = 3  #: of the tables; raised with a step in `MIGRATIONS` whenever they change
+
+#: from a version to the script that leads to the next one
+MIGRATIONS: Mapping[int, str] = {
+    1: """
+ALTER TABLE job RENAME COLUMN forgiven TO attempts_before_reopen;
+UPDATE event SET kind = 'PhaseChanged' WHERE kind = 'Seen';
+UPDATE event SET kind = 'RetryExhausted' WHERE kind = 'GaveUp';
+UPDATE event SET kind = 'LateSuccess' WHERE kind = 'Proved';
+""",
+    2: "ALTER TABLE lease RENAME COLUMN looked TO last_contact;",
+}
+
+
+# -- tables -------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(slots=False)
+class Table:
+    """A table: its columns with their SQL types, and the columns that identify a row."""
+
+    name: str
+    columns: Mapping[str, str]
+    identity: tuple[str, ...]
+    extra: str = ""  #: what else `CREATE TABLE` says in its brackets
+    options: str = ""  #: what it says after them
+
+    @property
+    def create(self) -> str:
+        """The statement that makes the table."""
+        inside = [f"{name} {kind}" for name, kind in self.columns.items()]
+        return f"CREATE TABLE {self.name} ({', '.join(filter(None, (*inside, self.extra)))}) {self.options}"
+
+    @functools.cached_property
+    def insert(self) -> str:
+        """The statement that adds a row."""
+        values = ", ".join(f":{name}" for name in self.columns)
+        return f"INSERT INTO {self.name} ({', '.join(self.columns)}) VALUES ({values})"  # noqa: S608
+
+    @functools.cached_property
+    def upsert(self) -> str:
+        """The statement that adds a row, or replaces the one of the same identity."""
+        changes = ", ".join(f"{name} = excluded.{name}" for name in self.columns if name not in self.identity)
+        return f"{self.insert} ON CONFLICT ({', '.join(self.identity)}) DO UPDATE SET {changes}"
+
+    def update(self, *columns: str) -> str:
+        """Return the statement that changes *columns* of one row."""
+        assert set(columns) <= set(self.columns)
+        changes = ", ".join(f"{name} = :{name}" for name in columns)
+        return f"UPDATE {self.name} SET {changes} WHERE {self._this}"  # noqa: S608
+
+    @functools.cached_property
+    def delete(self) -> str:
+        """The statement that removes one row."""
+        return f"DELETE FROM {self.name} WHERE {self._this}"  # noqa: S608
+
+    @property
+    def _this(self) -> str:
+        return " AND ".join(f"{name} = :{name}" for name in self.identity)
+
+
+META = Table("meta", {"name": "TEXT PRIMARY KEY", "value": "TEXT NOT NULL"}, ("name",), options="WITHOUT ROWID")
+LEASE = Table(
+    "lease",
+    {
+        "one": "INTEGER PRIMARY KEY CHECK (one = 1)", "generation": "INTEGER NOT NULL", "holder": "TEXT",
+        "host": "TEXT", "boot": "TEXT", "pid": "INTEGER", "born": "TEXT", "until_ticks": "REAL", "until": "REAL",
+        "last_contact": "REAL",
+    },
+    ("one",),
+)  # fmt: skip
+SPEC = Table("spec", {"id": "INTEGER PRIMARY KEY", "body": "TEXT NOT NULL UNIQUE"}, ("id",))
+JOB = Table(
+    "job",
+    {
+        "place": "INTEGER PRIMARY KEY", "key": "TEXT NOT NULL UNIQUE COLLATE NOCASE",
+        "spec": "INTEGER NOT NULL REFERENCES spec (id)", "fields": "TEXT NOT NULL", "filled": "TEXT NOT NULL",
+        "state": "TEXT NOT NULL", "cores": "INTEGER", "ram": "INTEGER", "gpus": "INTEGER", "due": "REAL",
+        "cancelling": "INTEGER NOT NULL", "attempts_before_reopen": "INTEGER NOT NULL",
+        "collected": "INTEGER NOT NULL", "result": "TEXT", "collect_error": "TEXT",
+    },
+    ("place",),
+)  # fmt: skip
+ATTEMPT = Table(
+    "attempt",
+    {
+        "place": "INTEGER NOT NULL REFERENCES job (place)", "number": "INTEGER NOT NULL",
+        "launch_name": "TEXT NOT NULL", "id": "TEXT", "cores": "INTEGER", "ram": "INTEGER", "gpus": "INTEGER",
+        "intended_at": "REAL NOT NULL", "launched_at": "REAL", "started_at": "REAL", "seen_at": "REAL",
+        "ended_at": "REAL", "succeeded": "INTEGER", "verified": "INTEGER NOT NULL", "receipt": "TEXT",
+        "failure": "TEXT", "log": "TEXT",
+    },
+    ("place", "number"),
+    extra="PRIMARY KEY (place, number)",
+    options="WITHOUT ROWID",
+)  # fmt: skip
+EVENT = Table(
+    "event",
+    {
+        "seq": "INTEGER PRIMARY KEY", "at": "REAL NOT NULL", "key": "TEXT NOT NULL", "attempt": "INTEGER",
+        "kind": "TEXT NOT NULL", "body": "TEXT NOT NULL",
+    },
+    ("seq",),
+)  # fmt: skip
+REQUEST = Table(
+    "request",
+    {"seq": "INTEGER PRIMARY KEY", "at": "REAL NOT NULL", "kind": "TEXT NOT NULL", "keys": "TEXT"},
+    ("seq",),
+)
+
+#: the statements that make an empty ledger
+CREATE = (
+    *(table.create for table in (META, LEASE, SPEC, JOB, ATTEMPT, EVENT, REQUEST)),
+    "INSERT INTO lease (one, generation) VALUES (1, 0)",
+    "CREATE INDEX event_of_job ON event (key)",
+)
+
+#: the statement that writes the columns of `job` that events change; `job_progress` gives their values
+UPDATE_JOB = JOB.update(
+    "state", "cores", "ram", "gpus", "due", "cancelling", "attempts_before_reopen", "collected", "result",
+    "collect_error",
+)  # fmt: skip
 
 
 class Row(Protocol):
-    """What a query brings: its columns by name."""
+    """One row of an answer, with its columns by name."""
 
     def __getitem__(self, name: str, /) -> Any: ...
 
 
-_Reads = TypeVar("_Reads", bound=Callable[..., Any])
+def statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script, which has no semicolon inside one."""
+    return filter(str.strip, script.split(";"))
 
 
-def refusing_nonsense(read: _Reads) -> _Reads:
-    """Make *read*, a method of the ledger, say that the file is damaged where its rows make no sense."""
-
-    @functools.wraps(read)
-    def reading(ledger: Any, *given: Any) -> Any:
-        try:
-            return read(ledger, *given)
-        except SpecError as error:  # of a spec in it
-            raise _damaged(ledger, error) from error
-        except CanfarBatchError:
-            raise
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-            raise _damaged(ledger, error) from error
-
-    return reading  # type: ignore[return-value]
-
-
-def _damaged(ledger: Any, error: Exception) -> LedgerError:
-    return LedgerError(
-        f"{ledger.home.ledger} is damaged, or something else wrote to it ({type(error).__name__}: {error}); "
-        "put a copy from before in its place, or give the batch another name"
-    )
-
-
-def dumps(value: object) -> str:
-    """*value* as JSON, the same text for the same value."""
-    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+# -- times --------------------------------------------------------------------------------------------------------
 
 
 def as_seconds(moment: datetime) -> float:
-    """Seconds since 1970, UTC."""
+    """Return the seconds since 1970, UTC."""
     return moment.timestamp()
 
 
 def maybe_seconds(moment: datetime | None) -> float | None:
-    """Likewise; None for None."""
+    """Return the seconds since 1970, UTC; None for None."""
     return None if moment is None else moment.timestamp()
 
 
 def as_moment(seconds: float) -> datetime:
-    """The moment so many seconds after 1970, aware, UTC."""
+    """Return the moment, aware, UTC, that is this number of seconds after 1970."""
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
 def maybe_moment(seconds: float | None) -> datetime | None:
-    """Likewise; None for None."""
+    """Return the moment, aware, UTC, that is this number of seconds after 1970; None for None."""
     return None if seconds is None else as_moment(seconds)
 
 
-def job_row(job: JobRecord, home: Home) -> tuple[Any, ...]:
-    """All of a job but its spec and its attempts; paths in its result are kept as `_path_out` tells."""
+# -- jobs ---------------------------------------------------------------------------------------------------------
+
+
+def job_row(job: JobRecord, spec: int, home: Home) -> dict[str, Any]:
+    """Return all columns of a job; *spec* is the number of its spec, and paths in its result may be below *home*."""
+    return {
+        "key": job.key, "spec": spec, "fields": dumps(dict(job.fields)), "filled": dumps(plain(job.filled)),
+        **job_progress(job, home),
+    }  # fmt: skip
+
+
+def job_progress(job: JobRecord, home: Home) -> dict[str, Any]:
+    """Return the columns of a job that events change, and its place."""
     asked = job.resources
     has_result = job.result is not None or (job.collected and job.kept and job.collect_error is None)
-    return (
-        job.index, job.key, dumps(dict(job.fields)), dumps(attrs.asdict(job.filled)), job.state.value, asked.cores,
-        asked.ram, asked.gpus, maybe_seconds(job.due), job.cancelling, job.attempts_before_reopen, job.collected,
-        json.dumps(job.result, default=_path_out(home)) if has_result else None, job.collect_error,
-    )  # fmt: skip
+    return {
+        "place": job.index, "state": job.state.value, "cores": asked.cores, "ram": asked.ram, "gpus": asked.gpus,
+        "due": maybe_seconds(job.due), "cancelling": job.cancelling,
+        "attempts_before_reopen": job.attempts_before_reopen, "collected": job.collected,
+        "result": json.dumps(job.result, default=_path_out(home)) if has_result else None,
+        "collect_error": job.collect_error,
+    }  # fmt: skip
 
 
 def job_from(row: Row, spec: JobSpec, attempts: tuple[Attempt, ...], home: Home) -> JobRecord:
-    """The record that `job_row` wrote."""
+    """Return the record that `job_row` wrote."""
     fetched, text = row["collected"] and row["collect_error"] is None, row["result"]
     return JobRecord(
         key=row["key"], index=row["place"], spec=spec, filled=_filled_from(json.loads(row["filled"])),
         fields=json.loads(row["fields"]), state=JobState(row["state"]), attempts=attempts,
-        resources=Resources(cores=row["cores"], ram=row["ram"], gpus=row["gpus"]), due=maybe_moment(row["due"]),
+        resources=_resources(row["cores"], row["ram"], row["gpus"]), due=maybe_moment(row["due"]),
         cancelling=bool(row["cancelling"]), attempts_before_reopen=row["attempts_before_reopen"],
         collected=bool(row["collected"]),
         result=None if text is None else json.loads(text, object_hook=_path_in(home)),
@@ -103,9 +217,125 @@ def job_from(row: Row, spec: JobSpec, attempts: tuple[Attempt, ...], home: Home)
     )  # fmt: skip
 
 
+def _filled_from(data: dict[str, Any]) -> Filled:
+    env = _shared(tuple((name, value_from_json(value)) for name, value in data["env"]))
+    return Filled(
+        argv=tuple(data["argv"]), env=env,
+        name=data["name"], workdir=data["workdir"], outputs=tuple(data["outputs"]),
+    )  # fmt: skip
+
+
+# Many jobs have the same environment and ask for the same resources: they share one value, which saves memory.
+
+
+@functools.lru_cache(maxsize=1000)
+def _shared(env: tuple[tuple[str, str | Secret], ...]) -> tuple[tuple[str, str | Secret], ...]:
+    return env
+
+
+@functools.lru_cache(maxsize=1000)
+def _resources(cores: int | None, ram: int | None, gpus: int | None) -> Resources:
+    return Resources(cores=cores, ram=ram, gpus=gpus)
+
+
+# -- attempts -----------------------------------------------------------------------------------------------------
+
+
+def attempt_row(attempt: Attempt, place: int, home: Home) -> dict[str, Any]:
+    """Return all columns of an attempt of the job at *place*; its paths become relative to *home*."""
+    asked = attempt.resources
+    return {
+        "place": place, "number": attempt.number, "launch_name": attempt.launch_name, "id": attempt.id,
+        "cores": asked.cores, "ram": asked.ram, "gpus": asked.gpus, "intended_at": as_seconds(attempt.intended_at),
+        "launched_at": maybe_seconds(attempt.launched_at), "started_at": maybe_seconds(attempt.started_at),
+        "seen_at": maybe_seconds(attempt.seen_at), "ended_at": maybe_seconds(attempt.ended_at),
+        "succeeded": attempt.succeeded, "verified": attempt.verified,
+        "receipt": attempt.receipt and dumps(plain(attempt.receipt)),
+        "failure": attempt.failure and dumps(attempt.failure.to_json()),
+        "log": attempt.log and str(attempt.log.relative_to(home.path)),
+    }  # fmt: skip
+
+
+def attempt_from(row: Row, home: Home) -> Attempt:
+    """Return the attempt that `attempt_row` wrote."""
+    return Attempt(
+        number=row["number"], launch_name=row["launch_name"], id=row["id"],
+        resources=_resources(row["cores"], row["ram"], row["gpus"]),
+        intended_at=as_moment(row["intended_at"]), launched_at=maybe_moment(row["launched_at"]),
+        started_at=maybe_moment(row["started_at"]), seen_at=maybe_moment(row["seen_at"]),
+        ended_at=maybe_moment(row["ended_at"]), succeeded=None if row["succeeded"] is None else bool(row["succeeded"]),
+        verified=bool(row["verified"]), receipt=row["receipt"] and _receipt_from(json.loads(row["receipt"])),
+        failure=row["failure"] and failures.from_json(json.loads(row["failure"])),
+        log=row["log"] and home.path / row["log"],
+    )  # fmt: skip
+
+
+def _receipt_from(data: dict[str, Any]) -> Receipt:
+    for name in ("started_at", "finished_at"):
+        data[name] = maybe_moment(data[name])
+    return Receipt(**{**data, "missing": tuple(data["missing"])})
+
+
+# -- events -------------------------------------------------------------------------------------------------------
+
+
+def event_row(event: Event, attempt: Attempt | None) -> dict[str, Any]:
+    """Return the columns of one event; *attempt* is the job's newest attempt after it."""
+    kind: Any = type(event)
+    body = {
+        name: plain(value)
+        for name in _names(kind)
+        if name not in ("key", "at", "result") and (value := getattr(event, name)) is not None  # results: table job
+    }
+    return {
+        "seq": None, "at": as_seconds(event.at), "key": event.key, "attempt": attempt and attempt.number,
+        "kind": event.kind, "body": dumps(body),
+    }  # fmt: skip
+
+
+# -- values as JSON -----------------------------------------------------------------------------------------------
+
+#: JSON with sorted keys, so that equal values have equal texts
+dumps: Callable[[object], str] = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+
+
+def plain(value: Any) -> Any:
+    """Return *value* in the types of JSON: frozen values become dicts, moments become seconds since 1970."""
+    kind: Any = type(value)
+    return _converter(kind)(value)
+
+
+@functools.cache
+def _converter(kind: type) -> Callable[[Any], Any]:
+    """Return the function that makes values of the class *kind* plain."""
+    known: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+        (JobSpec, JobSpec.to_json),
+        (failures.Failure, failures.Failure.to_json),
+        (datetime, as_seconds),
+        (Path, str),
+        (Phase, lambda phase: phase.value),
+        (str, lambda text: text),
+        (Mapping, lambda items: {str(name): plain(item) for name, item in items.items()}),
+        (list, lambda items: [plain(item) for item in items]),
+        (tuple, lambda items: [plain(item) for item in items]),
+    )
+    for family, converter in known:
+        if issubclass(kind, family):
+            return converter
+    if attrs.has(kind):
+        names = _names(kind)
+        return lambda value: {name: plain(getattr(value, name)) for name in names}
+    return lambda value: value
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(kind))
+
+
 def storable(result: object) -> bool:
-    """True where the ledger keeps *result* as it is: JSON, paths in it allowed, of at most 64 KiB."""
-    home = Home(Path("/"))  # any will do: how long a path is there makes no difference worth a word
+    """Return whether the ledger can store *result*: JSON of at most 64 KiB, in which paths are allowed."""
+    home = Home(Path("/"))  # any home will do: the length of its path hardly matters
     try:
         text = json.dumps(result, default=_path_out(home))
         return len(text) <= 65536 and json.loads(text, object_hook=_path_in(home)) == result
@@ -114,7 +344,7 @@ def storable(result: object) -> bool:
 
 
 def _path_out(home: Home) -> Callable[[object], dict[str, str]]:
-    """Paths as JSON: those in *home* from there, for it may be moved."""
+    """Return the function that makes paths JSON, those below *home* relative to it, because it may be moved."""
 
     def out(value: object) -> dict[str, str]:
         if not isinstance(value, Path):
@@ -133,70 +363,3 @@ def _path_in(home: Home) -> Callable[[dict[str, Any]], Any]:
         return Path(value["$path"]) if value.keys() == {"$path"} else value
 
     return back
-
-
-def _filled_from(data: dict[str, Any]) -> Filled:
-    return Filled(
-        argv=tuple(data["argv"]), env=tuple((name, value_from_json(value)) for name, value in data["env"]),
-        name=data["name"], workdir=data["workdir"], outputs=tuple(data["outputs"]),
-    )  # fmt: skip
-
-
-def attempt_row(attempt: Attempt, home: Home) -> tuple[Any, ...]:
-    """All of an attempt; paths are relative to *home*, which may be moved."""
-    asked = attempt.resources
-    return (
-        attempt.number, attempt.launch_name, attempt.id, asked.cores, asked.ram, asked.gpus,
-        as_seconds(attempt.intended_at), maybe_seconds(attempt.launched_at), maybe_seconds(attempt.started_at),
-        maybe_seconds(attempt.seen_at), maybe_seconds(attempt.ended_at), attempt.succeeded, attempt.verified,
-        attempt.receipt and dumps(_plain(attempt.receipt)), attempt.failure and dumps(attempt.failure.to_json()),
-        attempt.log and str(attempt.log.relative_to(home.path)),
-    )  # fmt: skip
-
-
-def attempt_from(row: Row, home: Home) -> Attempt:
-    """The attempt that `attempt_row` wrote."""
-    return Attempt(
-        number=row["number"], launch_name=row["launch_name"], id=row["id"],
-        resources=Resources(cores=row["cores"], ram=row["ram"], gpus=row["gpus"]),
-        intended_at=as_moment(row["intended_at"]), launched_at=maybe_moment(row["launched_at"]),
-        started_at=maybe_moment(row["started_at"]), seen_at=maybe_moment(row["seen_at"]),
-        ended_at=maybe_moment(row["ended_at"]), succeeded=None if row["succeeded"] is None else bool(row["succeeded"]),
-        verified=bool(row["verified"]), receipt=row["receipt"] and _receipt_from(json.loads(row["receipt"])),
-        failure=row["failure"] and failures.from_json(json.loads(row["failure"])),
-        log=row["log"] and home.path / row["log"],
-    )  # fmt: skip
-
-
-def _receipt_from(data: dict[str, Any]) -> Receipt:
-    for name in ("started_at", "finished_at"):
-        data[name] = maybe_moment(data[name])
-    return Receipt(**{**data, "missing": tuple(data["missing"])})
-
-
-def event_row(event: Event, attempt: Attempt | None) -> tuple[Any, ...]:
-    """A line of a job's history; *attempt*: the newest after it."""
-    skipped = ("key", "at", "result")  # the result is in the job's own row
-    body = {name: value for name, value in _plain(event).items() if name not in skipped and value is not None}
-    return as_seconds(event.at), event.key, attempt and attempt.number, event.kind, dumps(body)
-
-
-def _plain(value: Any) -> Any:
-    """*value* as JSON has it: frozen values become dicts, moments become seconds since 1970."""
-    special: Sequence[tuple[type, Callable[[Any], Any]]] = (
-        (JobSpec, JobSpec.to_json),
-        (failures.Failure, failures.Failure.to_json),
-        (datetime, as_seconds),
-        (Path, str),
-        (Phase, lambda phase: phase.value),
-    )
-    for kind, turn in special:
-        if isinstance(value, kind):
-            return turn(value)
-    if attrs.has(type(value)):
-        return {field.name: _plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

@@ -10,7 +10,7 @@ from crash.drivers import PATIENCE, World, driver, eventually
 
 from canfar_batch.errors import HomeError
 from canfar_batch.records import JobState
-from canfar_batch.store import ledger
+from canfar_batch.store import database
 
 
 @pytest.fixture
@@ -116,5 +116,5 @@ def test_a_takeover_while_the_other_driver_waits_for_an_answer_finds_what_it_lau
 
 def test_who_finds_the_ledger_locked_for_too_long_is_told_by_whom(tmp_path):
     locked = sqlite3.OperationalError("database is locked")
-    with pytest.raises(HomeError, match="in the middle of reading or writing"), ledger._errors(tmp_path):
+    with pytest.raises(HomeError, match="in the middle of reading or writing"), database.errors(tmp_path):
         raise locked

@@ -20,6 +20,24 @@ from canfar_batch.records import Attempt, JobRecord, Receipt, Resources
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.strategies import Files
 
+# -- where the home is --------------------------------------------------------------------------------------------
+
+
+def test_a_home_that_is_named_may_be_in_a_temporary_directory(world, caplog):
+    world.batch(address="https://a").close()
+    (line,) = [line for line in caplog.messages if "emptied" in line]
+    assert str(world.root / "test") in line
+
+
+def test_a_default_home_in_a_temporary_directory_is_refused(world, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CANFAR_BATCH_HOME", raising=False)
+    world.root = None
+    with pytest.raises(errors.HomeError, match=r"is emptied without notice.*Name the place with home="):
+        world.batch(address="https://a")
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- where jobs run -----------------------------------------------------------------------------------------------
 
 

@@ -1,15 +1,13 @@
-"""Whether the process that holds a batch can still be alive."""
+"""Whether the process that holds a lease may still be alive."""
 
 import os
 import socket
 import subprocess
 import sys
-from datetime import timedelta
 
 import attrs
 import pytest
 
-from canfar_batch.clock import SystemClock
 from canfar_batch.store.lease import Holder
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what identifies a process is read from /proc")
@@ -31,11 +29,17 @@ def test_this_process_is_alive():
     assert not Holder.me().provably_gone()
 
 
-def test_no_two_holders_have_one_id():
+def test_another_holder_in_this_process_is_recognized(other):
+    assert Holder.me().is_this_process()
+    assert not holding(other.pid).is_this_process()
+    assert not attrs.evolve(Holder.me(), host="elsewhere").is_this_process()
+
+
+def test_two_holders_have_different_ids():
     assert Holder.me().id != Holder.me().id
 
 
-def test_a_process_that_runs_is_not_gone_and_one_that_ended_is(other):
+def test_a_running_process_is_not_gone_and_an_ended_one_is(other):
     holder = holding(other.pid)
     assert not holder.provably_gone()
     other.kill()
@@ -44,7 +48,7 @@ def test_a_process_that_runs_is_not_gone_and_one_that_ended_is(other):
 
 
 @linux
-def test_a_zombie_runs_nothing_any_more():
+def test_a_zombie_is_gone():
     process = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     try:
@@ -54,27 +58,21 @@ def test_a_zombie_runs_nothing_any_more():
 
 
 @linux
-def test_another_process_under_the_same_number_is_another():
+def test_a_later_process_with_the_same_number_is_another_one():
     assert attrs.evolve(Holder.me(), born="1").provably_gone()
 
 
 @linux
-def test_nothing_outlives_the_run_of_the_machine_that_it_began_in():
+def test_a_process_of_an_earlier_boot_is_gone():
     _, _, space = Holder.me().boot.partition("/")
     assert attrs.evolve(Holder.me(), boot=f"another-boot/{space}").provably_gone()
 
 
 @linux
-def test_a_process_of_another_container_on_this_host_may_live():
+def test_a_process_of_another_container_may_be_alive():
     boot, _, _ = Holder.me().boot.partition("/")
     assert not attrs.evolve(Holder.me(), boot=f"{boot}/pid:[1]", pid=2**22 + 1).provably_gone()
 
 
-def test_a_process_of_another_host_may_live():
+def test_a_process_of_another_host_may_be_alive():
     assert not attrs.evolve(Holder.me(), host=f"not-{socket.gethostname()}", pid=2**22 + 1).provably_gone()
-
-
-def test_the_clock_is_aware_and_never_goes_back():
-    clock = SystemClock()
-    assert clock.now().utcoffset() == timedelta(0)
-    assert clock.ticks() <= clock.ticks()

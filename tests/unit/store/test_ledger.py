@@ -1,6 +1,10 @@
-"""The ledger: what it keeps, whom it lets in, and what it does when the disk does not."""
+"""The ledger: what it stores, who may write to it, and what happens if the disk fails."""
 
+import contextlib
 import multiprocessing
+import os
+import resource
+import signal
 import sqlite3
 import stat
 from datetime import timedelta
@@ -13,6 +17,7 @@ from fakes import EPOCH, FakeClock
 from canfar_batch import errors, failures
 from canfar_batch.lifecycle import (
     Collected,
+    Deferred,
     Ended,
     Intended,
     Launched,
@@ -23,10 +28,9 @@ from canfar_batch.lifecycle import (
 )
 from canfar_batch.records import JobRecord, JobState, Phase, Receipt, Resources
 from canfar_batch.spec import JobSpec
-from canfar_batch.store import ledger
+from canfar_batch.store import database
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Identity, Ledger
-from canfar_batch.store.schema import storable
 
 SPEC = JobSpec(
     ["fit", "a b", "{n}"], image="skaha/astroml", env={"A": "é\n", "B": "="}, cores=2, ram=8, outputs=["o/{n}"],
@@ -87,10 +91,10 @@ def live(book, home):
     book.record([NotCollected(key="j1", at=at, why="gone")])
 
 
-# -- what it keeps ------------------------------------------------------------------------------------------------
+# -- storing ----------------------------------------------------------------------------------------------------
 
 
-def test_every_field_of_every_record_is_read_back_as_it_was(made, home, clock):
+def test_every_field_of_every_record_is_read_back_unchanged(made, home, clock):
     live(made, home)
     again = reopened(home, clock)
     assert list(again.jobs) == list(made.jobs)
@@ -101,7 +105,7 @@ def test_every_field_of_every_record_is_read_back_as_it_was(made, home, clock):
     again.close()
 
 
-def test_history_tells_every_event_in_order_with_its_attempt(made, home, clock):
+def test_history_lists_every_event_in_order_with_its_attempt(made, home, clock):
     live(made, home)
     lines = list(made.history("j0"))
     assert [(line.kind, line.attempt) for line in lines] == [
@@ -125,26 +129,210 @@ def test_a_transaction_is_all_or_nothing(made, home, clock):
     assert list(made.history()) == []
 
 
-def test_a_job_of_the_same_name_but_for_its_case_is_no_second_job(made):
+def test_a_key_that_differs_in_case_only_is_refused(made):
     twin = attrs.evolve(record(7), key="J0")
     with pytest.raises(errors.LedgerError):
         made.plan([twin])
     assert "J0" not in made.jobs
 
 
-def test_dropped_jobs_are_gone_and_the_others_keep_their_place(made, home, clock):
+def test_dropped_jobs_leave_the_others_in_their_places(made, home, clock):
     made.drop(["j1"])
     assert list(reopened(home, clock).jobs) == ["j0", "j2"]
 
 
-@pytest.mark.parametrize("value", [None, 1, 1.5, "é", [1, {"a": None}], {"p": Path("x")}, [Path("a")], "x" * 60_000])
-def test_what_json_can_hold_is_stored(value):
-    assert storable(value)
+def test_an_attempt_that_never_left_is_removed(made, home, clock):
+    at = clock.now()
+    made.record([Intended(key="j0", at=at, launch_name="t", resources=Resources())])
+    made.record([Deferred(key="j0", at=at, due=at, why="busy")])
+    assert reopened(home, clock).jobs["j0"] == made.jobs["j0"]
+    assert made.jobs["j0"].attempts == ()
 
 
-@pytest.mark.parametrize("value", [(1,), {1: 2}, float("nan"), b"x", {1}, "x" * 70_000, object()])
-def test_what_would_come_back_as_something_else_is_not_stored(value):
-    assert not storable(value)
+def test_an_event_writes_only_what_it_changed(made, clock):
+    at = clock.now()
+    made.record([
+        Intended(key="j0", at=at, launch_name="t1", resources=Resources()),
+        Launched(key="j0", at=at, id="abcd1234"),
+        Ended(key="j0", at=at, succeeded=False, failure=failures.Lost()),
+        Intended(key="j0", at=at, launch_name="t2", resources=Resources()),
+    ])  # fmt: skip
+    written = []
+    made._db.set_trace_callback(written.append)
+    made.record([Launched(key="j0", at=at, id="abcd1235")])
+    made._db.set_trace_callback(None)
+    assert sum(statement.startswith("INSERT INTO attempt") for statement in written) == 1
+    assert [s.partition(" SET ")[0] for s in written if s.startswith(("UPDATE job", "INSERT INTO job"))] == [
+        "UPDATE job"
+    ]
+
+
+def test_a_replaced_job_keeps_its_place(made, home, clock):
+    made.plan([attrs.evolve(record(1), fields={"n": 100})])
+    assert list(reopened(home, clock).jobs) == ["j0", "j1", "j2"]
+    assert reopened(home, clock).jobs["j1"].fields == {"n": 100}
+
+
+@pytest.mark.parametrize("key", ["NGC 1234", "M31(R)", "a/b", "..", "J0534+2200", "é" * 100])
+def test_any_printable_key_is_stored(made, home, clock, key):
+    made.plan([attrs.evolve(record(3), key=key)])
+    made.record([
+        Intended(key=key, at=clock.now(), launch_name="t", resources=Resources()),
+        Launched(key=key, at=clock.now(), id="abcd1234"),
+        Ended(key=key, at=clock.now(), succeeded=True, log=home.log(key, 1)),
+    ])  # fmt: skip
+    assert reopened(home, clock).jobs[key] == made.jobs[key]
+    assert made.find(key.upper()) == made.jobs[key]
+
+
+# -- the version of the jobs --------------------------------------------------------------------------------------
+
+
+def test_the_version_grows_with_every_change_of_the_jobs(made, clock):
+    versions = [made.version]
+    made.record([Intended(key="j0", at=clock.now(), launch_name="t", resources=Resources())])
+    versions.append(made.version)
+    made.plan([record(3)])
+    versions.append(made.version)
+    made.drop(["j3"])
+    versions.append(made.version)
+    assert versions == sorted(set(versions))
+
+
+def test_the_version_stays_if_no_job_changes(made, clock):
+    version, jobs = made.version, made.jobs
+    made.record([])
+    made.note_user("me")
+    clock.sleep(100)
+    made.renew(clock.now())
+    made.answered([])
+    made.reload()
+    assert (made.version, made.jobs is jobs) == (version, True)
+
+
+def test_a_reload_raises_the_version_only_if_a_job_was_changed(made, home, clock):
+    reader = reopened(home, clock)
+    version, jobs = reader.version, reader.jobs
+    made.ask("cancel", None)
+    reader.reload()
+    assert (reader.version, reader.jobs is jobs) == (version, True)
+    made.plan([record(3)])
+    reader.reload()
+    assert reader.version > version
+    assert list(reader.jobs) == ["j0", "j1", "j2", "j3"]
+    assert reader.next_place == 4
+    reader.close()
+
+
+def test_reloading_reads_no_job_if_no_one_has_written(made, home, clock):
+    reader, read = reopened(home, clock), []
+    reader._db.set_trace_callback(read.append)
+    reader.reload()
+    reader._db.set_trace_callback(None)
+    assert not [statement for statement in read if "FROM job" in statement]
+    reader.close()
+
+
+# -- interrupts ---------------------------------------------------------------------------------------------------
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_before_a_commit_changes_nothing(made, home, clock, monkeypatch):
+    version = made.version
+    monkeypatch.setattr(database, "commit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        made.plan([record(6)])
+    monkeypatch.undo()
+    assert (made.version, list(made.jobs)) == (version, ["j0", "j1", "j2"])
+    assert list(reopened(home, clock).jobs) == ["j0", "j1", "j2"]
+    made.plan([record(6)])
+    assert list(reopened(home, clock).jobs) == ["j0", "j1", "j2", "j6"]
+
+
+def test_after_an_interrupt_following_a_commit_the_file_is_read(made, monkeypatch):
+    monkeypatch.setattr(Ledger, "_take_over", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        made.plan([record(6)])
+    monkeypatch.undo()
+    assert list(made.jobs) == ["j0", "j1", "j2"]
+    made.release()
+    made.acquire()
+    assert list(made.jobs) == ["j0", "j1", "j2", "j6"]
+    assert made.find("J6") == made.jobs["j6"]
+
+
+def test_after_an_interrupt_while_memory_changes_the_file_is_read(made):
+    class Interrupting(dict):
+        def __setitem__(self, key, value):
+            raise KeyboardInterrupt
+
+    made._keys = Interrupting(made._keys)
+    version = made.version
+    with pytest.raises(KeyboardInterrupt):
+        made.plan([record(6)])
+    made.release()
+    made.acquire()
+    assert made.find("J6") == made.jobs["j6"]
+    assert (made.next_place, made.version > version) == (7, True)
+
+
+def test_an_interrupt_while_the_lease_is_taken_leaves_it_to_the_next(made, home, clock, monkeypatch):
+    made.release()
+    monkeypatch.setattr(Ledger, "reload", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        made.acquire()
+    monkeypatch.undo()
+    assert not made.driving
+    other = other_driver(home, clock)
+    other.acquire()
+    assert other.driving
+    other.close()
+
+
+# -- visits -------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_visit_writes_is_in_memory_and_in_the_file_once_it_ends(made, home, clock):
+    made.release()
+    at = clock.now()
+    with made.visit():
+        made.plan([record(3)])
+        made.record([Intended(key="j3", at=at, launch_name="t", resources=Resources())])
+        made.record([Launched(key="j3", at=at, id="abcd1234")])
+        assert "j3" not in made.jobs
+    assert made.jobs["j3"].id == "abcd1234"
+    assert reopened(home, clock).jobs == made.jobs
+    assert made.lease() is None
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_visit_that_fails_changes_nothing(made, home, clock, error):
+    made.release()
+    version, generation = made.version, made.generation
+
+    def fail():
+        with made.visit():
+            made.plan([attrs.evolve(record(3), spec=attrs.evolve(SPEC, ram=99))])
+            made.drop(["j0"])
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert (made.version, made.generation, list(made.jobs)) == (version, generation, ["j0", "j1", "j2"])
+    assert reopened(home, clock).jobs == made.jobs
+    with made.visit():
+        made.plan([attrs.evolve(record(3), spec=attrs.evolve(SPEC, ram=99))])
+    assert reopened(home, clock).jobs["j3"].spec.ram == 99
+
+
+def test_a_visit_is_refused_while_another_process_drives(made, home, clock):
+    other = other_driver(home, clock)
+    with pytest.raises(errors.BatchBusy), other.visit():
+        raise AssertionError("it began")
+    other.close()
 
 
 # -- many readers, one writer -------------------------------------------------------------------------------------
@@ -156,7 +344,7 @@ def _read(place, answers):
     book.close()
 
 
-def test_another_process_reads_what_was_last_committed_while_one_writes(made, home, clock):
+def test_a_reader_sees_the_last_commit_while_another_process_writes(made, home, clock):
     spawned = multiprocessing.get_context("fork")
     answers = spawned.Queue()
     with made._writing():
@@ -168,7 +356,7 @@ def test_another_process_reads_what_was_last_committed_while_one_writes(made, ho
     made._db.execute("UPDATE job SET state = 'planned'")
 
 
-def test_a_reader_may_not_write(made, home, clock):
+def test_a_reader_cannot_write(made, home, clock):
     reader = reopened(home, clock)
     with pytest.raises(errors.BatchBusy, match="reading only"):
         reader.record([Intended(key="j0", at=clock.now(), launch_name="t", resources=Resources())])
@@ -177,7 +365,7 @@ def test_a_reader_may_not_write(made, home, clock):
     reader.close()
 
 
-def test_requests_are_left_by_anybody_and_forgotten_once_answered(made, home, clock):
+def test_any_process_may_leave_requests_and_answered_ones_are_removed(made, home, clock):
     other = reopened(home, clock)
     other.ask("cancel", ["j1"])
     other.ask("cancel", None)
@@ -194,20 +382,26 @@ def other_driver(home, clock):
     return Ledger.open(home, clock=clock, writable=True)
 
 
-def test_a_second_driver_is_refused_and_told_who_drives_and_for_how_long(made, home, clock):
+def test_a_second_driver_is_refused_with_the_name_of_the_first(made, home, clock):
+    made._db.execute("UPDATE lease SET pid = ?, born = ''", (os.getppid(),))
     clock.sleep(100)
     with pytest.raises(errors.BatchBusy, match=r"run by process \d+ on .* another 500 s"):
         other_driver(home, clock).acquire()
 
 
-def test_a_holder_that_lives_no_more_is_replaced_at_once(made, home, clock):
+def test_a_second_driver_in_one_process_is_told_how_to_let_go(made, home, clock):
+    with pytest.raises(errors.BatchBusy, match=r"this very process runs the batch already.*close\(\) it"):
+        other_driver(home, clock).acquire()
+
+
+def test_a_holder_that_ended_is_replaced_at_once(made, home, clock):
     made._db.execute("UPDATE lease SET pid = 4194303, born = 'x'")
     other = other_driver(home, clock)
     other.acquire()
     assert other.driving
 
 
-def test_a_holder_on_another_host_is_waited_for_until_its_lease_is_over(made, home, clock):
+def test_a_holder_on_another_host_keeps_the_lease_until_it_expires(made, home, clock):
     made._db.execute("UPDATE lease SET host = 'elsewhere', boot = 'x', pid = 4194303")
     other = other_driver(home, clock)
     clock.sleep(599)
@@ -217,7 +411,7 @@ def test_a_holder_on_another_host_is_waited_for_until_its_lease_is_over(made, ho
     other.acquire()
 
 
-def test_takeover_is_for_those_who_know_better_and_the_old_driver_stops(made, home, clock):
+def test_a_takeover_stops_the_old_driver(made, home, clock):
     other = other_driver(home, clock)
     assert made.still_mine(made.generation)
     other.acquire(takeover=True)
@@ -228,23 +422,23 @@ def test_takeover_is_for_those_who_know_better_and_the_old_driver_stops(made, ho
     assert other.jobs["j0"].state is JobState.PLANNED
 
 
-def test_a_lease_that_ran_out_sends_nothing_and_may_be_renewed_if_nobody_took_it(made, clock):
+def test_an_expired_lease_launches_nothing_and_may_be_renewed(made, clock):
     clock.sleep(601)
     assert not made.still_mine(made.generation)
     made.renew()
     assert made.still_mine(made.generation)
 
 
-def test_renewing_is_no_write_before_a_tenth_of_the_term_is_used(made, clock):
+def test_renewing_writes_only_after_a_tenth_of_the_term(made, clock):
     clock.sleep(30)
     made.renew(clock.now())
-    assert made.looked is None
+    assert made.last_contact is None
     clock.sleep(40)
     made.renew(clock.now())
-    assert made.looked == clock.now()
+    assert made.last_contact == clock.now()
 
 
-def test_what_a_later_driver_wrote_is_read_when_the_lease_comes_back(made, home, clock):
+def test_acquiring_reads_what_a_later_driver_wrote(made, home, clock):
     made.release()
     other = other_driver(home, clock)
     other.acquire()
@@ -254,21 +448,7 @@ def test_what_a_later_driver_wrote_is_read_when_the_lease_comes_back(made, home,
     assert list(made.jobs) == ["j0", "j1", "j2", "j5"]
 
 
-def test_an_interrupted_write_is_read_anew(made, monkeypatch):
-    def interrupted(self):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Ledger, "_commit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        made.plan([record(6)])
-    monkeypatch.undo()
-    made.release()
-    made.jobs["ghost"] = record(9)
-    made.acquire()
-    assert list(made.jobs) == ["j0", "j1", "j2"]
-
-
-# -- bad days -----------------------------------------------------------------------------------------------------
+# -- failing disks, damaged files -------------------------------------------------------------------------------
 
 
 def test_a_full_disk_stops_the_writer_and_loses_nothing(made, home, clock):
@@ -284,28 +464,7 @@ def test_a_full_disk_stops_the_writer_and_loses_nothing(made, home, clock):
     assert list(reopened(home, clock).jobs) == ["j0", "j1", "j2", "j10"]
 
 
-def test_a_file_that_is_locked_for_a_while_is_waited_for(made, home, monkeypatch):
-    made._db.execute("PRAGMA busy_timeout = 1")
-    reader = sqlite3.connect(home.ledger, isolation_level=None)
-    reader.execute("BEGIN")
-    reader.execute("SELECT * FROM job").fetchone()
-    tries, wait = [], made._db
-
-    class Patient:
-        def execute(self, *words):
-            tries.append(words)
-            if len(tries) == 3:
-                reader.execute("COMMIT")
-            return wait.execute(*words)
-
-    wait.execute("BEGIN IMMEDIATE")
-    wait.execute("UPDATE job SET state = 'running' WHERE place = 0")
-    ledger._patiently(Patient(), "COMMIT")
-    assert len(tries) == 3
-    reader.close()
-
-
-def test_a_file_that_stays_locked_is_said_to_be(made, home):
+def test_a_file_that_stays_locked_is_reported(made, home):
     made._db.execute("PRAGMA busy_timeout = 1")
     writer = sqlite3.connect(home.ledger, isolation_level=None)
     writer.execute("BEGIN EXCLUSIVE")
@@ -316,51 +475,176 @@ def test_a_file_that_stays_locked_is_said_to_be(made, home):
     made.plan([record(4)])
 
 
-def test_tables_of_a_later_version_are_refused(made, home, clock):
-    made._db.execute("UPDATE meta SET value = '99' WHERE name = 'schema'")
-    with pytest.raises(errors.LedgerError, match="later version"):
-        reopened(home, clock)
-
-
-def test_tables_of_an_earlier_version_are_led_up_step_by_step(made, home, clock, monkeypatch):
-    monkeypatch.setattr(ledger, "SCHEMA", 4)
-    steps = {2: "CREATE TABLE one (x);", 3: "INSERT INTO one VALUES (7);"}
-    monkeypatch.setattr(ledger, "_MIGRATIONS", steps)
-    with pytest.raises(errors.LedgerError, match="earlier version"):
-        reopened(home, clock)
-    other = other_driver(home, clock)
-    assert other._db.execute("SELECT x FROM one").fetchone()[0] == 7
-    assert other._meta("schema") == "4"
-
-
-def test_a_damaged_file_is_said_to_be_one(made, home, clock):
-    made._db.close()
-    home.ledger.write_bytes(b"this is no ledger" * 1000)
-    with pytest.raises(errors.LedgerError, match="damaged"):
-        reopened(home, clock)
-
-
-def test_where_no_batch_is_there_is_none_to_open(home, clock):
+def test_a_missing_batch_cannot_be_opened(home, clock):
     with pytest.raises(errors.UnknownBatch):
         reopened(home, clock)
 
 
-def test_the_home_is_for_its_owner_alone(made, home):
+def test_the_home_is_private_to_its_owner(made, home):
     for place in (home.path, home.logs, home.receipts):
         assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert stat.S_IMODE(home.ledger.stat().st_mode) == 0o600
 
 
-def test_the_documented_tables_are_the_real_ones(made):
-    """docs/reference/ledger.md names every table and every column, and no others."""
-    words = (Path(__file__).parents[3] / "docs" / "reference" / "ledger.md").read_text()
-    told, table = {}, None
-    for line in words.splitlines():
-        if line.startswith("## `"):
-            table = told.setdefault(line.split("`")[1], [])
-        elif line.startswith("| `") and table is not None:
-            table.append(line.split("`")[1])
-    names = [row[0] for row in made._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    real = {name: [row[1] for row in made._db.execute(f"PRAGMA table_info({name})")] for name in names}
-    assert told == real
-    assert f"version {ledger.SCHEMA}" in words
+def test_a_failed_commit_changes_nothing(made, home, clock):
+    """A reader that stays keeps the writer from its commit."""
+    made._db.execute("PRAGMA busy_timeout = 1")
+    reader = sqlite3.connect(home.ledger, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM job").fetchall()
+    with pytest.raises(errors.HomeError, match="in the middle of reading or writing"):
+        made.plan([record(4)])
+    reader.close()
+    assert list(made.jobs) == ["j0", "j1", "j2"]
+    made.plan([record(4)])
+    assert list(reopened(home, clock).jobs) == ["j0", "j1", "j2", "j4"]
+
+
+def test_a_commit_waits_for_a_reader_that_ends(made, home, monkeypatch):
+    made._db.execute("PRAGMA busy_timeout = 1")
+    reader = sqlite3.connect(home.ledger, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM job").fetchall()
+    tries, commit = [], made._db
+
+    class Counted:
+        def execute(self, statement):
+            tries.append(statement)
+            if len(tries) == 3:
+                reader.execute("COMMIT")
+            return commit.execute(statement)
+
+    commit.execute("BEGIN IMMEDIATE")
+    commit.execute("UPDATE job SET state = 'running' WHERE place = 0")
+    database.commit(Counted())
+    assert tries == ["COMMIT"] * 3
+    reader.close()
+
+
+@contextlib.contextmanager
+def files_at_most(size):
+    """Let no file of this process grow beyond *size* bytes, as on a disk without room."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+@pytest.mark.parametrize("room", [0, 4096, 20_000])
+def test_a_write_that_the_disk_refuses_is_reported_and_loses_nothing(made, home, clock, room):
+    live(made, home)
+    before = dict(made.jobs)
+    with files_at_most(room), pytest.raises(errors.HomeError, match="Nothing that was recorded is lost") as caught:
+        made.plan([record(n) for n in range(10, 2000)])
+    assert "run the script again" in str(caught.value)
+    assert made.jobs == before
+    assert reopened(home, clock).jobs == before
+    made.plan([record(10)])
+    assert list(reopened(home, clock).jobs) == ["j0", "j1", "j2", "j10"]
+
+
+def _die_in_a_transaction(path):
+    db = database.connect(path, writable=True)
+    db.execute("PRAGMA cache_size = 1")  # so that changes reach the file before the commit
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE job SET state = 'failed', fields = fields || '          '")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_a_killed_driver_left_half_written_is_undone(made, home, clock, writable):
+    made.plan([record(n) for n in range(3, 300)])
+    before, raw = dict(made.jobs), home.ledger.read_bytes()
+    made.close()
+    child = multiprocessing.get_context("fork").Process(target=_die_in_a_transaction, args=(home.ledger,))
+    child.start()
+    child.join()
+    assert home.ledger.read_bytes() != raw
+    book = Ledger.open(home, clock=clock, writable=writable)
+    assert book.jobs == before
+    book.close()
+
+
+def test_every_commit_is_on_the_disk(made):
+    synchronous, journal = (
+        made._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")
+    )
+    assert (synchronous, journal) == (2, "persist"), "full, and with a journal whose end is synced as well"
+
+
+def test_a_write_protected_ledger_is_reported_with_the_remedy(made, home, clock):
+    made._db.execute("PRAGMA query_only = ON")  # the error of a read-only disk
+    with pytest.raises(errors.HomeError, match="write-protected: fix the permissions"):
+        made.plan([record(4)])
+    made._db.execute("PRAGMA query_only = OFF")
+    assert list(made.jobs) == ["j0", "j1", "j2"]
+    made.plan([record(4)])
+
+
+def test_a_ledger_on_a_read_only_disk_can_be_read(made, home, clock):
+    live(made, home)
+    before = dict(made.jobs)
+    made.close()
+    home.ledger.chmod(0o400)
+    home.path.chmod(0o500)
+    reader = reopened(home, clock)
+    assert reader.jobs == before
+    with pytest.raises(errors.HomeError, match="write-protected"):
+        reader.acquire()
+    reader.close()
+    home.path.chmod(0o700)
+
+
+def test_a_file_that_is_not_a_ledger_is_reported_as_damaged(made, home, clock):
+    made._db.close()
+    home.ledger.write_bytes(b"this is not a ledger" * 1000)
+    with pytest.raises(errors.LedgerError, match=r"damaged.*put an earlier copy of it in its place"):
+        reopened(home, clock)
+
+
+@pytest.mark.parametrize("cut", [100, 4096, 10_000])
+def test_a_ledger_cut_short_is_reported_as_damaged(made, home, clock, cut):
+    live(made, home)
+    made._db.close()
+    home.ledger.write_bytes(home.ledger.read_bytes()[:cut])
+    with pytest.raises((errors.LedgerError, errors.HomeError)) as caught:
+        reopened(home, clock)
+    assert str(home.ledger) in str(caught.value)
+
+
+def test_a_ledger_with_any_page_damaged_is_reported_or_read_whole(made, home, clock):
+    """Overwrite one page at a time; pages that only writers use may go unnoticed by a reader."""
+    live(made, home)
+    before, jobs = home.ledger.read_bytes(), dict(made.jobs)
+    made.close()
+    noticed = 0
+    for page in range(len(before) // 4096):
+        torn = before[: page * 4096] + b"\xa5" * 4096 + before[(page + 1) * 4096 :]
+        home.ledger.write_bytes(torn)
+        try:
+            reader = reopened(home, clock)
+        except errors.LedgerError:
+            noticed += 1
+        else:
+            assert reader.jobs == jobs
+            reader.close()
+    assert noticed >= 5
+
+
+def test_a_writer_that_meets_a_damaged_page_changes_nothing_in_memory(made, home, clock):
+    at = clock.now()
+    made.plan([record(n) for n in range(3, 300)])
+    made.close()
+    raw = bytearray(home.ledger.read_bytes())
+    root = sqlite3.connect(home.ledger).execute("SELECT rootpage FROM sqlite_master WHERE name = 'event'").fetchone()[0]
+    raw[(root - 1) * 4096 : root * 4096] = b"\xa5" * 4096
+    home.ledger.write_bytes(raw)
+    book = other_driver(home, clock)
+    book.acquire()
+    before = dict(book.jobs)
+    with pytest.raises(errors.LedgerError, match="damaged"):
+        book.record([Intended(key="j0", at=at, launch_name="t", resources=Resources())])
+    assert book.jobs == before
+    book.close()

@@ -1,0 +1,168 @@
+"""The ledger's tables: their documentation, earlier versions of them, and values that they can store."""
+
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from fakes import EPOCH, FakeClock
+
+from canfar_batch import errors
+from canfar_batch.failures import ExitCode
+from canfar_batch.records import JobState, Resources
+from canfar_batch.store import schema
+from canfar_batch.store.home import Home
+from canfar_batch.store.lease import Holder
+from canfar_batch.store.ledger import Identity, Ledger
+from canfar_batch.store.schema import storable
+
+IDENTITY = Identity(name="test", platform="local", user="me", token="0123456789abcdef")
+DOCUMENTED = Path(__file__).parents[3] / "docs" / "reference" / "ledger.md"
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path / "batches" / "test")
+
+
+@pytest.fixture
+def made(home):
+    book = Ledger.create(home, IDENTITY, clock=FakeClock())
+    yield book
+    book.close()
+
+
+def opened(home, writable):
+    return Ledger.open(home, clock=FakeClock(), writable=writable)
+
+
+# -- documentation ------------------------------------------------------------------------------------------------
+
+
+def test_the_documented_tables_are_the_real_ones(made):
+    """docs/reference/ledger.md names every table and every column, and no others."""
+    text = DOCUMENTED.read_text()
+    documented, table = {}, None
+    for line in text.splitlines():
+        if line.startswith("## `"):
+            table = documented.setdefault(line.split("`")[1], [])
+        elif line.startswith("| `") and table is not None:
+            table.append(line.split("`")[1])
+    assert documented == columns(made._db)
+    assert f"version {schema.VERSION}" in text
+
+
+def columns(db):
+    names = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {name: [row[1] for row in db.execute(f"PRAGMA table_info({name})")] for name in names}
+
+
+# -- earlier and later versions -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def earlier(home):
+    """The home of a ledger with the tables of version 1."""
+    home.prepare()
+    with sqlite3.connect(home.ledger) as db:
+        db.executescript(Path(__file__).with_name("ledger-version-1.sql").read_text())
+    db.close()
+    return home
+
+
+def test_a_ledger_of_version_1_is_migrated_with_its_jobs_and_events(earlier, made_columns):
+    book = opened(earlier, writable=True)
+    jobs = book.jobs
+    assert [(key, job.state) for key, job in jobs.items()] == [
+        ("j0", JobState.SUCCEEDED), ("j1", JobState.WAITING), ("j2", JobState.SUCCEEDED), ("j3", JobState.PLANNED),
+    ]  # fmt: skip
+    assert jobs["j0"].result == earlier.log("j0", 1)
+    assert jobs["j0"].last_attempt.receipt.finished_at == EPOCH + timedelta(seconds=25)
+    assert (jobs["j1"].attempts_before_reopen, jobs["j1"].failure) == (1, ExitCode(3))
+    assert jobs["j3"].spec.env == {"BAND": "r"}
+    assert {job.resources for job in jobs.values()} == {Resources(ram=4)}
+    kinds = {key: [line.kind for line in book.history(key)] for key in jobs}
+    assert kinds == {
+        "j0": ["Intended", "Launched", "PhaseChanged", "Ended", "Collected"],
+        "j1": ["Intended", "Launched", "PhaseChanged", "Ended", "RetryExhausted", "Reopened"],
+        "j2": ["Intended", "Launched", "PhaseChanged", "Ended", "RetryExhausted", "LateSuccess", "Collected"],
+        "j3": [],
+    }
+    assert book.last_contact.replace(microsecond=0) == EPOCH + timedelta(seconds=215)
+    assert book.workdir == earlier.path.parent.parent
+    assert (book.identity.user, book.created) == ("fake", EPOCH)
+    assert columns(book._db) == made_columns
+    book.close()
+    again = opened(earlier, writable=False)
+    assert again.jobs == jobs
+    again.close()
+
+
+@pytest.fixture
+def made_columns(tmp_path):
+    book = Ledger.create(Home(tmp_path / "new"), IDENTITY, clock=FakeClock())
+    found = columns(book._db)
+    book.close()
+    return found
+
+
+def test_a_reader_does_not_migrate_and_says_how_to(earlier):
+    before = earlier.ledger.read_bytes()
+    with pytest.raises(errors.LedgerError, match=r"earlier version; open it once with Session\.batch\(\)"):
+        opened(earlier, writable=False)
+    assert earlier.ledger.read_bytes() == before
+
+
+def test_a_migration_that_fails_leaves_the_earlier_version(earlier, monkeypatch):
+    script = f"{schema.MIGRATIONS[2]} INSERT INTO nowhere VALUES (1);"
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", {**schema.MIGRATIONS, 2: script})
+        with pytest.raises(errors.HomeError):
+            opened(earlier, writable=True)
+    book = opened(earlier, writable=True)
+    assert len(book.jobs) == 4
+    book.close()
+
+
+def test_a_ledger_is_not_migrated_while_an_earlier_version_drives_it(earlier):
+    me = Holder.me()
+    with sqlite3.connect(earlier.ledger) as db:
+        db.execute(
+            "UPDATE lease SET holder = ?, host = ?, boot = ?, pid = ?, born = ?",
+            (me.id, me.host, me.boot, me.pid, me.born),
+        )
+        db.execute("UPDATE lease SET until_ticks = 1e12, until = 1e12")
+    db.close()
+    with pytest.raises(errors.BatchBusy):
+        opened(earlier, writable=True)
+    with sqlite3.connect(earlier.ledger) as db:
+        assert db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() == ("1",)
+    db.close()
+
+
+def test_a_migration_that_another_process_finished_is_not_repeated(earlier, monkeypatch):
+    opened(earlier, writable=True).close()
+    outdated, read = iter([1]), Ledger._tables_version  # as if read before the other process was done
+    monkeypatch.setattr(Ledger, "_tables_version", lambda ledger: next(outdated, None) or read(ledger))
+    book = opened(earlier, writable=True)
+    assert len(book.jobs) == 4
+    book.close()
+
+
+def test_a_ledger_of_a_later_version_is_refused(home, made):
+    made._db.execute("UPDATE meta SET value = '99' WHERE name = 'schema'")
+    with pytest.raises(errors.LedgerError, match=r"later version of canfar_batch .*install the version that wrote it"):
+        opened(home, writable=False)
+
+
+# -- results ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, 1, 1.5, "é", [1, {"a": None}], {"p": Path("x")}, [Path("a")], "x" * 60_000])
+def test_results_that_are_json_are_storable(value):
+    assert storable(value)
+
+
+@pytest.mark.parametrize("value", [(1,), {1: 2}, float("nan"), b"x", {1}, "x" * 70_000, object()])
+def test_results_that_json_would_change_are_not_storable(value):
+    assert not storable(value)
