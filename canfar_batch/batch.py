@@ -938,7 +938,7 @@ class _FromBatch:
             return saved.read_text()
         if self.platform is None or attempt.id is None or attempt.ended:
             return ""
-        return self.platform.events(attempt.id)
+        return self.platform.events(attempt.id) or ""
 
     def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
         """Let the batch stop the job."""

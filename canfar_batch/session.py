@@ -314,7 +314,7 @@ class Session:
             "look for it in session.jobs() before you launch it again",
             launch_name=doubt.launch_name,
             status=doubt.status,
-            words=doubt.words,
+            server_text=doubt.server_text,
             retry_after=doubt.retry_after,
             same_again=doubt.same_again,
         )

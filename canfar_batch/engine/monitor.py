@@ -275,7 +275,7 @@ class Lookout:
             events = partial(self._drive.platform.events, id)
             self._drive.crew.submit("gather", events, partial(self._heard_events, job))
 
-    def _heard_events(self, job: JobRecord, outcome: Outcome[str]) -> None:
+    def _heard_events(self, job: JobRecord, outcome: Outcome[str | None]) -> None:
         trouble = image_trouble(outcome.value) if outcome.value else None
         current = self._drive.job(job.key)
         if trouble is not None and current.state is JobState.PENDING and current.id == job.id:

@@ -114,7 +114,7 @@ class Direct:
         """The events as they were when the job ended, else as they are."""
         if self._found is not None:
             return self._found.events
-        return "" if record.id is None else self.platform.events(record.id)
+        return "" if record.id is None else self.platform.events(record.id) or ""
 
     def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
         """Stop the job, unless it turns out to be over."""

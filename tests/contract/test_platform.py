@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from contract.conftest import FORGET_AFTER
 
-from canfar_batch.errors import JobNotFound
+from canfar_batch.errors import JobNotFound, PlatformRefused
 from canfar_batch.protocols import Platform
 from canfar_batch.records import Phase, Resources
 
@@ -85,11 +85,37 @@ def test_there_is_no_log_before_the_start_nor_of_what_is_unknown(scene, platform
     assert platform.logs(UNKNOWN) == b""
 
 
-def test_events_are_text_or_nothing(scene, platform):
+def test_running_container_has_events_and_one_that_waits_has_no_pod(scene, platform):
+    lasting = scene.until(platform.launch(scene.lasting()), Phase.RUNNING)
+    assert isinstance(platform.events(lasting.id), str)
     scene.hold()
-    assert platform.events(platform.launch(scene.quick())) == ""
-    assert platform.events(UNKNOWN) == ""
-    assert isinstance(platform.events(platform.launch(scene.lasting())), str)
+    assert platform.events(platform.launch(scene.quick())) is None
+    assert platform.events(UNKNOWN) is None
+
+
+def test_logs_can_be_streamed(scene, platform):
+    id = platform.launch(scene.quick())
+    scene.until(id, Phase.COMPLETED)
+    assert b"".join(platform.stream_logs(id)) == platform.logs(id) == b"hello\n"
+    assert list(platform.stream_logs(UNKNOWN)) == []
+
+
+def test_running_container_can_be_renewed_and_no_other(scene, platform):
+    lasting = scene.until(platform.launch(scene.lasting()), Phase.RUNNING)
+    platform.renew(lasting.id)
+    done = scene.until(platform.launch(scene.quick()), Phase.COMPLETED)
+    for id in (done.id, UNKNOWN):
+        with pytest.raises(PlatformRefused) as caught:
+            platform.renew(id)
+        assert "No active job" in str(caught.value)
+
+
+def test_requests_can_be_bounded_in_time(scene, platform):
+    with platform.within(60.0):
+        id = platform.launch(scene.lasting())
+        assert ids(platform) == [id]
+    with platform.within(None):
+        assert ids(platform) == [id]
 
 
 @pytest.mark.parametrize("id", [UNKNOWN, "", "a/b", "../x", "ABCD1234"])

@@ -82,11 +82,60 @@ def test_a_token_that_cannot_be_renewed_is_an_error_that_says_how_to_mend_it(ref
     assert naps == []
 
 
-def test_an_identity_provider_that_is_down_is_no_fault_of_the_token(connect):
-    with Server([reply(401, "Cannot validate token using user info endpoint", service=False)]) as server:
+def test_login_service_that_is_down_is_not_the_tokens_fault(connect):
+    text = "BUG: Cannot access OIDC .well-known/openid-configuration end point"
+    with Server([reply(401, text, service=False)]) as server:
         error = raised(connect(server).launch, REQUEST)
         assert type(error) is errors.PlatformBusy
         assert len(server.requests) == 1
+
+
+STALE = [
+    "Cannot validate token using user info endpoint",
+    "Token has expired",
+    "Invalid JWT token",
+    "Token from untrusted issuer: https://x ignored",
+    "not authenticated\n\n",
+]
+
+
+@pytest.mark.parametrize("text", STALE)
+@pytest.mark.parametrize("call", ["launch", "containers", "container", "logs", "events", "cancel", "renew"])
+def test_stale_or_garbled_token_is_refused_with_the_remedy(text, call, connect, naps):
+    argument = {"launch": [REQUEST], "containers": []}.get(call, [ID])
+    with Server(always=reply(401, text, service=False)) as server:
+        error = raised(getattr(connect(server), call), *argument)
+        assert type(error) is errors.CredentialRefused
+        assert (error.status, error.server_text, error.was_accepted) == (401, text.strip(), False)
+        assert "Set CANFAR_TOKEN to a new token." in str(error)
+        assert len(server.requests) == 1
+    assert naps == []
+
+
+def test_question_refused_after_the_token_was_accepted_is_asked_again(connect, naps):
+    refused = reply(401, "not authenticated\n\n", service=False)
+    with Server([data([]), refused, data([]), *[refused] * 4]) as server:
+        platform = connect(server)
+        platform.containers()
+        platform.containers()
+        assert naps == [0.5]
+        error = raised(platform.containers)
+        assert len(server.requests) == 7
+    assert type(error) is errors.CredentialRefused
+    assert error.was_accepted
+    assert "may be having an outage" in str(error)
+    assert "Set CANFAR_TOKEN" in str(error)
+
+
+def test_launch_refused_after_the_token_was_accepted_is_sent_once(connect, naps):
+    with Server([data([]), reply(401, "not authenticated\n\n", service=False)]) as server:
+        platform = connect(server)
+        platform.containers()
+        error = raised(platform.launch, REQUEST)
+        assert len(server.requests) == 2
+    assert type(error) is errors.CredentialRefused
+    assert error.was_accepted
+    assert naps == []
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 403, 404, 409, 429, 500, 502, 503])
@@ -205,7 +254,13 @@ def tls(authority, tmp_path):
 def test_a_new_certificate_on_disk_is_picked_up(authority, tls, tmp_path):
     mine = authority.write(tmp_path / "mine.pem", "ann")
     env = {"REQUESTS_CA_BUNDLE": str(authority.file)}
-    with Server(always=reply(200, f"{ID}\n"), tls=tls) as server:
+    ids = iter([ID, "zzzz9999"])
+
+    @of_request
+    def answer(request):
+        return reply(200, next(ids) if request.method == "POST" else "a log")
+
+    with Server(always=answer, tls=tls) as server:
         with open_platform(server.url, certificate=mine, env=env, home=tmp_path) as platform:
             platform.logs(ID)
             platform.launch(REQUEST)

@@ -55,7 +55,7 @@ def test_a_container_is_launched_followed_read_and_removed(platform):
         platform.container(id)
     platform.cancel(id)
     assert platform.logs(id) == b""
-    assert platform.events(id) == ""
+    assert platform.events(id) is None
     assert platform.user == "local"
 
 
@@ -84,8 +84,8 @@ def test_a_refusal_says_why(change, words, platform):
         platform.launch(attrs.evolve(request("refused"), **change))
 
 
-def test_a_name_that_kubernetes_does_not_take_is_in_doubt_and_would_be_again(platform):
-    with pytest.raises(errors.LaunchInDoubt) as caught:
+def test_name_that_kubernetes_does_not_take_is_not_made_and_would_fail_again(platform):
+    with pytest.raises(errors.NotMade) as caught:
         platform.launch(request("trailing-"))
     assert caught.value.same_again
     assert "Kubernetes did not take the job" in str(caught.value)

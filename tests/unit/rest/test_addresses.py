@@ -65,6 +65,6 @@ def test_this_machine_has_many_names():
 
 
 def test_who_misspells_local_is_told_so():
-    with pytest.raises(AddressError, match="'locl' is no address of a platform; did you mean \"local\""):
+    with pytest.raises(AddressError, match="'locl' is not the address of a platform; did you mean \"local\""):
         platform_url("locl")
     assert platform_url("https://localhost:8080").startswith("https://localhost:8080")

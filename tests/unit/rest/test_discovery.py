@@ -267,7 +267,7 @@ def test_a_certificate_that_is_not_there_is_named(look, home):
 
 def test_a_certificate_half_written_leaves_the_one_before_in_use(put):
     path = put("x.pem", pem())
-    provider = Certificate(path, mend="")
+    provider = Certificate(path, remedy="")
     good = provider.current()
     path.write_bytes(pem()[:100])
     assert provider.current() == good
@@ -281,7 +281,7 @@ def test_a_certificate_half_written_leaves_the_one_before_in_use(put):
 def test_a_certificate_half_written_is_named_once_the_one_before_has_ended(put):
     path = put("x.pem", pem())
     now = [datetime.now(timezone.utc)]
-    provider = Certificate(path, mend="", now=lambda: now[0])
+    provider = Certificate(path, remedy="", now=lambda: now[0])
     path.write_bytes(b"half")
     provider.current()
     now[0] += timedelta(days=9)
@@ -331,7 +331,7 @@ def test_a_new_token_in_the_environment_is_picked_up(look):
     assert provider.renew(refused).token == env["CANFAR_TOKEN"]
     assert provider.expires_at.year == 2096
     del env["CANFAR_TOKEN"]
-    with pytest.raises(errors.CredentialMissing, match="CANFAR_TOKEN is gone"):
+    with pytest.raises(errors.CredentialMissing, match="CANFAR_TOKEN is no longer set"):
         provider.current()
 
 

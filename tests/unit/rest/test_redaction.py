@@ -6,11 +6,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from canfar_batch.rest.redaction import MASK, Secrets, redact
+from canfar_batch.rest.redaction import MASK, Secrets
 
 TOKEN = "a+b/c=d&e.f-g_h~i0123456789"
 WORDS = st.text(string.printable, max_size=40)
 TOKENS = st.text(string.ascii_letters + string.digits + "+/=&.-_~%", min_size=16, max_size=60)
+
+
+def redact(text, secrets):
+    return Secrets(*secrets).redact(text)
 
 
 def b64(text):

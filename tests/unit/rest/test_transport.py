@@ -4,10 +4,11 @@ import pytest
 
 from canfar_batch import errors
 from canfar_batch.rest import transport as module
+from canfar_batch.rest.answers import Answer
+from canfar_batch.rest.connections import Connections
 from canfar_batch.rest.credentials import Token
 from canfar_batch.rest.redaction import Secrets
-from canfar_batch.rest.transport import Connections, Patience, Transport
-from canfar_batch.rest.wire import Answer
+from canfar_batch.rest.transport import Timeouts, Transport
 
 
 class Line:
@@ -18,9 +19,9 @@ class Line:
         self.now, self.naps, self.asked = 0.0, [], 0
         monkeypatch.setattr(module, "exchange", self.exchange)
         secrets = Secrets()
-        token = Token(lambda: "t0", source="token", mend="", secrets=secrets)
+        token = Token(lambda: "t0", source="token", remedy="", secrets=secrets)
         self.transport = Transport(
-            "http://127.0.0.1:1", token, secrets, user_agent="x", patience=Patience(**patience),
+            "http://127.0.0.1:1", token, secrets, user_agent="x", timeouts=Timeouts(**patience),
             sleep=self.sleep, uniform=lambda low, high: high, ticks=lambda: self.now,
         )  # fmt: skip
 
@@ -138,5 +139,5 @@ def test_connections_are_kept_between_questions_and_new_for_creates():
 def test_the_child_of_a_fork_does_not_share_connections_with_its_parent(monkeypatch):
     connections = Connections("http://127.0.0.1:1", None)
     mine = connections.manager(None, fresh=False)
-    monkeypatch.setattr(module.os, "getpid", lambda: -1)
+    monkeypatch.setattr("canfar_batch.rest.connections.os.getpid", lambda: -1)
     assert connections.manager(None, fresh=False) is not mine
