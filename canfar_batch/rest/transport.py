@@ -159,7 +159,7 @@ class Transport:
     def stream(self, path: str, query: Mapping[str, str], *, check: Callable[[Answer], bool]) -> Iterator[bytes]:
         """Yield the body of an answer in pieces, if *check* accepts its head.
 
-        The request is repeated, as by `ask`, until its first bytes are there. A transfer that is cut later is an error.
+        The request is repeated, as by `ask`, until the head of an answer is there. A transfer that is cut is an error.
         """
         target = self._target(path, query)
 
