@@ -17,18 +17,18 @@ def ids(platform, kind="headless"):
     return [info.id for info in platform.containers(kind)]
 
 
-def test_it_fills_the_role(platform):
+def test_platform_fills_its_role(platform):
     assert isinstance(platform, Platform)
     assert "://" in platform.url
     assert platform.expires_at is None
 
 
-def test_who_we_are_is_known_once_it_has_answered(platform):
+def test_user_is_known_once_the_platform_has_answered(platform):
     platform.containers()
     assert platform.user
 
 
-def test_a_container_is_listed_as_soon_as_it_is_launched(scene, platform):
+def test_container_is_listed_as_soon_as_it_is_launched(scene, platform):
     assert platform.containers() == []
     id = platform.launch(scene.lasting())
     (listed,) = platform.containers()
@@ -43,20 +43,20 @@ def test_names_come_back_in_lower_case(scene, platform):
     assert platform.containers()[0].name == "mixed-case-7"
 
 
-def test_one_name_may_be_given_twice_and_one_id_is_not(scene, platform):
+def test_two_containers_may_share_a_name_and_never_an_id(scene, platform):
     first, second = platform.launch(scene.lasting()), platform.launch(scene.lasting())
     assert first != second
     assert sorted(ids(platform)) == sorted([first, second])
 
 
-def test_a_container_waits_runs_and_ends(scene, platform):
+def test_container_waits_runs_and_ends(scene, platform):
     good, bad = platform.launch(scene.quick()), platform.launch(scene.failing())
     assert scene.until(good, Phase.COMPLETED).phase.final
     assert scene.until(bad, Phase.FAILED).phase.final
     assert {info.id: info.phase for info in platform.containers()} == {good: Phase.COMPLETED, bad: Phase.FAILED}
 
 
-def test_it_has_a_time_of_start_once_it_runs(scene, platform):
+def test_running_container_has_a_start_time(scene, platform):
     lasting = scene.until(platform.launch(scene.lasting()), Phase.RUNNING)
     assert lasting.started_at.utcoffset() == timedelta(0)
     scene.hold()
@@ -65,7 +65,7 @@ def test_it_has_a_time_of_start_once_it_runs(scene, platform):
     assert waiting.started_at is None
 
 
-def test_resources_are_shown_where_they_were_asked_for(scene, platform):
+def test_requested_resources_are_shown(scene, platform):
     fixed = platform.container(platform.launch(scene.lasting(resources=Resources(cores=2, ram=4))))
     flexible = platform.container(platform.launch(scene.lasting()))
     assert fixed.cores == 2
@@ -73,13 +73,13 @@ def test_resources_are_shown_where_they_were_asked_for(scene, platform):
     assert (flexible.cores, flexible.ram, flexible.gpus) == (None, None, 0)
 
 
-def test_logs_are_what_was_printed(scene, platform):
+def test_logs_are_the_containers_output(scene, platform):
     id = platform.launch(scene.quick())
     scene.until(id, Phase.COMPLETED)
     assert platform.logs(id) == b"hello\n"
 
 
-def test_there_is_no_log_before_the_start_nor_of_what_is_unknown(scene, platform):
+def test_log_is_empty_before_the_start_and_for_unknown_ids(scene, platform):
     scene.hold()
     assert platform.logs(platform.launch(scene.quick())) == b""
     assert platform.logs(UNKNOWN) == b""
@@ -119,13 +119,13 @@ def test_requests_can_be_bounded_in_time(scene, platform):
 
 
 @pytest.mark.parametrize("id", [UNKNOWN, "", "a/b", "../x", "ABCD1234"])
-def test_an_unknown_id_is_not_found(scene, platform, id):
+def test_unknown_id_is_not_found(scene, platform, id):
     platform.launch(scene.lasting())
     with pytest.raises(JobNotFound):
         platform.container(id)
 
 
-def test_what_is_cancelled_is_gone_with_its_log(scene, platform):
+def test_cancelled_container_is_not_found_and_has_no_log(scene, platform):
     id, other = platform.launch(scene.lasting()), platform.launch(scene.lasting())
     scene.until(id, Phase.RUNNING)
     platform.cancel(id)
@@ -135,7 +135,7 @@ def test_what_is_cancelled_is_gone_with_its_log(scene, platform):
     assert platform.logs(id) == b""
 
 
-def test_cancelling_again_or_what_is_unknown_is_no_error(scene, platform):
+def test_cancelling_again_or_an_unknown_id_is_no_error(scene, platform):
     id = platform.launch(scene.lasting())
     platform.cancel(id)
     platform.cancel(id)
@@ -143,14 +143,14 @@ def test_cancelling_again_or_what_is_unknown_is_no_error(scene, platform):
     assert ids(platform) == []
 
 
-def test_what_is_over_can_be_removed(scene, platform):
+def test_ended_container_can_be_removed(scene, platform):
     id = platform.launch(scene.quick())
     scene.until(id, Phase.COMPLETED)
     platform.cancel(id)
     assert ids(platform) == []
 
 
-def test_what_is_over_is_forgotten_after_a_while(scene_that):
+def test_ended_container_is_forgotten_after_a_while(scene_that):
     scene = scene_that(forget_after=FORGET_AFTER)
     platform = scene.platform
     over, lasting = platform.launch(scene.quick()), platform.launch(scene.lasting())
@@ -161,7 +161,7 @@ def test_what_is_over_is_forgotten_after_a_while(scene_that):
     assert ids(platform) == [lasting]
 
 
-def test_limits_name_what_may_be_asked_for_in_order(platform):
+def test_limits_are_listed_in_order(platform):
     limits = platform.limits()
     for options in (limits.cores, limits.ram, limits.gpus):
         assert list(options) == sorted(set(options))
@@ -170,14 +170,14 @@ def test_limits_name_what_may_be_asked_for_in_order(platform):
     assert limits.default_ram > 0
 
 
-def test_images_are_named_whole_and_by_kind(platform):
+def test_images_are_listed_by_kind(platform):
     headless = platform.images()
     assert "images.canfar.net/skaha/astroml:latest" in [image.id for image in headless]
     assert all("headless" in image.kinds for image in headless)
     assert {image.id for image in headless} <= {image.id for image in platform.images(None)}
 
 
-def test_statistics_are_told_as_they_are(platform):
+def test_statistics_are_given_as_they_are(platform):
     assert "requestedCPUCores" in platform.stats()["cores"]
 
 

@@ -125,7 +125,7 @@ CREATES = {
 
 
 @pytest.mark.parametrize("case", CREATES)
-def test_a_create_that_goes_wrong_is_sent_once_and_says_so(case, connect, naps, nothing_leaks):
+def test_create_that_fails_is_sent_once_and_says_why(case, connect, naps, nothing_leaks):
     step, kind, words, same_again = CREATES[case]
     with Server([step]) as server:
         error = raised(connect(server).launch, REQUEST)
@@ -138,7 +138,7 @@ def test_a_create_that_goes_wrong_is_sent_once_and_says_so(case, connect, naps, 
     nothing_leaks(error)
 
 
-def test_a_create_that_no_answer_comes_to_is_in_doubt_and_sent_once(connect, nothing_leaks):
+def test_create_without_an_answer_is_in_doubt_and_sent_once(connect, nothing_leaks):
     with Server([stall]) as server:
         error = raised(connect(server, create=0.8).launch, REQUEST)
         assert type(error) is errors.LaunchInDoubt
@@ -147,7 +147,7 @@ def test_a_create_that_no_answer_comes_to_is_in_doubt_and_sent_once(connect, not
 
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\n", reply(200, "", length=1000)], ids=["headers", "body"])
-def test_a_create_whose_answer_drips_is_given_up_in_time(start, connect, nothing_leaks):
+def test_create_whose_answer_drips_is_given_up_in_time(start, connect, nothing_leaks):
     with Server([drip(start)]) as server:
         error = raised(connect(server, create=0.8).launch, REQUEST)
         assert type(error) is errors.LaunchInDoubt
@@ -156,7 +156,7 @@ def test_a_create_whose_answer_drips_is_given_up_in_time(start, connect, nothing
     nothing_leaks(error)
 
 
-def test_a_create_reset_before_it_was_read_is_in_doubt(connect, nothing_leaks):
+def test_create_reset_before_it_was_read_is_in_doubt(connect, nothing_leaks):
     with Server(accept=[reset]) as server:
         error = raised(connect(server).launch, REQUEST)
         assert type(error) in (errors.LaunchInDoubt, errors.NotSent)  # whether a byte was on its way is for the kernel
@@ -165,7 +165,7 @@ def test_a_create_reset_before_it_was_read_is_in_doubt(connect, nothing_leaks):
     nothing_leaks(error)
 
 
-def test_a_create_to_a_closed_port_was_provably_not_sent(connect, nothing_leaks):
+def test_create_to_a_closed_port_was_provably_not_sent(connect, nothing_leaks):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     error = raised(connect(f"http://127.0.0.1:{port}/skaha/v1").launch, REQUEST)
@@ -174,7 +174,7 @@ def test_a_create_to_a_closed_port_was_provably_not_sent(connect, nothing_leaks)
     nothing_leaks(error)
 
 
-def test_a_create_to_a_host_that_nobody_knows_was_provably_not_sent(connect, monkeypatch):
+def test_create_to_an_unknown_host_was_provably_not_sent(connect, monkeypatch):
     def unknown(*_args, **_more):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -184,7 +184,7 @@ def test_a_create_to_a_host_that_nobody_knows_was_provably_not_sent(connect, mon
     assert "https://skaha.example is not a known host name here" in str(error)
 
 
-def test_a_create_never_uses_a_connection_that_was_kept(connect):
+def test_create_never_uses_a_kept_connection(connect):
     with Server([reply(200, "a log"), reply(200, f"{ID}\n"), reply(200, "zzzz9999\n")]) as server:
         platform = connect(server)
         assert platform.logs(ID) == b"a log"
@@ -193,7 +193,7 @@ def test_a_create_never_uses_a_connection_that_was_kept(connect):
         assert len({each.connection for each in server.requests}) == 3
 
 
-def test_a_create_sends_a_form_in_the_body_and_nothing_empty(connect):
+def test_create_sends_a_form_in_the_body_and_nothing_empty(connect):
     with Server([reply(200, f"{ID}\n")]) as server:
         connect(server).launch(REQUEST)
         (request,) = server.requests
@@ -233,7 +233,7 @@ SOMETIMES = {
 
 
 @pytest.mark.parametrize("case", SOMETIMES)
-def test_a_question_that_goes_wrong_once_is_asked_again(case, connect, naps, nothing_leaks):
+def test_question_that_fails_once_is_asked_again(case, connect, naps, nothing_leaks):
     with Server([SOMETIMES[case], GOOD]) as server:
         (container,) = connect(server).containers()
         assert container.id == ID
@@ -242,7 +242,7 @@ def test_a_question_that_goes_wrong_once_is_asked_again(case, connect, naps, not
     nothing_leaks()
 
 
-def test_a_question_that_stalls_is_asked_again(connect):
+def test_question_that_stalls_is_asked_again(connect):
     with Server([stall], always=GOOD) as server:
         assert connect(server, read=0.2).containers()[0].id == ID
 
@@ -250,12 +250,12 @@ def test_a_question_that_stalls_is_asked_again(connect):
 @pytest.mark.parametrize(
     "start", [b"HTTP/1.1 200 OK\r\nX: ", reply(200, "", length=10**6), b"HTTP/1.1 100 Continue\r\nX: "]
 )
-def test_an_answer_that_drips_for_ever_is_ended(start, connect):
+def test_answer_that_drips_is_ended(start, connect):
     with Server([drip(start)], always=GOOD) as server:
         assert connect(server, total=0.3).containers()[0].id == ID
 
 
-def test_a_question_that_was_reset_before_it_was_read_is_asked_again(connect):
+def test_question_reset_before_it_was_read_is_asked_again(connect):
     with Server([GOOD], accept=[reset]) as server:
         assert connect(server).containers()[0].id == ID
 
@@ -274,7 +274,7 @@ ALWAYS = {
 
 
 @pytest.mark.parametrize("case", ALWAYS)
-def test_a_question_that_goes_wrong_every_time_is_given_up_after_four_attempts(case, connect, naps, nothing_leaks):
+def test_question_that_fails_every_time_is_given_up_after_four_attempts(case, connect, naps, nothing_leaks):
     step, kind, words = ALWAYS[case]
     with Server(always=step) as server:
         error = raised(connect(server).container, ID)
@@ -298,7 +298,7 @@ FINAL = {
 
 
 @pytest.mark.parametrize("case", FINAL)
-def test_an_answer_that_is_final_is_not_asked_for_again(case, connect, naps, nothing_leaks):
+def test_question_with_a_final_answer_is_not_repeated(case, connect, naps, nothing_leaks):
     step, kind, words = FINAL[case]
     with Server([step]) as server:
         error = raised(connect(server).container, ID)
@@ -317,7 +317,7 @@ def test_only_the_beginning_of_an_endless_error_is_read(connect):
         assert "no. " in error.server_text
 
 
-def test_a_closed_port_is_named_as_such_after_four_attempts(connect, naps, nothing_leaks):
+def test_closed_port_is_named_after_four_attempts(connect, naps, nothing_leaks):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     error = raised(connect(f"http://127.0.0.1:{port}/skaha/v1").containers)
@@ -328,7 +328,7 @@ def test_a_closed_port_is_named_as_such_after_four_attempts(connect, naps, nothi
     nothing_leaks(error)
 
 
-def test_no_redirect_takes_the_token_to_another_origin(connect):
+def test_redirect_does_not_take_the_token_to_another_origin(connect):
     with Server(always=GOOD) as other:
         where = reply(307, "", Location=f"{other.url}/session")
         with Server([where, where]) as server:
@@ -338,13 +338,13 @@ def test_no_redirect_takes_the_token_to_another_origin(connect):
         assert other.requests == []
 
 
-def test_a_wait_that_the_server_asks_for_is_kept(connect, naps):
+def test_retry_after_of_the_server_is_kept(connect, naps):
     with Server([reply(429, "x", Retry_After="120"), GOOD]) as server:
         connect(server).containers()
     assert naps == [120.5]
 
 
-def test_a_wait_of_more_than_two_minutes_is_left_to_the_caller(connect, naps):
+def test_wait_of_more_than_two_minutes_is_left_to_the_caller(connect, naps):
     with Server([reply(429, "x", Retry_After="121")]) as server:
         error = raised(connect(server).containers)
     assert type(error) is errors.PlatformBusy
@@ -352,13 +352,13 @@ def test_a_wait_of_more_than_two_minutes_is_left_to_the_caller(connect, naps):
     assert naps == []
 
 
-def test_a_cancel_is_sent_again_until_it_is_taken(connect):
+def test_cancel_is_repeated_until_it_is_accepted(connect):
     with Server([page(502, "Bad Gateway"), reset, reply(200, "")]) as server:
         connect(server).cancel(ID)
         assert [each.method for each in server.requests] == ["DELETE"] * 3
 
 
-def test_a_cancel_of_what_is_gone_is_done_in_older_releases_too(connect):
+def test_cancel_of_an_unknown_container_is_no_error_in_old_releases(connect):
     with Server([reply(404, f"session {ID} not found")]) as server:
         connect(server).cancel(ID)
 
@@ -366,7 +366,7 @@ def test_a_cancel_of_what_is_gone_is_done_in_older_releases_too(connect):
 @pytest.mark.parametrize(
     "id", ["", "/", "..", "ABCD1234", "abcd123", "abcd12345", "abcd1234/", "abcd123\n", "ab?view=x"]
 )
-def test_what_is_no_id_is_never_sent(id, connect):
+def test_malformed_id_is_never_sent(id, connect):
     with Server(always=reply(200, "")) as server:
         platform = connect(server)
         for call in (platform.cancel, platform.container, platform.logs, platform.events):
@@ -392,7 +392,7 @@ def test_an_answer_that_is_not_of_events_is_asked_for_again_and_is_never_nothing
         assert type(raised(platform.events, ID)) is errors.PlatformBroken
 
 
-def test_a_page_is_no_log_though_a_log_may_look_like_a_page(connect):
+def test_page_is_not_a_log_but_a_log_may_look_like_a_page(connect):
     with Server([page(200, "Sign in"), reply(200, b"<html>printed by the job\xff")]) as server:
         assert connect(server).logs(ID) == b"<html>printed by the job\xff"
 
@@ -403,7 +403,7 @@ def test_statistics_are_asked_for_once(connect, naps):
     assert naps == []
 
 
-def test_limits_and_images_are_remembered_for_a_while(connect):
+def test_limits_and_images_are_remembered(connect):
     context = {"cores": {"options": [1, 2], "defaultRequest": 1}, "memoryGB": {"options": [4], "default": 4}}
     listed = data([{"id": "images.canfar.net/a/b:1", "types": ["headless"]}])
     with Server([data(context), listed]) as server:
@@ -417,7 +417,7 @@ def test_limits_and_images_are_remembered_for_a_while(connect):
 # -- a job's own secrets --------------------------------------------------------------------------------------------
 
 
-def test_a_launch_that_is_quoted_back_shows_no_secret_of_the_job(connect, nothing_leaks):
+def test_launch_that_is_quoted_back_shows_no_secret_of_the_job(connect, nothing_leaks):
     secret = "hush-4c0ffee-9d1b7e55aa21"
     coded = base64.b64encode(f"export A='{secret}'".encode()).decode()
     with Server([reply(400, f"cannot use {coded} or {secret}\n")]) as server:
