@@ -38,7 +38,7 @@ def utc_now() -> datetime:
 
 @attrs.frozen
 class PemFile:
-    """A certificate file as it was at one moment."""
+    """One version of a certificate file."""
 
     path: Path
     stamp: Stamp
@@ -61,7 +61,7 @@ class Provider(Protocol):
 
     @property
     def remedy(self) -> str:
-        """What to do when the credential is no longer good, as a sentence."""
+        """The advice for a credential that is not accepted any more, as a sentence."""
 
     @property
     def expires_at(self) -> datetime | None:
@@ -95,10 +95,10 @@ class Token:
         self.current()
 
     def current(self) -> Credential:
-        """Return the token as it is now."""
+        """Return the present token."""
         text = self._read()
         if not text:
-            raise CredentialMissing(f"{self.source} is no longer set. {self.remedy}")
+            raise CredentialMissing(f"{self.source} is not set any more. {self.remedy}")
         token = clean_token(text, self.source)
         self._secrets.add(token)
         self.expires_at = token_expiry(token)
@@ -124,7 +124,7 @@ class Certificate:
         self.current()
 
     def current(self) -> Credential:
-        """Return the certificate as it is on disk now."""
+        """Return the certificate that is on disk now."""
         with self._lock:
             try:
                 stamp = file_stamp(self._path)

@@ -1,4 +1,4 @@
-"""What every platform does, the one in memory and the real API alike: what holds in a test with one holds for both."""
+"""The behaviour of every platform: the one in memory keeps what the REST API on this machine shows."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta

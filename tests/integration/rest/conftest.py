@@ -1,4 +1,4 @@
-"""Platforms that talk to scripted servers without sleeping, and certificates for TLS on loopback."""
+"""Platforms for scripted servers, which never sleep, and certificates for TLS on loopback."""
 
 import datetime as dt
 import ipaddress
@@ -25,13 +25,13 @@ REQUEST = LaunchRequest(name="b-1", image="images.canfar.net/skaha/x:1", resourc
 
 @pytest.fixture
 def naps():
-    """The pauses between attempts, which nobody slept."""
+    """The pauses between attempts; none is slept."""
     return []
 
 
 @pytest.fixture
 def connect(naps):
-    """Make a platform for a server."""
+    """Connect to a server."""
     opened = []
 
     def make(server, *, tokens=TOKEN, registry=None, read=10.0, total=20.0, create=20.0, error=65536, most=10**7):
@@ -63,7 +63,7 @@ def connect(naps):
 
 @pytest.fixture
 def nothing_leaks(caplog):
-    """Say that neither an error, however it is shown, nor any log holds the token."""
+    """Check that no error, however it is shown, and no log record holds the token."""
     caplog.set_level(logging.DEBUG)
 
     def check(*errors, secrets=(TOKEN,)):

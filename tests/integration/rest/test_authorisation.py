@@ -1,4 +1,4 @@
-"""Credentials on the wire: who is shown what, what happens when one is refused, and that none is ever seen."""
+"""Credentials on the wire: to whom each is shown, how a refusal is handled, and that none leaks."""
 
 import base64
 import logging
@@ -157,7 +157,7 @@ def test_status_line_that_quotes_the_token_is_not_kept_as_the_cause(connect, not
     nothing_leaks(error)
 
 
-# -- what is sent to whom -------------------------------------------------------------------------------------------
+# -- which credential goes where ------------------------------------------------------------------------------------
 
 
 def test_netrc_and_cookies_do_not_replace_the_token(connect, tmp_path, monkeypatch):

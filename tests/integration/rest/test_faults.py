@@ -1,4 +1,4 @@
-"""What a user sees when the network or the platform has a bad day, and how often anything was sent."""
+"""Faults of the network and the platform: the error that a user sees, and how often the request was sent."""
 
 import base64
 import socket
@@ -39,7 +39,7 @@ def raised(call, *args):
 
 # -- a create -------------------------------------------------------------------------------------------------------
 
-# step, class of the error, words in its text, whether the same would fail again (None: not in doubt)
+# step, class of the error, words in its text, its `same_again` if it has one
 CREATES = {
     "reset after the request": (reset, errors.LaunchInDoubt, ["not known", "ended the connection"], False),
     "hung up after the request": (hang_up, errors.LaunchInDoubt, ["not known", "ended the connection"], False),
@@ -114,7 +114,7 @@ CREATES = {
     "504": (reply(504, "Gateway Timeout", service=False), errors.LaunchInDoubt, ["Gateway Timeout"], False),
     "a page with 200": (page(200, "Down for maintenance"), errors.LaunchInDoubt, ["Down for maintenance"], False),
     "a page with 403": (page(403, "Forbidden"), errors.LaunchInDoubt, ["Forbidden"], True),
-    "an id that is no id": (reply(200, "ABCD-123\n"), errors.LaunchInDoubt, ["Not an id", "ABCD-123"], False),
+    "a malformed id": (reply(200, "ABCD-123\n"), errors.LaunchInDoubt, ["Not an id", "ABCD-123"], False),
     "an id in JSON": (data({"sessionId": ID}), errors.LaunchInDoubt, ["Not an id", ID], False),
     "an empty 200": (reply(200, ""), errors.LaunchInDoubt, ["Not an id"], False),
     "an id cut short": (cut_short(reply(200, "abcd1234\n"), -4), errors.LaunchInDoubt, ["before the whole"], False),

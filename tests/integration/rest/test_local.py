@@ -1,4 +1,4 @@
-"""The whole way: a platform that runs processes on this machine, spoken to as CANFAR is."""
+"""The REST client against the local platform."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

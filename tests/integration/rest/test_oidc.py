@@ -1,4 +1,4 @@
-"""A login saved by the official client: renewed at its login server, and written back so that both stay logged in."""
+"""A login saved by the official client: renewed at its login server, and written back for the client."""
 
 import base64
 import contextlib
@@ -61,7 +61,7 @@ def login_server():
 
 @pytest.fixture
 def servers(login_server):
-    """The platform, which says which token it was shown and accepts the newest one, and the login server."""
+    """The platform, which echoes its token and accepts the newest one, and the login server."""
 
     @of_request
     def platform(request):

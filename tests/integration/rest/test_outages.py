@@ -1,7 +1,7 @@
 """Every answer that the real service gave while one of its neighbours was ill, played over HTTP.
 
-The answer alone cannot show an outage: a refusal must arrive with class, status and text, so that whoever knows the
-history can decide. What it must never do is pass for absence, for an empty result, or for a launch in doubt.
+The answer alone cannot show an outage. So a refusal must arrive with class, status and text, for the engine to decide
+by history; and it must never pass for absence, an empty result, or a launch in doubt.
 """
 
 import json

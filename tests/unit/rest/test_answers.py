@@ -1,4 +1,4 @@
-"""The judgement on an answer: whose it is, what it proves, and how it is shown."""
+"""The judgement on an answer: its origin, its proof, and its text."""
 
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime

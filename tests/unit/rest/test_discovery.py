@@ -1,4 +1,4 @@
-"""Where a credential is looked for, in which order, and to whom it may be shown."""
+"""Where credentials are looked for, in which order, and to which platform each may be shown."""
 
 import base64
 import json
@@ -331,7 +331,7 @@ def test_new_token_in_the_environment_is_used(look):
     assert provider.renew(refused).token == env["CANFAR_TOKEN"]
     assert provider.expires_at.year == 2096
     del env["CANFAR_TOKEN"]
-    with pytest.raises(errors.CredentialMissing, match="CANFAR_TOKEN is no longer set"):
+    with pytest.raises(errors.CredentialMissing, match="CANFAR_TOKEN is not set any more"):
         provider.current()
 
 

@@ -1,4 +1,4 @@
-"""How often and after which pauses a question is repeated, with a network that is a list."""
+"""How often, and after which pauses, a request is repeated; the network is a list of answers."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from canfar_batch.rest.transport import Timeouts, Transport
 
 
 class Line:
-    """A network that gives these answers, and a clock that runs only while somebody sleeps."""
+    """A network that gives these answers, and a clock that advances only by sleeping."""
 
     def __init__(self, monkeypatch, *answers, took=0.0, **patience):
         self.answers, self.took = list(answers), took

@@ -1,4 +1,4 @@
-"""Ways to fetch what a job made."""
+"""Collectors, with files and receipts made by hand."""
 
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def test_json_is_read_from_the_file_or_the_logs_last_line(tmp_path):
     assert Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM) == [1, 2]
 
 
-@pytest.mark.parametrize(("words", "told"), [("no json", "is no JSON"), ("", "printed nothing")])
+@pytest.mark.parametrize(("words", "told"), [("no json", "is not valid JSON"), ("", "printed nothing")])
 def test_invalid_json_is_an_error_that_says_where(tmp_path, words, told):
     (tmp_path / "a.log").write_text(words)
     with pytest.raises(CollectError, match=told):
@@ -91,10 +91,10 @@ def test_invalid_json_is_an_error_that_says_where(tmp_path, words, told):
 @pytest.mark.parametrize("content", [b'{"a": "\xe9"}', b'{"a": 1', b"[" * 100000])
 def test_file_without_json_is_named_with_its_job(tmp_path, content):
     (tmp_path / "r.json").write_bytes(content)
-    with pytest.raises(CollectError, match=r"r\.json of job a is no JSON"):
+    with pytest.raises(CollectError, match=r"r\.json of job a is not valid JSON"):
         Json("r.json")(job(tmp_path), PLATFORM)
     (tmp_path / "a.log").write_bytes(content)
-    with pytest.raises(CollectError, match="log of job a is no JSON"):
+    with pytest.raises(CollectError, match="log of job a is not valid JSON"):
         Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM)
 
 
