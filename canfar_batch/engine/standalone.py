@@ -298,7 +298,7 @@ def _temporary_home(owner: object) -> Home:
             shutil.rmtree(home.path, ignore_errors=True)
 
     weakref.finalize(owner, remove)
-    home.prepare()
+    home.logs.mkdir(mode=0o700)
     return home
 
 
@@ -308,7 +308,7 @@ def _still_in_doubt(doubt: LaunchInDoubt, why: str) -> LaunchInDoubt:
         "for it in session.jobs() before you launch it again",
         launch_name=doubt.launch_name,
         status=doubt.status,
-        words=doubt.words,
+        server_text=doubt.server_text,
         retry_after=doubt.retry_after,
         same_again=doubt.same_again,
     )

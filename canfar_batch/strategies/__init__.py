@@ -1,4 +1,4 @@
-"""Ready-made parts: plain callables that play the roles of `canfar_batch.protocols`. Write your own beside them."""
+"""Ready-made strategies: plain callables that fill the roles of `canfar_batch.protocols`. You can write your own."""
 
 from canfar_batch.strategies.collect import Files, Json, Logs, Serial, Several, as_collector
 from canfar_batch.strategies.launch import Adaptive, AtOnce, Chunks, Throttle, Window

@@ -1,4 +1,4 @@
-"""Ways to fetch what a job made. A collector is any callable that takes the job and the platform."""
+"""Result collectors: each fetches a job's result. A collector is any callable that takes the job and the platform."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ class Logs:
     """
 
     def __call__(self, job: JobRecord, platform: Platform) -> Path:
-        """The newest attempt's log."""
+        """Return the path of the last attempt's log.
+
+        Raises:
+            CollectError: No log was saved.
+        """
         attempt = job.last_attempt
         if attempt is None or attempt.log is None:
             raise CollectError(f"no log of job {job.key} was saved")
@@ -36,29 +40,29 @@ class Logs:
 
 @attrs.frozen(init=False)
 class Files:
-    """The result is the path of the job's output file, or the list of them where there are several.
+    """The result is the path of the job's output file, or the list of them if there are several.
 
-    Nothing is copied: a file on shared storage is already where it should be. Files that this machine sees are checked;
-    for those that only the container saw, its receipt vouches.
+    Nothing is copied: a file on shared storage is already in its place. Files that this machine sees are checked; those
+    that only the container sees are taken from its receipt.
 
     ```python
     batch = session.batch("fits", collect=cb.Files("cat/*.cat"))
     ```
 
     Args:
-        patterns: Paths or patterns, relative to the job's working directory; without any, the spec's outputs.
+        patterns: Paths or patterns, relative to the job's working directory; by default the spec's outputs.
     """
 
-    patterns: tuple[str, ...]  #: relative to the job's working directory; without any, the spec's outputs
+    patterns: tuple[str, ...]  #: relative to the job's working directory; by default the spec's outputs
 
     def __init__(self, *patterns: str) -> None:
         self.__attrs_init__(patterns)
 
     def __call__(self, job: JobRecord, platform: Platform) -> Path | list[Path]:
-        """The files.
+        """Return the path, or the paths.
 
         Raises:
-            CollectError: One is not there.
+            CollectError: A file is missing.
         """
         patterns = self.patterns or job.filled.outputs
         if not patterns:
@@ -70,7 +74,7 @@ class Files:
 
 @attrs.frozen
 class Json:
-    """The result is the value in the job's JSON file, or, for jobs without declared outputs, in its log's last line.
+    """The result is the value in the job's JSON file or, if it declares no outputs, in the last line of its log.
 
     The file is *pattern*, or the first declared output that ends in `.json`, or the only one.
 
@@ -85,10 +89,10 @@ class Json:
     pattern: str | None = None
 
     def __call__(self, job: JobRecord, platform: Platform) -> Any:
-        """The parsed value.
+        """Return the parsed value.
 
         Raises:
-            CollectError: There is no such file or line, or what it holds is no JSON.
+            CollectError: The file or line is missing, or is not valid JSON.
         """
         pattern = self.pattern or self._declared(job)
         if pattern is None:
@@ -99,7 +103,7 @@ class Json:
         try:
             return json.loads(raw)
         except (ValueError, RecursionError) as error:
-            raise CollectError(f"{where} of job {job.key} is no JSON: {error}") from error
+            raise CollectError(f"{where} of job {job.key} is not valid JSON: {error}") from error
 
     @staticmethod
     def _declared(job: JobRecord) -> str | None:
@@ -115,19 +119,19 @@ class Several:
 
     @property
     def serial(self) -> bool:
-        """True where a part must be called in the thread that drives the batch: then all are."""
+        """Whether one of the parts must be called in the thread that drives the batch; then all are."""
         return any(getattr(part, "serial", False) for part in self.parts.values())
 
     def __call__(self, job: JobRecord, platform: Platform) -> dict[str, object]:
-        """Every part's result."""
+        """Return the results of all parts."""
         return {name: collect(job, platform) for name, collect in self.parts.items()}
 
 
 @attrs.frozen
 class Serial:
-    """A collector that is called in the thread that drives the batch, one job at a time; the loop waits for it.
+    """A collector that is called in the thread that drives the batch, one job at a time; the batch waits for it.
 
-    Others are called in threads of their own, several at once.
+    Other collectors are called in worker threads, several at once.
 
     ```python
     batch = session.batch("fits", collect=cb.Serial(lambda job, platform: job.exit_code))
@@ -141,29 +145,29 @@ class Serial:
     serial: bool = attrs.field(default=True, init=False)
 
     def __call__(self, job: JobRecord, platform: Platform) -> object:
-        """What the collector inside returns."""
+        """Return the result of the collector."""
         return self.collect(job, platform)
 
 
 def as_collector(
     collect: ResultCollector | Mapping[str, ResultCollector] | Callable[[JobRecord], object],
 ) -> ResultCollector:
-    """*collect*, or the `Several` that a dict of collectors stands for."""
+    """Return *collect*, or a `Several` if it is a dict of collectors."""
     return Several(collect) if isinstance(collect, Mapping) else collect  # type: ignore[return-value]
 
 
 def _files(job: JobRecord, pattern: str) -> list[Path]:
-    """The files that *pattern* stands for, as this machine sees them, else as the receipt names them."""
+    """Return the files that match *pattern*, as this machine sees them, else as the receipt names them."""
     directory = Path(job.filled.workdir or "")
-    # never in the directory of the moment: what is there may be of another run
+    # never in the current directory: its files may belong to another run
     seen = directory.is_absolute() or Path(pattern).is_absolute()
     here = sorted(glob.glob(pattern, root_dir=directory)) if seen else []  # noqa: PTH207 (takes no absolute pattern)
     if here:
         return [directory / path for path in here]
     receipt = job.last_attempt.receipt if job.last_attempt else None
-    vouched = receipt.outputs if receipt else {}
+    outputs = receipt.outputs if receipt else {}
     plain = literal_path(pattern)
-    named = [Path(path) for path in vouched if path == plain or (plain is None and Path(path).match(pattern))]
+    named = [Path(path) for path in outputs if path == plain or (plain is None and Path(path).match(pattern))]
     if named:
         return [directory / path for path in named]
     where = f"below {directory}" if seen else "that this machine sees"
@@ -172,13 +176,13 @@ def _files(job: JobRecord, pattern: str) -> list[Path]:
 
 def _read(job: JobRecord, path: Path) -> bytes:
     try:
-        if not path.is_absolute():  # what has this name here is another file
-            raise FileNotFoundError(errno.ENOENT, "it is not known where the container has it")
+        if not path.is_absolute():  # the file of this name here is another one
+            raise FileNotFoundError(errno.ENOENT, "its place in the container is not known")
         return path.read_bytes()
     except OSError as error:
         raise CollectError(
-            f"{path} of job {job.key} cannot be read from here ({error.strerror}); where only the containers see it, "
-            "let the job print the JSON as its last line, declare no outputs, and Json() takes it from the log"
+            f"{path} of job {job.key} cannot be read from here ({error.strerror}); if only the containers see it, "
+            "let the job print the JSON as its last line and declare no outputs: Json() then takes it from the log"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Who goes next. Each decides from the view alone, so that it survives a restart and needs no clock to test."""
+"""Launch strategies: which jobs go next. Each decides from the view alone, so it survives a restart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _positive: Any = attrs.validators.gt(0)
 
 @attrs.frozen
 class AtOnce:
-    """Launch all there is, as fast as the platform takes it: its queue holds what it has no room for.
+    """Launch all jobs, as fast as the platform accepts them; those that it has no room for wait in its queue.
 
     ```python
     batch = session.batch("fits", launch=cb.AtOnce())
@@ -26,7 +26,7 @@ class AtOnce:
     """
 
     def __call__(self, view: BatchView) -> Sequence[Bundle]:
-        """As many as can be sent at this moment."""
+        """Return as many jobs as can be sent now."""
         return _loads(view.ready(at_most=view.room))
 
 
@@ -39,7 +39,7 @@ class Window:
     ```
 
     Args:
-        size: How many at once.
+        size: The number of jobs.
 
     Raises:
         ValueError: *size* is not above 0.
@@ -48,22 +48,22 @@ class Window:
     size: int = attrs.field(default=16, validator=_positive)
 
     def __call__(self, view: BatchView) -> Sequence[Bundle]:
-        """As many as the window has room for."""
+        """Return as many jobs as the window has room for."""
         return _loads(view.ready(at_most=self.size - view.containers))
 
 
 @attrs.frozen
 class Chunks:
-    """Launch *size* jobs, wait until all of them are over, pause, and go on with the next: the way of the user guide.
+    """Launch *size* jobs, wait until all of them have ended, pause, and launch the next, as the user guide shows.
 
-    `Window` keeps the platform busier: here one slow job holds up the next chunk.
+    `Window` keeps the platform busier: here one slow job delays the next chunk.
 
     ```python
     batch = session.batch("fits", launch=cb.Chunks(3, pause=30))
     ```
 
     Args:
-        size: How many in a chunk.
+        size: The number of jobs in a chunk.
         pause: Seconds between the end of one chunk and the next.
 
     Raises:
@@ -74,14 +74,14 @@ class Chunks:
     pause: float = attrs.field(default=30.0, validator=attrs.validators.ge(0))  #: seconds between two chunks
 
     def __call__(self, view: BatchView) -> Sequence[Bundle] | Pick:
-        """What is left of the chunk that was begun, else the next chunk."""
+        """Return the rest of the current chunk, or the next chunk."""
         ready = view.ready(at_most=self.size)
         if not ready:
             return []
         number = self._number(ready[0])
         begun = {self._number(job) for job in view.active()}
         if begun - {number} or (not begun and (_judged(view) or _waiting(view) > _retries(view))):
-            return []  # another chunk is not over, or one of its jobs waits for a verdict or for another attempt
+            return []  # another chunk has not ended, or one of its jobs waits for its verdict or another attempt
         if not begun and view.finishes:
             left = (view.finishes[-1] + timedelta(seconds=self.pause) - view.now).total_seconds()
             if left > 0:
@@ -94,7 +94,7 @@ class Chunks:
 
 @attrs.frozen
 class Throttle:
-    """Launch at most so many jobs a second, of those that another strategy picks.
+    """Launch at most *per_second* jobs a second, of those that another strategy picks.
 
     ```python
     batch = session.batch("fits", launch=cb.Throttle(0.5, then=cb.Window(100)))  # one every two seconds
@@ -102,7 +102,7 @@ class Throttle:
 
     Args:
         per_second: Jobs a second.
-        then: Who picks; `AtOnce()` unless said otherwise.
+        then: The strategy that picks; by default `AtOnce()`.
 
     Raises:
         ValueError: *per_second* is not above 0.
@@ -112,9 +112,9 @@ class Throttle:
     then: LaunchStrategy = attrs.field(factory=AtOnce, kw_only=True)
 
     def __call__(self, view: BatchView) -> Pick:
-        """What the other strategy picks, cut to the rate."""
+        """Return the other strategy's pick, cut to the rate."""
         quota = math.ceil(self.per_second)
-        span = quota / self.per_second  # seconds: in which so many launches keep the rate exactly
+        span = quota / self.per_second  # seconds in which *quota* launches keep the rate exactly
         since = view.now - timedelta(seconds=span)
         recent = [at for at in view.launches if at > since]
         answer = self.then(view)
@@ -129,10 +129,10 @@ class Throttle:
 
 @attrs.frozen(kw_only=True)
 class Adaptive:
-    """A window that finds its own size: it grows while jobs finish, and halves when the platform refuses.
+    """A window that finds its own size: it grows as jobs end, and halves if the platform refuses.
 
-    Additive increase, multiplicative decrease, as TCP does it. It does not grow while half of its containers still
-    wait for the platform to begin them, and it leaves alone what the user's other containers take.
+    Additive increase, multiplicative decrease, as in TCP. It does not grow while half of its containers wait to be
+    started, and it leaves room for the user's other containers.
 
     ```python
     batch = session.batch("fits", launch=cb.Adaptive())
@@ -141,15 +141,15 @@ class Adaptive:
 
     start: int = attrs.field(default=8, validator=_positive)
     lowest: int = attrs.field(default=1, validator=_positive)
-    highest: int = attrs.field(default=128, validator=_positive)  #: of all of the user's containers together
-    calm: float = attrs.field(default=30.0, validator=_positive)  #: seconds for which several refusals count as one
+    highest: int = attrs.field(default=128, validator=_positive)  #: counts all of the user's containers
+    calm: float = attrs.field(default=30.0, validator=_positive)  #: seconds in which several refusals count as one
 
     def __call__(self, view: BatchView) -> Sequence[Bundle]:
-        """As many as the present window has room for."""
+        """Return as many jobs as the present window has room for."""
         return _loads(view.ready(at_most=self.window(view) - view.containers))
 
     def window(self, view: BatchView) -> int:
-        """How many containers this batch should have at this moment."""
+        """Return the number of containers that this batch should have now."""
         size = float(self.start)
         halved = None
         history = heapq.merge(((at, False) for at in view.finishes), ((at, True) for at in view.refusals))
@@ -177,7 +177,7 @@ def _retries(view: BatchView) -> int:
 
 
 def _judged(view: BatchView) -> bool:
-    """Whether a container was seen at its end, and what that means for its job is not known yet."""
+    """Return whether an ended container waits for its verdict."""
     return any(view.counts.get(state, 0) for state in ACTIVE)
 
 

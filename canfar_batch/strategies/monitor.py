@@ -1,4 +1,4 @@
-"""Ways to look at the platform. They bring facts, never verdicts."""
+"""Monitor strategies: how to poll the platform. They return facts, never verdicts."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ def _pair(value: tuple[float, float]) -> tuple[float, float]:
 def _two_waits(_: object, attribute: attrs.Attribute[tuple[float, float]], value: tuple[float, float]) -> None:
     fast, slow = value
     if not 0 < fast <= slow:
-        raise ValueError(f"{attribute.name}={value!r}: two positive numbers of seconds, the shorter first")
+        raise ValueError(f"{attribute.name}={value!r}: give two positive numbers of seconds, the shorter first")
 
 
 @attrs.frozen
 class Listing:
-    """One question for all jobs, however many: often while things happen, more rarely when all is quiet.
+    """One request for all jobs: often while jobs start or end, less often if none does. This is the default.
 
-    A tenth of the time for which nothing happened is waited, within the two bounds.
+    The pause is a tenth of the time since the last launch or end, within the two bounds.
 
     ```python
     batch = session.batch("fits", monitor=cb.Listing(every=(5, 120)))
     ```
 
     Args:
-        every: Seconds between two looks: at least, and at most.
+        every: The shortest and the longest pause between two polls, in seconds.
 
     Raises:
-        ValueError: They are not positive, or the longer comes first.
+        ValueError: The times are not positive, or the longer comes first.
     """
 
     every: tuple[float, float] = attrs.field(default=(5.0, 60.0), converter=_pair, validator=_two_waits)  #: seconds
 
     def __call__(self, platform: Platform, view: BatchView) -> Observation:
-        """All of the user's headless containers."""
+        """Return all of the user's headless containers."""
         seen = {info.id: info for info in platform.containers()}
         return Observation(containers=seen, at=view.now, wait=self._wait(view))
 
@@ -56,27 +56,27 @@ class Listing:
 
 @attrs.frozen
 class OneByOne:
-    """One question for each job, for platforms whose list cannot be trusted: a hundred jobs, a hundred questions.
+    """One request for each job, for platforms whose list cannot be trusted: a hundred jobs, a hundred requests.
 
-    The list is asked for only at first, and while a launch is or was in doubt, for its name is then all that is known.
+    The list is read only at first, and while a launch is in doubt, as only its name is known then.
 
     ```python
     batch = session.batch("fits", monitor=cb.OneByOne(every=60))
     ```
 
     Args:
-        every: Seconds between two looks.
-        failures: So many questions without an answer end a look.
+        every: Seconds between two polls.
+        failures: The number of failed requests that ends a poll.
 
     Raises:
-        ValueError: One of them is not above 0.
+        ValueError: *every* or *failures* is not above 0.
     """
 
     every: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))  #: seconds
-    failures: int = attrs.field(default=3, validator=attrs.validators.gt(0))  #: so many unanswered questions end a look
+    failures: int = attrs.field(default=3, validator=attrs.validators.gt(0))  #: failed requests that end a poll
 
     def __call__(self, platform: Platform, view: BatchView) -> Observation:
-        """Each active job's container."""
+        """Return each active job's container."""
         jobs = list(view.active())
         seen: dict[str, ContainerInfo | None] = {}
         doubt, failed = view.doubt or any(job.id is None for job in jobs), 0
@@ -102,7 +102,7 @@ def _one(platform: Platform, id: str) -> ContainerInfo | None:
 
 
 def _jitter() -> float:
-    """So that many drivers that began together do not go on asking together."""
+    """Return a factor that spreads the polls of drivers that started together."""
     return random.uniform(0.9, 1.1)  # noqa: S311 (no secret)
 
 

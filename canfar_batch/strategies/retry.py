@@ -1,4 +1,4 @@
-"""What deserves another attempt. Policies are pure: they look at the job and its failure, and at nothing else."""
+"""Retry policies: whether a failed job gets another attempt. They are pure: they see the job and its failure alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from canfar_batch.failures import ExitCode, Failure, Killed, LaunchRefused, OutO
 from canfar_batch.protocols import Again, RetryPolicy, Stop
 from canfar_batch.records import JobRecord, Resources
 
-PAUSE = 10.0  #: seconds before the second attempt, unless the policy says otherwise
-SLOWEST = 600.0  #: seconds between two attempts at most
+PAUSE = 10.0  #: seconds before the second attempt, by default
+SLOWEST = 600.0  #: the longest pause between two attempts, seconds
 
 
 class _Any:
@@ -45,21 +45,21 @@ def _kinds(kinds: type[Failure] | Iterable[type[Failure]]) -> frozenset[type[Fai
 
 @attrs.frozen
 class Retry:
-    """Launch a failed job again, if its failure may well not happen again.
+    """Launch a failed job again if its failure may not happen again.
 
-    By default that is what the platform is to blame for: jobs that were lost, evicted, stuck, or whose image could not
-    be fetched. The job's own exit code, a kill, and what nobody can explain are retried only if you ask.
+    By default these are the platform's failures: jobs that were lost, evicted or stuck, or whose image could not be
+    fetched. The job's own exit code, a kill, and an unknown cause are retried only if you ask.
 
-    A launch that never came to be (no answer, and not in the platform's list) is tried three times more, and once more
-    where the platform's answer says that the same would happen again.
+    A launch that failed (no answer, and no container in the platform's list) is retried three times, or once if the
+    answer said that it would fail again.
 
     ```python
-    retry = cb.Retry(2, exit_codes={75}, grow_ram=2, max_ram=32)  # so many more attempts; twice the memory each time
+    retry = cb.Retry(2, exit_codes={75}, grow_ram=2, max_ram=32)  # 2 more attempts; twice the memory each time
     batch = session.batch("fits", retry=retry)
     ```
 
     Raises:
-        ValueError: A number makes no sense.
+        ValueError: A number is out of range.
     """
 
     again: int = attrs.field(default=2, validator=attrs.validators.ge(0))  #: more attempts for each class of failure
@@ -68,15 +68,15 @@ class Retry:
     budgets: Mapping[type[Failure], int] = attrs.field(factory=dict, kw_only=True, hash=False)  #: instead of `again`
     grow_ram: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.gt(1)), kw_only=True
-    )  #: retry what ran out of memory with so many times more
+    )  #: retry jobs that ran out of memory, with this factor more each time
     max_ram: int | None = attrs.field(default=None, kw_only=True)  #: GiB; memory grows no further
     at_most: int = attrs.field(default=5, validator=attrs.validators.gt(0), kw_only=True)  #: attempts in all
     pause: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.ge(0)), kw_only=True
-    )  #: seconds before another attempt, doubled each time; None for 10, or 1 where the platform is this machine
+    )  #: seconds before another attempt, doubled each time; None for 10, or 1 on the local platform
 
     def __call__(self, job: JobRecord, failure: Failure) -> Again | Stop:
-        """Another attempt while this class of failure has some left, and the job as a whole."""
+        """Return `Again` while this class of failure has attempts left, and the job as a whole; else `Stop`."""
         counted = job.attempts[job.attempts_before_reopen :]
         budget = self._budget(failure)
         if budget == 0:
@@ -103,7 +103,7 @@ class Retry:
         return self.again if failure.platform or asked or grows else 0
 
     def _more(self, job: JobRecord, failure: Failure) -> Resources | None:
-        """More memory than the last attempt had; None where there is no more to ask for. The runner rounds it up."""
+        """Return more memory than the last attempt had; None at the limit. The engine rounds it up."""
         if not isinstance(failure, (OutOfMemory, Killed)) or self.grow_ram is None:
             return None
         attempt = job.attempts[-1]
@@ -115,7 +115,7 @@ class Retry:
 
 
 def never(job: JobRecord, failure: Failure) -> Stop:
-    """No job is launched twice, whatever happened to it.
+    """Launch no job twice, whatever its failure.
 
     ```python
     batch = session.batch("fits", retry=cb.never)

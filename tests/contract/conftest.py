@@ -1,4 +1,4 @@
-"""Two platforms behind one role: in memory, and over the REST layer on this machine."""
+"""Two platforms in one role: in memory, and over REST on this machine."""
 
 import time
 
@@ -20,16 +20,16 @@ def asking(name, cmd, args=None, resources=None):
 
 
 class Scene:
-    """A platform, and what tests need to know of time there."""
+    """A platform, and a way to let its time pass."""
 
     platform: Platform
 
     def quick(self, name="quick"):
-        """A container that says hello and ends well."""
+        """A container that prints hello and succeeds."""
         return asking(name, "echo", "hello")
 
     def failing(self, name="failing"):
-        """A container that ends with an exit code other than 0."""
+        """A container that fails."""
         return asking(name, "false")
 
     def lasting(self, name="lasting", resources=None):
@@ -37,7 +37,7 @@ class Scene:
         return asking(name, "sleep", "3600", resources)
 
     def eventually(self, condition):
-        """Let time pass until *condition* gives something true, and return that."""
+        """Let time pass until *condition* is true, and return its value."""
         for _ in range(3000):
             if value := condition():
                 return value
@@ -45,7 +45,7 @@ class Scene:
         raise AssertionError("this never came true")
 
     def until(self, id, phase):
-        """The container once it is in *phase*."""
+        """Return the container once it is in *phase*."""
 
         def there():
             info = self.platform.container(id)
@@ -56,7 +56,7 @@ class Scene:
 
 @attrs.define
 class InMemory(Scene):
-    """Time passes only where a test lets it."""
+    """Time passes only if a test lets it."""
 
     clock: FakeClock = attrs.field(factory=FakeClock)
     held: bool = False
@@ -98,7 +98,7 @@ class OverRest(Scene):
 
 @pytest.fixture(params=["in memory", "over REST"])
 def scene_that(request):
-    """Set the scene for a test, with a platform that forgets after so many seconds."""
+    """Set the scene for a test, with a platform that forgets ended containers after *forget_after* seconds."""
     scenes = []
 
     def made(forget_after=3600.0):

@@ -1,4 +1,4 @@
-"""A server that does what the test says, down to the bytes and the resets: each request takes the next step."""
+"""A scripted server: each request takes the next step, which may be any bytes, a reset, or silence."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ class Request:
 
 
 def reply(status=200, body=b"", kind="text/plain", *, service=True, length=None, **headers):
-    """An answer; the service's own unless said otherwise."""
+    """An answer, by default the service's own."""
     body = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body) if length is None else length}"]
     lines += [f"Content-Type: {kind}"] if kind else []
@@ -49,23 +49,23 @@ def page(status, title, **options):
 
 
 def reset(conn, server):
-    """Break the connection, as a machine that died does."""
+    """Reset the connection, as a dead machine does."""
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     conn.close()
 
 
 def hang_up(conn, server):
-    """Close without a word."""
+    """Close without an answer."""
     conn.close()
 
 
 def stall(conn, server):
-    """Say nothing."""
+    """Send nothing."""
     server.stopped.wait(30)
 
 
 def drip(start, drop=b"x"):
-    """Say *start*, and then a little now and then, for ever."""
+    """Send *start*, and then a little now and then, without end."""
 
     def step(conn, server):
         conn.sendall(start)
@@ -77,7 +77,7 @@ def drip(start, drop=b"x"):
 
 
 def flood(start, much=b"x" * 65536):
-    """Say *start*, and then as much as the other end takes, for ever."""
+    """Send *start*, and then as much as the other end takes, without end."""
 
     def step(conn, server):
         conn.sendall(start)
@@ -89,7 +89,7 @@ def flood(start, much=b"x" * 65536):
 
 
 def cut_short(whole, keep):
-    """Say the first *keep* bytes of *whole*, and hang up."""
+    """Send the first *keep* bytes of *whole*, and close."""
 
     def step(conn, server):
         conn.sendall(whole[:keep])
@@ -103,8 +103,8 @@ class Server:
     """Answers on loopback. Steps are bytes, functions of (connection, server), or functions of the request."""
 
     steps: list[Any] = field(default_factory=list)
-    always: Any = None  #: for when the steps are used up
-    accept: list[Any] = field(default_factory=list)  #: what happens to the first connections before they are read
+    always: Any = None  #: the step after the last
+    accept: list[Any] = field(default_factory=list)  #: steps for the first connections, before anything is read
     tls: ssl.SSLContext | None = None
 
     def __post_init__(self):
