@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +96,14 @@ def test_a_payload_is_made_of_characters_that_the_server_leaves_alone():
 def test_the_exec_form_is_the_program_and_nothing_around_it():
     text = script(encode_exec(["prog", "it's"], {"A": "b c"}))
     assert text.rstrip(" ") == "{ export A='b c'\nexec 'prog' 'it'\\''s'\n}"
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing_in_the_wrapper():
+    found = subprocess.run(
+        ["shellcheck", Path(wrapper.__file__).with_name("wrapper.sh")], capture_output=True, text=True, check=False
+    )
+    assert (found.stdout, found.returncode) == ("", 0)
 
 
 def test_the_wrapper_is_sent_without_its_comments():
