@@ -16,7 +16,7 @@
 # shellcheck disable=SC1007,SC2034,SC2154,SC2317
 
 cb_job= cb_gone= cb_dog= cb_told= cb_dying= cb_late= cb_again= cb_trouble= cb_text= cb_ours= cb_where=
-cb_lines=0 cb_left=@MOST@
+cb_group= cb_lines=0 cb_left=@MOST@
 
 # -- facts about the container; each function leaves its answer in cb_v, empty if there is none
 
@@ -83,10 +83,16 @@ cb_save() {
   ) </dev/null >/dev/null 2>&1
   cb_text=
 }
+# Leaves `size@time` of the file $1 in cb_v, or the size alone if there is no stat; the time is that of its last change.
 cb_size() {
   cb_v=
-  [ ! -f "$1" ] || cb_v=$(stat -L -c %s -- "$1" || wc -c <"$1") || cb_v=
-  cb_v=${cb_v##*[!0-9]}
+  [ -f "$1" ] || return 0
+  if cb_v=$(stat -L -c %s@%Y -- "$1"); then
+    case $cb_v in *[!0-9@]*) cb_v= ;; esac
+  else
+    cb_v=$(wc -c <"$1") || cb_v=
+    cb_v=${cb_v##*[!0-9]}
+  fi
 }
 # $1 is a declared output, the other arguments are the names that it expands to.
 cb_seek() {
@@ -151,7 +157,13 @@ cb_end() {
 cb_alarm() {
   cb_again=1
   [ -z "$cb_gone" ] || return 0
-  if [ -n "$cb_dying" ]; then cb_tell KILL; else cb_late=1; cb_end; fi
+  if [ -n "$cb_dying" ]; then
+    [ -z "$cb_group" ] || [ -z "$cb_job" ] || kill -s KILL -- "-$cb_job" 2>/dev/null
+    cb_tell KILL
+  else
+    cb_late=1
+    cb_end
+  fi
 }
 
 # -- the run
@@ -194,6 +206,13 @@ cb_save start
 if cb_v=$(command -v env) && "$cb_v" --default-signal=INT,QUIT true; then
   cb_via="$cb_v --default-signal=INT,QUIT$cb_nice"
 fi </dev/null >/dev/null 2>&1
+# The job gets a process group of its own, so that a job that signals its group does not signal this shell. bash can do
+# without setsid; the job control of other shells needs a terminal.
+if command -v setsid && setsid true; then
+  cb_via="setsid $cb_via" cb_group=1
+elif set -m; then
+  case $- in *m*) cb_group=1 ;; esac
+fi </dev/null >/dev/null 2>&1
 
 if [ "$cb_trouble" = workdir ]; then
   cb_rc=@WORKDIR@
@@ -207,6 +226,7 @@ else
     cb_work
   ) &
   cb_job=$!
+  set +m 2>/dev/null
   # from here on, no message of this shell may end up in the job's log
   exec </dev/null 2>/dev/null 9<&-
   trap '' PIPE
