@@ -112,6 +112,7 @@ class Batch:
         self._home, self._ledger, self._clock = home, ledger, clock
         self._drives = driver
         self._asked: set[str] = set()
+        self._claims = planning.OutputClaims()
         self._new: set[str] = set()
 
     # -- opening --------------------------------------------------------------------------------------------------
@@ -347,8 +348,9 @@ class Batch:
 
     def _compared(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> planning.Plan:
         return planning.compared(
-            spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now()
-        )
+            spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now(),
+            asked=len(self._asked), known=self._ledger.jobs.values(), claims=self._claims.updated(self._ledger.jobs),
+        )  # fmt: skip
 
     # -- looking --------------------------------------------------------------------------------------------------
 
@@ -418,7 +420,7 @@ class Batch:
             missing: What stands for jobs that did not succeed, or whose result could not be fetched. Without a
                 connection that is also so where the ledger keeps none: more than 64 KiB, or no JSON.
         """
-        lacking = sum(not job.kept for job in self._ledger.jobs.values()) if self._drives is None else 0
+        lacking = sum(not job.stored for job in self._ledger.jobs.values()) if self._drives is None else 0
         if lacking:
             log.warning(
                 "%s: results that are no JSON or more than 64 KiB are not in the ledger (jobs: %d); "
@@ -430,7 +432,7 @@ class Batch:
         if job.state is not JobState.SUCCEEDED or not job.collected or job.collect_error is not None:
             return missing
         driver = self._drives
-        if job.kept:
+        if job.stored:
             return job.result
         if driver is None:
             return missing

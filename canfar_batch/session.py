@@ -25,7 +25,7 @@ from canfar_batch.payload import launch_names
 from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
 from canfar_batch.records import Image, Limits, Resources, Usage, resources_of
 from canfar_batch.rest import open_platform
-from canfar_batch.spec import JobSpec, check_against
+from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home, batches
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
 from canfar_batch.views import notebook
@@ -279,7 +279,7 @@ class Session:
         except PlatformError as error:
             log.info("the platform does not say what it offers: %s", error)
             return
-        check_against(spec, cores_options=limits.cores, ram_options=limits.ram, gpu_options=limits.gpus)
+        limits.check(spec)
 
     def _single(self, record: Any) -> Job:
         return Job(record, Direct(self.platform, self._clock, self._settle, self._sleep))

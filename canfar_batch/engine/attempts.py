@@ -14,6 +14,7 @@ import attrs
 from canfar_batch.engine.verdict import Evidence, classify
 from canfar_batch.errors import JobNotFound, PlatformError
 from canfar_batch.failures import Failure, StuckPending
+from canfar_batch.fields.keys import file_name
 from canfar_batch.lifecycle import Cancelled, Ended
 from canfar_batch.payload import encode, receipts
 from canfar_batch.protocols import Platform
@@ -45,7 +46,7 @@ class LaunchContext:
     def placed(self, job: JobRecord) -> JobRecord:
         """*job* with its workdir in full, where this machine sees the files of its container; else as it is."""
         receipt = job.last_attempt.receipt if job.last_attempt else None
-        said = receipt.workdir if receipt else None
+        said = receipt.ran_in if receipt else None
         if said == "home" or (said != "driver" and not self.shared):
             return job
         filled = attrs.evolve(job.filled, workdir=str(self.workdir / (job.filled.workdir or "")))
@@ -74,6 +75,7 @@ def request_for(
             env,
             launch_name=launch_name,
             key=key,
+            file=file_name(key),
             attempt=number,
             batch=around.batch,
             workdir=filled.workdir,
@@ -224,7 +226,7 @@ def receipt_files(home: Home | None, key: str, number: int) -> tuple[Receipt | N
     """The start and the end receipt that a container left in the home, as far as they are there."""
     if home is None:
         return None, None
-    start, end = receipts.receipt_paths(str(home.path), key, number)
+    start, end = receipts.receipt_paths(str(home.path), file_name(key), number)
     return _read_receipt(Path(start)), _read_receipt(Path(end))
 
 

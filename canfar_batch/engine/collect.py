@@ -53,4 +53,4 @@ class Collecting:
         kept = storable(outcome.value)
         if not kept:
             self.results[job.key] = outcome.value
-        self._drive.remember([Collected(key=job.key, at=now, result=outcome.value if kept else None, kept=kept)])
+        self._drive.remember([Collected(key=job.key, at=now, result=outcome.value if kept else None, stored=kept)])

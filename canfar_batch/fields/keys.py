@@ -1,4 +1,4 @@
-"""Keys: the names of jobs, given or made from the fields."""
+"""Keys: the names of jobs, given or made from the fields, and the file names made of them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any
 from canfar_batch.errors import SpecError
 from canfar_batch.fields.values import canonical_json, plain_fields, plain_value
 
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LONGEST_KEY = 100  #: characters
 _SLUG_WIDTH = 60
+_NAME_WIDTH = 120  #: of a file name; disks take 255 bytes, and receipts and logs add a suffix
 
 
 def job_key(fields: Mapping[str, Any]) -> str:
-    """A readable name for the job with these fields: a slug of their values, and 8 hex digits of all of them.
+    """Return a readable name for the job with these fields: a slug of their values, and 8 hex digits of all of them.
 
-    The same fields give the same key everywhere and always, in whatever order they come.
+    The same fields always give the same key, in every process and version, whatever their order.
 
     Raises:
         SpecError: See `plain_fields`.
@@ -31,19 +32,43 @@ def job_key(fields: Mapping[str, Any]) -> str:
 
 
 def check_key(key: object) -> str:
-    """*key*, if it can name a job.
+    """Return *key* if it can name a job: a printable text of 1 to 100 characters without blanks at its ends.
 
     Raises:
-        SpecError: It cannot.
+        SpecError: It cannot name a job.
     """
     if not isinstance(key, str):
         raise SpecError(f"key={key!r} is not a string")
-    if not _KEY.fullmatch(key):
+    if not key or len(key) > LONGEST_KEY:
         raise SpecError(
-            f"key={key!r} cannot name a job: it takes 1 to 100 letters, digits, '.', '_' and '-', "
-            f"the first of them a letter or digit"
+            f"key={key!r} cannot name a job: a key has 1 to {LONGEST_KEY} characters, and this has {len(key)}; "
+            "leave key= out, and one is made of the fields"
+        )
+    if not key.isprintable() or key != key.strip():
+        raise SpecError(
+            f"key={key!r} cannot name a job: it has a line break, another character that cannot be printed, or a blank "
+            "at an end; leave key= out, and one is made of the fields"
         )
     return str(key)
+
+
+def file_name(key: str) -> str:
+    """Return the name of the files of the job *key*: other characters than letters, digits, ``._-`` as ``%XX``.
+
+    Different keys have different names. A long name is cut and ends in a hash. The name holds no blank, slash or
+    non-ASCII character, and begins with neither a dot nor a dash.
+    """
+    name = "".join(
+        char if char.isascii() and (char.isalnum() or char == "_" or (place and char in ".-")) else _percent(char)
+        for place, char in enumerate(key)
+    )
+    if len(name) <= _NAME_WIDTH:
+        return name
+    return f"{name[: _NAME_WIDTH - 17]}~{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def _percent(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
 
 
 def _slug(name: str, value: object) -> str:

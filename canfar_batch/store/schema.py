@@ -80,7 +80,7 @@ def maybe_moment(seconds: float | None) -> datetime | None:
 def job_row(job: JobRecord, home: Home) -> tuple[Any, ...]:
     """All of a job but its spec and its attempts; paths in its result are kept as `_path_out` tells."""
     asked = job.resources
-    has_result = job.result is not None or (job.collected and job.kept and job.collect_error is None)
+    has_result = job.result is not None or (job.collected and job.stored and job.collect_error is None)
     return (
         job.index, job.key, dumps(dict(job.fields)), dumps(attrs.asdict(job.filled)), job.state.value, asked.cores,
         asked.ram, asked.gpus, maybe_seconds(job.due), job.cancelling, job.attempts_before_reopen, job.collected,
@@ -98,7 +98,7 @@ def job_from(row: Row, spec: JobSpec, attempts: tuple[Attempt, ...], home: Home)
         cancelling=bool(row["cancelling"]), attempts_before_reopen=row["attempts_before_reopen"],
         collected=bool(row["collected"]),
         result=None if text is None else json.loads(text, object_hook=_path_in(home)),
-        kept=not fetched or text is not None,
+        stored=not fetched or text is not None,
         collect_error=row["collect_error"],
     )  # fmt: skip
 
