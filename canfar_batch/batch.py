@@ -19,6 +19,7 @@ from canfar_batch.engine import (
     ALIKE,
     Engine,
     LaunchContext,
+    OutputClaims,
     Plan,
     Preflight,
     Row,
@@ -127,6 +128,7 @@ class Batch:
         self._home, self._ledger, self._clock = home, ledger, clock
         self._its_engine = engine  # None if the batch is open for reading
         self._asked: set[str] = set()
+        self._claims = OutputClaims()
         self._new: set[str] = set()
 
     # -- opening --------------------------------------------------------------------------------------------------
@@ -290,8 +292,9 @@ class Batch:
 
     def _compared(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> Plan:
         return compared(
-            spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now()
-        )
+            spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now(),
+            asked=len(self._asked), known=self._ledger.jobs.values(), claims=self._claims.updated(self._ledger.jobs),
+        )  # fmt: skip
 
     # -- looking --------------------------------------------------------------------------------------------------
 
@@ -361,7 +364,7 @@ class Batch:
             missing: What stands for jobs that did not succeed, or whose result could not be fetched. Without a
                 connection that is also so where the ledger keeps none: more than 64 KiB, or no JSON.
         """
-        lacking = sum(not job.kept for job in self._ledger.jobs.values()) if self._its_engine is None else 0
+        lacking = sum(not job.stored for job in self._ledger.jobs.values()) if self._its_engine is None else 0
         if lacking:
             log.warning(
                 "%s: results that are no JSON or more than 64 KiB are not in the ledger (jobs: %d); "
@@ -373,7 +376,7 @@ class Batch:
         if job.state is not JobState.SUCCEEDED or not job.collected or job.collect_error is not None:
             return missing
         engine = self._its_engine
-        if job.kept:
+        if job.stored:
             return job.result
         if engine is None:
             return missing

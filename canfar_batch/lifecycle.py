@@ -122,7 +122,7 @@ class Collected(Event):
     """The job's result was fetched."""
 
     result: Any = None
-    kept: bool = True  #: False where the ledger cannot keep it, so that it is not in here either
+    stored: bool = True  #: False if the ledger cannot store it, so that it is None here
 
 
 @attrs.frozen(kw_only=True)
@@ -294,7 +294,7 @@ def _late_success(job: JobRecord, event: LateSuccess) -> JobRecord:
 
 
 def _collected(job: JobRecord, event: Collected) -> JobRecord:
-    return attrs.evolve(job, result=event.result, kept=event.kept, collected=True, collect_error=None)
+    return attrs.evolve(job, result=event.result, stored=event.stored, collected=True, collect_error=None)
 
 
 def _not_collected(job: JobRecord, event: NotCollected) -> JobRecord:

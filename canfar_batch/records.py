@@ -1,12 +1,12 @@
-"""What a job is, as frozen values: its states, its attempts, its receipt, and what the platform says of it.
+"""Jobs as frozen values: their states, attempts and receipts, and the platform's answers (from `containers`).
 
-A record never changes and never asks anybody; `lifecycle` makes the next one from an event.
+A record never changes and never does I/O; `lifecycle` makes the next one from an event.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
@@ -14,14 +14,44 @@ from typing import Any
 
 import attrs
 
+from canfar_batch.containers import (
+    ContainerInfo,
+    Image,
+    LaunchRequest,
+    Limits,
+    Phase,
+    Resources,
+    Usage,
+    offered_at_least,
+)
 from canfar_batch.failures import Failure
 from canfar_batch.spec import Filled, JobSpec
+
+__all__ = [
+    "ACTIVE",
+    "FINAL",
+    "GIB",
+    "STATE_OF_PHASE",
+    "Attempt",
+    "ContainerInfo",
+    "Image",
+    "JobRecord",
+    "JobState",
+    "LaunchRequest",
+    "Limits",
+    "Phase",
+    "Receipt",
+    "Resources",
+    "Usage",
+    "offered_at_least",
+    "resources_of",
+]
 
 GIB = 1024**3
 
 
 class JobState(str, enum.Enum):
-    """Where a job stands. The last four are final.
+    """The state of a job. The last four are final.
 
     ```python
     batch = session.batch("fits")
@@ -31,19 +61,19 @@ class JobState(str, enum.Enum):
     ```
     """
 
-    PLANNED = "planned"  #: known to us alone
-    LAUNCHING = "launching"  #: sent, or about to be; no answer yet
-    PENDING = "pending"  #: the platform has it; it does not run yet
+    PLANNED = "planned"  #: known to this batch only
+    LAUNCHING = "launching"  #: the launch was sent, or is about to be, and has no answer yet
+    PENDING = "pending"  #: the platform has accepted the job and not started it yet
     RUNNING = "running"
-    WAITING = "waiting"  #: an attempt is over; another may be due later
+    WAITING = "waiting"  #: an attempt ended; another may be due later
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    LOST = "lost"  #: nobody can say how it ended
+    LOST = "lost"  #: how it ended is unknown
     CANCELLED = "cancelled"
 
     @property
     def final(self) -> bool:
-        """True once nothing more will happen to the job by itself."""
+        """True if the job will not change any more by itself."""
         return self in FINAL
 
     @property
@@ -61,146 +91,68 @@ class JobState(str, enum.Enum):
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.LOST, JobState.CANCELLED})
 ACTIVE = frozenset({JobState.LAUNCHING, JobState.PENDING, JobState.RUNNING})
 
+#: the state of a job whose container is in a phase that is not final; other phases say nothing about the job
+STATE_OF_PHASE: Mapping[Phase, JobState] = MappingProxyType(
+    {Phase.PENDING: JobState.PENDING, Phase.RUNNING: JobState.RUNNING}
+)
 
-class Phase(str, enum.Enum):
-    """What the platform says of a container, whatever words its release uses."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"  #: over, exit code 0
-    FAILED = "failed"  #: over, anything else
-    OTHER = "other"  #: being stopped, or a word that we do not know; never final
-
-    @property
-    def final(self) -> bool:
-        """True for the two words that say that the container is over."""
-        return self in (Phase.COMPLETED, Phase.FAILED)
-
-
-@attrs.frozen(kw_only=True)
-class Resources:
-    """What a job asks for; None leaves it to the platform."""
-
-    cores: int | None = None
-    ram: int | None = None  #: GiB
-    gpus: int | None = None
-
-
-@attrs.frozen(kw_only=True)
-class LaunchRequest:
-    """All that one launch sends: `cmd`, `args` and `env` as the server's templating leaves them whole."""
-
-    name: str
-    image: str
-    resources: Resources
-    cmd: str | None = attrs.field(default=None, repr=False)
-    args: str | None = attrs.field(default=None, repr=False)
-    env: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
-    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)  #: in it somewhere, and to be shown to nobody
-
-
-@attrs.frozen(kw_only=True)
-class ContainerInfo:
-    """One container as the platform described it in one answer."""
-
-    id: str
-    name: str  #: lower case, as the platform returns it
-    phase: Phase
-    status: str  #: the platform's own word for the phase
-    type: str = "headless"
-    image: str = ""
-    started_at: datetime | None = None
-    expires_at: datetime | None = None
-    cores: float | None = None  #: asked for; None for flexible jobs
-    ram: float | None = None  #: asked for, GiB; None for flexible jobs
-    gpus: int = 0
-    cores_in_use: float | None = None
-    ram_in_use: float | None = None  #: GiB
-
-
-@attrs.frozen(kw_only=True)
-class Limits:
-    """What the platform offers for one job."""
-
-    cores: tuple[int, ...]
-    ram: tuple[int, ...]  #: GiB
-    gpus: tuple[int, ...]
-    default_cores: float  #: what a job that asks for no cores is given to begin with
-    default_ram: float  #: GiB, likewise
-
-
-@attrs.frozen(kw_only=True)
-class Usage:
-    """What the user's containers of every kind take at this moment."""
-
-    pending: int
-    running: int
-    cores: float  #: asked for by fixed containers, platform defaults for flexible ones
-    ram: float  #: GiB, likewise
-    interactive: int  #: how many of the active ones are notebooks, desktops and the like
-
-    @classmethod
-    def of(cls, containers: Iterable[ContainerInfo], limits: Limits | None = None) -> Usage:
-        """What *containers* take; those that are over take nothing."""
-        active = [info for info in containers if info.phase in (Phase.PENDING, Phase.RUNNING)]
-        cores, ram = (limits.default_cores, limits.default_ram) if limits else (0.0, 0.0)
-        return cls(
-            pending=sum(info.phase is Phase.PENDING for info in active),
-            running=sum(info.phase is Phase.RUNNING for info in active),
-            cores=sum(cores if info.cores is None else info.cores for info in active),
-            ram=sum(ram if info.ram is None else info.ram for info in active),
-            interactive=sum(info.type != "headless" for info in active),
-        )
-
-    @property
-    def active(self) -> int:
-        """Containers that are pending or running."""
-        return self.pending + self.running
-
-
-@attrs.frozen(kw_only=True)
-class Image:
-    """A container image that the platform lists."""
-
-    id: str
-    kinds: tuple[str, ...] = ()
-    digest: str = ""
+#: seconds by which the clock of a disk may be behind the container's, whole seconds of file times included
+_CLOCK_TOLERANCE = 2.0
 
 
 @attrs.frozen(kw_only=True)
 class Receipt:
-    """What the wrapper around the job's command reported from inside the container.
+    """The wrapper's report from inside the container, on the job's command.
 
-    Times are of the container's clock. None where the container could not tell.
+    Times are by the container's clock. A value is None if the container could not find it out.
     """
 
-    exit_code: int | None = None  #: None in a start receipt: the command is not over
+    exit_code: int | None = None  #: None in a start receipt: the command has not ended
     started_at: datetime | None = None
     finished_at: datetime | None = None
     cpu_seconds: float | None = None
     peak_ram: float | None = None  #: GiB, file cache included: an upper bound
     ram_limit: float | None = None  #: GiB
-    oom_kills: int | None = None
-    timed_out: bool = False
-    stopped_by: str | None = None  #: the signal that the container itself was sent, as `"TERM"`
+    oom_kills: int | None = None  #: processes that the kernel killed for lack of memory
+    timed_out: bool = False  #: the command was stopped for its time-out, whatever its exit code
+    stopped_by: str | None = None  #: the signal that the container itself was sent, such as `"TERM"`
     host: str | None = None
-    workdir: str | None = None  #: where it ran: `driver` (in the driver's directory), `own` (in the spec's) or `home`
+    ran_in: str | None = None  #: `driver` (the driver's directory), `own` (the spec's workdir) or `home`
     outputs: Mapping[str, int | None] = attrs.field(factory=dict, converter=MappingProxyType, hash=False)  #: bytes
+    written: Mapping[str, float] = attrs.field(
+        factory=dict, converter=MappingProxyType, hash=False
+    )  #: when each output was last changed, in seconds since 1970
     missing: tuple[str, ...] = ()  #: declared outputs that were not there
-    trouble: str | None = None  #: why the command could not be begun, where it could not
+    trouble: str | None = None  #: why the command could not be begun, if it could not
 
     @property
     def ended(self) -> bool:
         """True for an end receipt, False for a start receipt."""
         return self.exit_code is not None
 
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """Outputs that existed before the command began and were not written by it."""
+        if self.started_at is None:
+            return ()
+        begin = self.started_at.timestamp() - _CLOCK_TOLERANCE
+        return tuple(path for path, written in self.written.items() if written < begin)
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Outputs of 0 bytes."""
+        return tuple(path for path, size in self.outputs.items() if size == 0)
+
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Receipt:
-        """The receipt in what `encoding.parse_receipt` read."""
+        """Make the receipt from the fields that `payload.receipts` read."""
 
         def moment(name: str) -> datetime | None:
             seconds = fields.get(name)
-            return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+            try:
+                return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+            except (ValueError, OverflowError, OSError):
+                return None  # not a time that a container's clock can have
 
         def gib(name: str) -> float | None:
             size = fields.get(name)
@@ -211,14 +163,15 @@ class Receipt:
             started_at=moment("started_at"),
             finished_at=moment("finished_at"),
             cpu_seconds=fields.get("cpu_seconds"),
-            peak_ram=gib("peak_bytes") or None,  # nothing runs in no memory: a 0 was not measured
+            peak_ram=gib("peak_bytes") or None,  # every process uses memory: 0 means that it was not measured
             ram_limit=gib("limit_bytes"),
             oom_kills=fields.get("oom_kills"),
             timed_out=bool(fields.get("timed_out")),
             stopped_by=fields.get("stopped_by") or None,
             host=fields.get("host"),
-            workdir=fields.get("workdir"),
+            ran_in=fields.get("workdir"),
             outputs=fields.get("outputs") or {},
+            written=fields.get("written") or {},
             missing=tuple(fields.get("missing") or ()),
             trouble=fields.get("trouble") or None,
         )
@@ -229,19 +182,19 @@ class Attempt:
     """One launch of a job, from the intent to launch it until its end."""
 
     number: int  #: from 1
-    launch_name: str  #: unique; the only thing of ours that the platform gives back
+    launch_name: str  #: unique; the only part of a launch that the platform returns
     resources: Resources
-    intended_at: datetime  #: when the launch was written down, just before it was sent
+    intended_at: datetime  #: when the launch was recorded, just before it was sent
     id: str | None = None  #: the platform's name for it; None until the platform answered
     launched_at: datetime | None = None  #: when the platform's answer came
-    started_at: datetime | None = None  #: when it began to run, by the container's clock or else the platform's
-    seen_at: datetime | None = None  #: when the platform was last heard of it
-    ended_at: datetime | None = None  #: when its end became known here
-    succeeded: bool | None = None  #: None while it is not over
-    verified: bool = False  #: True where a receipt says how it ended
+    started_at: datetime | None = None  #: when it began to run, by the container's clock, else by the platform's
+    seen_at: datetime | None = None  #: when the platform last reported it
+    ended_at: datetime | None = None  #: when its end became known
+    succeeded: bool | None = None  #: None until it has ended
+    verified: bool = False  #: True if a receipt shows how it ended
     receipt: Receipt | None = None
     failure: Failure | None = None
-    log: Path | None = None  #: where its log was saved
+    log: Path | None = None  #: the file to which its log was saved
 
     @property
     def ended(self) -> bool:
@@ -258,7 +211,7 @@ class Attempt:
 
 @attrs.frozen(kw_only=True)
 class JobRecord:
-    """Everything known of one job at one moment."""
+    """Everything known about one job at one moment."""
 
     key: str
     index: int  #: place in the plan, from 0
@@ -272,11 +225,9 @@ class JobRecord:
     )  #: what the next attempt will ask for
     due: datetime | None = None  #: when the next attempt may be launched
     cancelling: bool = False  #: a cancel was asked for and is not confirmed yet
-    attempts_before_reopen: int = (
-        0  #: so many first attempts no longer count against the job: it was reopened after them
-    )
+    attempts_before_reopen: int = 0  #: the job was reopened after this many attempts, which no longer count against it
     result: Any = attrs.field(default=None, hash=False)
-    kept: bool = True  #: False where the result was fetched and is no JSON, or too large, so that it is None here
+    stored: bool = True  #: False if the result was fetched and the ledger cannot store it, so that it is None here
     collected: bool = False
     collect_error: str | None = None
 
@@ -302,5 +253,5 @@ class JobRecord:
 
 
 def resources_of(spec: JobSpec) -> Resources:
-    """What *spec* asks for."""
+    """Return the resources that *spec* asks for."""
     return Resources(cores=spec.cores, ram=spec.ram, gpus=spec.gpus)

@@ -21,7 +21,7 @@ from canfar_batch.job import Job
 from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
 from canfar_batch.records import ContainerInfo, Image, Limits, Resources, Usage, resources_of
 from canfar_batch.rest import open_platform
-from canfar_batch.spec import JobSpec, check_against
+from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home, batches
 from canfar_batch.strategies import Listing, Logs, OneByOne, Retry, Window, as_collector
 from canfar_batch.views import notebook
@@ -263,7 +263,7 @@ class Session:
         except PlatformError as error:
             log.info("the platform does not say what it offers: %s", error)
             return
-        check_against(spec, cores_options=limits.cores, ram_options=limits.ram, gpu_options=limits.gpus)
+        limits.check(spec)
 
     @property
     def _surroundings(self) -> Surroundings:

@@ -14,6 +14,7 @@ import attrs
 
 from canfar_batch.engine.pool import Outcome
 from canfar_batch.errors import JobNotFound, PlatformRefused
+from canfar_batch.fields.keys import file_name
 from canfar_batch.payload.receipts import receipt_paths
 from canfar_batch.payload.wrapper import MARK
 from canfar_batch.records import ContainerInfo, Image, LaunchRequest, Limits, Phase
@@ -263,7 +264,7 @@ class FakePlatform:
 
     def write_receipts(self, home: Path, key: str, attempt: int, name: str, code: int = 0) -> None:
         """Leave the receipt files of an attempt, as a container does that sees the home."""
-        start, end = receipt_paths(str(home), key, attempt)
+        start, end = receipt_paths(str(home), file_name(key), attempt)
         Path(start).write_text(f"{MARK} {name} start key={key} attempt={attempt} started=1 #{name}\n")
         Path(end).write_text(
             f"{MARK} {name} end key={key} attempt={attempt} started=1 finished=2 code={code} outputs=0 #{name}\n"

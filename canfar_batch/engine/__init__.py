@@ -9,6 +9,7 @@ from canfar_batch.engine.attempts import LaunchContext as LaunchContext
 from canfar_batch.engine.context import Setup as Setup
 from canfar_batch.engine.context import Strategies as Strategies
 from canfar_batch.engine.engine import Engine as Engine
+from canfar_batch.engine.planning import OutputClaims as OutputClaims
 from canfar_batch.engine.planning import Plan as Plan
 from canfar_batch.engine.planning import Row as Row
 from canfar_batch.engine.planning import changed_identity as changed_identity

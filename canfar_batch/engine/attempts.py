@@ -11,6 +11,7 @@ import attrs
 from canfar_batch.engine.verdict import Evidence, classify
 from canfar_batch.errors import JobNotFound, PlatformError
 from canfar_batch.failures import Failure, StuckPending
+from canfar_batch.fields.keys import file_name
 from canfar_batch.lifecycle import Cancelled, Ended
 from canfar_batch.payload import encode, launch_names, receipts
 from canfar_batch.protocols import Platform
@@ -43,7 +44,7 @@ class LaunchContext:
     def placed(self, job: JobRecord) -> JobRecord:
         """Return *job* with its workdir in full if this machine sees the files of its container."""
         receipt = job.last_attempt.receipt if job.last_attempt else None
-        reported = receipt.workdir if receipt else None
+        reported = receipt.ran_in if receipt else None
         if reported == "home" or (reported != "driver" and not self.shared):
             return job
         filled = attrs.evolve(job.filled, workdir=str(self.workdir / (job.filled.workdir or "")))
@@ -72,6 +73,7 @@ def request_for(job: JobRecord, context: LaunchContext) -> LaunchRequest:
             env,
             launch_name=attempt.launch_name,
             key=job.key,
+            file=file_name(job.key),
             attempt=attempt.number,
             batch=context.batch,
             workdir=filled.workdir,
@@ -182,7 +184,7 @@ def receipt_files(home: Home | None, key: str, number: int) -> tuple[Receipt | N
     """Return the start and the end receipt that a container left in *home*, as far as they are there."""
     if home is None:
         return None, None
-    start, end = receipts.receipt_paths(str(home.path), key, number)
+    start, end = receipts.receipt_paths(str(home.path), file_name(key), number)
     return _read_receipt(Path(start)), _read_receipt(Path(end))
 
 

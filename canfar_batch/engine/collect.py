@@ -51,7 +51,7 @@ class Collector:
         if not stored:
             self.results[job.key] = outcome.value
         result = outcome.value if stored else None
-        self._journal.record([Collected(key=job.key, at=now, result=result, kept=stored)])
+        self._journal.record([Collected(key=job.key, at=now, result=result, stored=stored)])
 
 
 def _as_text(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import attrs
 from canfar_batch.errors import PlatformError
 from canfar_batch.protocols import Platform
 from canfar_batch.records import JobRecord, JobState
-from canfar_batch.spec import JobSpec, check_against, full_image, literal_path
+from canfar_batch.spec import JobSpec, full_image, literal_path
 
 _ENOUGH = 5  #: warnings of one kind that are told; the rest are counted
 
@@ -65,7 +65,7 @@ def _resources(specs: Sequence[JobSpec], platform: Platform) -> Iterator[str]:
         yield f"whether the platform offers these resources could not be checked: {error}"
         return
     for spec in specs:
-        check_against(spec, cores_options=limits.cores, ram_options=limits.ram, gpu_options=limits.gpus)
+        limits.check(spec)
 
 
 def _images(specs: Sequence[JobSpec], platform: Platform) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Keys: the names of jobs, given or made from the fields."""
+"""Keys: the names of jobs, given or made from the fields, and the file names made of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from canfar_batch.errors import SpecError
 from canfar_batch.fields.values import canonical_json, plain_fields, plain_value
 
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LONGEST_KEY = 100  #: characters
 _SLUG_WIDTH = 60
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # keys that are their own file names
 _PLAIN_REST = re.compile(r"[A-Za-z0-9._-]")
@@ -20,9 +20,9 @@ _FILE_NAME_WIDTH = 200  # disks allow 255 bytes, and a suffix such as ".12.event
 
 
 def job_key(fields: Mapping[str, Any]) -> str:
-    """A readable name for the job with these fields: a slug of their values, and 8 hex digits of all of them.
+    """Return a readable name for the job with these fields: a slug of their values, and 8 hex digits of all of them.
 
-    The same fields give the same key everywhere and always, in whatever order they come.
+    The same fields always give the same key, in every process and version, whatever their order.
 
     Raises:
         SpecError: See `plain_fields`.
@@ -34,17 +34,22 @@ def job_key(fields: Mapping[str, Any]) -> str:
 
 
 def check_key(key: object) -> str:
-    """*key*, if it can name a job.
+    """Return *key* if it can name a job: a printable text of 1 to 100 characters without blanks at its ends.
 
     Raises:
-        SpecError: It cannot.
+        SpecError: It cannot name a job.
     """
     if not isinstance(key, str):
         raise SpecError(f"key={key!r} is not a string")
-    if not _KEY.fullmatch(key):
+    if not key or len(key) > LONGEST_KEY:
         raise SpecError(
-            f"key={key!r} cannot name a job: it takes 1 to 100 letters, digits, '.', '_' and '-', "
-            f"the first of them a letter or digit"
+            f"key={key!r} cannot name a job: a key has 1 to {LONGEST_KEY} characters, and this has {len(key)}; "
+            "leave key= out, and one is made of the fields"
+        )
+    if not key.isprintable() or key != key.strip():
+        raise SpecError(
+            f"key={key!r} cannot name a job: it has a line break, another character that cannot be printed, or a blank "
+            "at an end; leave key= out, and one is made of the fields"
         )
     return str(key)
 

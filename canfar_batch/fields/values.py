@@ -20,17 +20,17 @@ from canfar_batch.errors import SpecError
 
 
 class NeverRendered:
-    """What no text is made of, for it is to be written down nowhere."""
+    """Base of values that must not appear in a command or on disk, such as `Secret`."""
 
     __slots__ = ()
 
     def advice(self) -> str:
-        """What to do instead."""
+        """Return what to do instead."""
         raise NotImplementedError
 
 
 def missing_kind(value: object) -> str | None:
-    """Why there is no value, if there is none: None, NaN, NaT, NA or masked, whatever package it comes from."""
+    """Return why *value* is missing, if it is: None, NaN, NaT, NA or masked, of any package; else None."""
     advice = "; leave such jobs out, or give the field a value"
     if value is None:
         return f"is None{advice}"
@@ -44,7 +44,7 @@ def missing_kind(value: object) -> str | None:
     try:
         unequal = bool(value != value)  # only NaN and NaT differ from themselves
     except (TypeError, ValueError, ArithmeticError):
-        return None  # it does not compare as one value: an array, say, which is judged elsewhere
+        return None  # it does not compare as one value: an array, say, which `unwritable_kind` refuses
     return f"is not a number ({value}){advice}" if unequal else None
 
 
@@ -53,7 +53,7 @@ _WRITABLE_TYPES = frozenset({str, int, bool, float})  #: values of these types h
 
 
 def unwritable_kind(value: object) -> str | None:
-    """Why *value* has no sensible text, if it has none."""
+    """Return why *value* has no sensible text, if it has none."""
     if type(value) in _WRITABLE_TYPES or isinstance(value, PurePath):
         return None
     if isinstance(value, NeverRendered):
@@ -64,17 +64,50 @@ def unwritable_kind(value: object) -> str | None:
         return "is an array; give one of its elements, or write the array to a file"
     if inspect.isroutine(value):
         return "is a function; a template reads attributes, it does not call"
+    if isinstance(value, Set):
+        return (
+            f"is a {type(value).__name__}, whose order changes from run to run; give a text, as ','.join(sorted(names))"
+        )
+    if isinstance(value, (list, tuple, Mapping)) and (item := _unwritable_item(value)) is not None:
+        return (
+            f"is a {type(value).__name__} with a {type(item).__name__} in it, which Python would write as "
+            f"{shortened(repr(item), 40)}; give a text, as ','.join(map(str, values))"
+        )
     return None
 
 
+_PLAIN_ITEMS = (str, int, float, bool)
+
+
+def _unwritable_item(value: Any) -> object | None:
+    """Return an item of a list, tuple or mapping whose `repr` is not what a program expects; None if all are plain."""
+    for item in [*value, *value.values()] if isinstance(value, Mapping) else value:
+        if isinstance(item, (list, tuple, Mapping)):
+            if (inner := _unwritable_item(item)) is not None:
+                return inner
+        elif type(item) not in _PLAIN_ITEMS or item != item:  # NaN differs from itself
+            return item if item is not None else type(None)
+    return None
+
+
+def is_mangled_id(value: object) -> bool:
+    """Return whether *value* is a float that probably was an identifier of more digits than a float can hold."""
+    if not isinstance(value, numbers.Real) or isinstance(value, (numbers.Integral, numbers.Rational)):
+        return False
+    number = float(value)
+    if not 2.0**53 <= abs(number) < 2.0**64:
+        return False
+    return len(f"{abs(number):.16e}".replace(".", "").partition("e")[0].rstrip("0")) > 12  # 1e18 is a measurement
+
+
 def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """*fields* as JSON has them: the same on every machine, in every process and Python version.
+    """Return *fields* in JSON's types: the same on every machine, in every process and Python version.
 
     Numbers of numpy become Python's; paths, times, decimals, fractions and quantities become text; missing and masked
-    values become None; tuples, sets and arrays become lists.
+    values become None; tuples, sets and arrays become lists; members of an enum become their values.
 
     Raises:
-        SpecError: A value has no stable text, as an object that shows its address in memory.
+        SpecError: A value has no stable text, such as an object that shows its address in memory.
     """
     return {str(name): plain_value(value, name) for name, value in fields.items()}
 
@@ -121,14 +154,14 @@ def _plain_scalar(value: Any, name: object) -> Any:
         return int(value)
     if isinstance(value, numbers.Real):
         number = float(value)
-        return number if math.isfinite(number) else str(number)  # JSON knows no infinity
+        return number if math.isfinite(number) else str(number)  # JSON has no infinity
     if getattr(getattr(value, "dtype", None), "kind", None) == "b":
         return bool(value)
     text = str(value)
     if re.search(r" at 0x[0-9a-fA-F]+", text):
         raise SpecError(
             f"field {name} is a {type(value).__name__}, whose text changes from run to run ({shortened(text)}); "
-            f"give a number, a string or a path, so that the job can be known again"
+            f"give a number, a string or a path, so that the job can be recognised"
         )
     return text
 

@@ -20,14 +20,14 @@ _PIECE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_EXPANDED = re.compile(r"\\.|(?P<live>\$[\w({@*#?!$-]|`)", re.DOTALL)  # what double quotes do not keep from a shell
+_EXPANDED = re.compile(r"\\.|(?P<live>\$[\w({@*#?!$-]|`)", re.DOTALL)  # filled in by a shell in double quotes too
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """The words of a command line, by the shell's rules for quotes and backslashes; fields are left as they stand.
+    """Split a command line into words by the shell's rules for quotes and backslashes; fields are not filled.
 
-    What only a shell can do is refused instead of taken literally or dropped: redirection, pipes, wildcards, variables,
-    several commands, comments. Between single quotes everything is literal.
+    Syntax that needs a shell is refused instead of taken literally or dropped: redirection, pipes, wildcards,
+    variables, several commands, comments. Between single quotes everything is literal.
 
     Raises:
         SpecError: The text needs a shell, or its quotes do not match.
@@ -44,7 +44,7 @@ def split_words(text: str) -> tuple[str, ...]:
             )
         if found.re is _PIECE and found.lastgroup == "blank":
             if "\n" in found[0] and words and found.end() < len(text):
-                _needs_shell(text, "a line break (a backslash before it makes the lines one)")
+                _needs_shell(text, "a line break (a backslash before it joins the lines)")
             word = None
         elif found.lastgroup != "joined":
             if word is None:
@@ -55,7 +55,7 @@ def split_words(text: str) -> tuple[str, ...]:
 
 
 def _piece(text: str, found: re.Match[str]) -> str:
-    """What one piece of a word stands for."""
+    """Return the text that one piece of a word stands for."""
     kind = found.lastgroup if found.re is _PIECE else None
     if kind == "bare":
         _refuse_bare(text, found.start())
@@ -69,7 +69,7 @@ _LINE_GOES_ON = re.compile(r"\\(.)", re.DOTALL)
 
 
 def _without(pair: re.Match[str]) -> str:
-    """What a shell makes of a backslash and what follows: both are nothing where that is the line's end."""
+    """Remove a backslash at the end of a line, as a shell does; leave others."""
     return "" if pair[1] == "\n" else pair[0]
 
 
@@ -91,6 +91,6 @@ def _refuse_expansion(text: str, part: str) -> None:
 
 def _needs_shell(text: str, what: str) -> NoReturn:
     raise SpecError(
-        f"the command {shortened(text)} has {what}: say shell=True to have a shell understand it, or put it between "
-        f"single quotes, or give the command as a list of words, to mean it literally"
+        f"the command {shortened(text)} has {what}: say shell=True to run it by a shell; to mean it literally, put it "
+        f"between single quotes, or give the command as a list of words"
     )

@@ -52,6 +52,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 #: What YAML readers take for a boolean or a number on the way.
 _RETYPED = re.compile(r"[yYnN]|[-+]?0[oO].*|[-+]?0[XB].*|[-+.]*[0-9].*_.*|[-+][0_].*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_%][A-Za-z0-9._%~-]*")
 _RENAMED = re.compile(r"yes|no|on|off|true|false|null|y|n", re.IGNORECASE)  #: names that YAML gives another type
 _SERVERS_OWN = frozenset({"skaha_hostname", "skaha_username", "skaha_sessionid", "HOME", "PWD", "OMP_NUM_THREADS"})
 
@@ -128,6 +129,7 @@ def encode_wrapped(
     *,
     launch_name: str,
     key: str,
+    file: str | None = None,
     attempt: int = 1,
     batch: str | None = None,
     workdir: str | None = None,
@@ -146,6 +148,7 @@ def encode_wrapped(
         env: Environment variables; likewise.
         launch_name: The name of this launch; it marks the receipt's lines in the log.
         key: The job's key, and CANFAR_BATCH_KEY.
+        file: The key as a file name, which `fields.keys.file_name` makes; by default *key* itself.
         attempt: Which launch of the job this is, from 1; CANFAR_BATCH_ATTEMPT.
         batch: The batch's name, CANFAR_BATCH_NAME; None outside one.
         workdir: The job's own working directory. If it cannot be entered, the command is not run, the exit code is 96
@@ -164,6 +167,9 @@ def encode_wrapped(
     """
     pairs = _pairs(env)
     _check(argv, pairs)
+    file = key if file is None else file
+    if not _FILE_NAME.fullmatch(file):
+        raise SpecError(f"{file!r} cannot be the name of a receipt's file; fields.keys.file_name makes one of a key")
     ours = [("CANFAR_BATCH_KEY", key), ("CANFAR_BATCH_ATTEMPT", str(attempt))]
     if batch is not None:
         ours.append(("CANFAR_BATCH_NAME", batch))
@@ -172,7 +178,7 @@ def encode_wrapped(
     through_env = _through_env(pairs)
     settings = {
         "cb_name": launch_name,
-        "cb_key": key,
+        "cb_key": file,
         "cb_attempt": str(attempt),
         "cb_home": home or "",
         "cb_token": token or "",

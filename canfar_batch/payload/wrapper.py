@@ -1,258 +1,28 @@
-"""The shell text that runs around a job's command: it reports the start, forwards signals, and reports the end.
-
-POSIX sh, for dash, bash and busybox alike. It needs no program but `base64`, by which it arrived; with `date`, `sleep`,
-`stat` or `wc`, `mkdir` and `mv` it can say and do more. `encoding` writes what differs from job to job in front of it:
-the variables that are used here, and three functions:
-
-``cb_work``
-    exports the job's environment and becomes its command.
-``cb_declared``
-    calls ``cb_seek PATTERN MATCH…`` for every declared output.
-``cb_enter``
-    goes to the job's own working directory, if it has one.
-
-All names begin with ``cb_``, and none is exported, so that the job sees nothing of them.
-"""
+"""The wrapper, `wrapper.sh`, as it is sent with every launch, and the constants that it shares with its readers."""
 
 from __future__ import annotations
 
-EXIT_WORKDIR = 96  #: the job's own working directory could not be entered
-EXIT_DECODE = 97  #: what was sent could not be decoded: there is no `base64` in the image
+from importlib.resources import files
 
-MARK = "#canfar_batch"  #: how every line of a receipt begins
-MOST_OUTPUTS = 1000  #: so many files are named in a receipt; all are counted
+EXIT_WORKDIR = 96  #: exit code if the job's own working directory could not be entered
+EXIT_DECODE = 97  #: exit code if the command could not be decoded: there is no `base64` in the image
 
-_TEXT = r"""
-cb_job= cb_gone= cb_dog= cb_told= cb_dying= cb_late= cb_again= cb_trouble= cb_text= cb_ours= cb_where=
-cb_lines=0 cb_left=@MOST@
-
-# -- what the container can tell; each leaves its answer in cb_v, empty where there is none
-
-cb_now() {
-  cb_v=$(date +%s.%N 2>/dev/null)
-  # busybox's date knows no %N
-  cb_v=${cb_v%%.*[!0-9]*}
-}
-cb_safe() {
-  case $1 in *[!A-Za-z0-9._-]*) cb_v= ;; *) cb_v=$1 ;; esac
-}
-cb_first() {
-  cb_v=
-  [ ! -r "$1" ] || read -r cb_v cb_w <"$1"
-}
-cb_entry() {
-  cb_v=
-  [ ! -r "$1" ] || while read -r cb_k cb_w; do [ "$cb_k" != "$2" ] || cb_v=$cb_w; done <"$1"
-}
-# CPU time, OOM kills, peak and limits. A hierarchy's root speaks of the whole machine, so it is not asked:
-# in version 2 it alone has no cgroup.type, in version 1 it alone has a release_agent.
-cb_gauge() {
-  cb_g=${CANFAR_BATCH_CGROUP:-/sys/fs/cgroup} cb_cpu= cb_oom= cb_peak= cb_max= cb_quota= cb_period=
-  if [ -d "$cb_g/memory" ]; then
-    [ ! -e "$cb_g/memory/release_agent" ] || return 0
-    cb_c=$cb_g/cpuacct
-    [ -d "$cb_c" ] || cb_c=$cb_g/cpu,cpuacct
-    cb_first "$cb_c/cpuacct.usage"; cb_cpu=${cb_v:+${cb_v}ns}
-    cb_entry "$cb_g/memory/memory.oom_control" oom_kill; cb_oom=$cb_v
-    cb_first "$cb_g/memory/memory.max_usage_in_bytes"; cb_peak=$cb_v
-    cb_first "$cb_g/memory/memory.limit_in_bytes"; cb_max=$cb_v
-    cb_c=$cb_g/cpu
-    [ -d "$cb_c" ] || cb_c=$cb_g/cpu,cpuacct
-    cb_first "$cb_c/cpu.cfs_quota_us"; cb_quota=$cb_v
-    cb_first "$cb_c/cpu.cfs_period_us"; cb_period=$cb_v
-  elif [ -n "${CANFAR_BATCH_CGROUP:-}" ] || [ -e "$cb_g/cgroup.type" ]; then
-    cb_entry "$cb_g/cpu.stat" usage_usec; cb_cpu=${cb_v:+${cb_v}us}
-    cb_entry "$cb_g/memory.events" oom_kill; cb_oom=$cb_v
-    cb_first "$cb_g/memory.peak"; cb_peak=$cb_v
-    cb_first "$cb_g/memory.max"; cb_max=$cb_v
-    cb_w=
-    cb_first "$cb_g/cpu.max"; cb_quota=$cb_v cb_period=$cb_w
-  fi
-}
-
-# -- receipts
-
-# One line, on a line of its own, written at once: what the job prints meanwhile cannot tear it.
-cb_say() {
-  cb_v="@MARK@ $cb_name $1 #$cb_name$cb_nl"
-  cb_text=$cb_text$cb_v
-  printf %s "$cb_nl$cb_v" 2>/dev/null
-}
-# The same lines as a file, where the home is this batch's. An end that an earlier run of this container left is stale.
-cb_save() {
-  [ -z "$cb_ours" ] || (
-    umask 077
-    cb_f=$cb_home/receipts/$cb_key.$cb_attempt
-    [ -d "$cb_home/receipts" ] || mkdir "$cb_home/receipts"
-    [ "$1" = end ] || [ ! -e "$cb_f.end" ] || rm -f "$cb_f.end"
-    printf %s "$cb_text" >"$cb_home/receipts/.$cb_name.$1" && mv -f "$cb_home/receipts/.$cb_name.$1" "$cb_f.$1" ||
-      printf %s "$cb_text" >"$cb_f.$1"
-  ) </dev/null >/dev/null 2>&1
-  cb_text=
-}
-cb_size() {
-  cb_v=
-  # nothing but files is read: a pipe would never end
-  [ ! -f "$1" ] || cb_v=$(stat -L -c %s -- "$1" || wc -c <"$1") || cb_v=
-  cb_v=${cb_v##*[!0-9]}
-}
-# $1 is a declared output, the others what it expands to
-cb_seek() {
-  cb_p=$1 cb_n=0
-  shift
-  for cb_f do
-    [ -e "$cb_f" ] || continue
-    cb_n=$((cb_n + 1))
-    [ "$cb_left" -gt 0 ] || continue
-    cb_left=$((cb_left - 1))
-    cb_size "$cb_f"
-    printf 'f%s %s\0' "$cb_v" "$cb_f"
-  done
-  printf 'n%s %s\0' "$cb_n" "$cb_p"
-}
-# Names may hold any byte, so they travel in base64; in lines that a pipe takes whole (PIPE_BUF).
-cb_outputs() {
-  cb_b=
-  for cb_w in $(cb_declared | base64); do
-    cb_b=$cb_b$cb_w
-    [ "${#cb_b}" -lt 3000 ] || cb_flush
-  done
-  [ -z "$cb_b" ] || cb_flush
-}
-cb_flush() {
-  cb_lines=$((cb_lines + 1))
-  cb_say "outputs $cb_b"
-  cb_b=
-}
-
-# -- signals
-
-# Wakes this shell by SIGALRM after $1 seconds. Asked to stop, it takes its sleep along.
-cb_watch() {
-  [ -z "$cb_dog" ] || kill "$cb_dog" 2>/dev/null
-  # a shell just forked still has its parent's traps, and would lose a TERM to them
-  trap - TERM
-  (
-    cb_nap= cb_off=
-    trap 'cb_off=1; [ -z "$cb_nap" ] || kill -s KILL "$cb_nap"' TERM
-    sleep "$1" & cb_nap=$!
-    [ -z "$cb_off" ] || kill -s KILL "$cb_nap"
-    wait "$cb_nap" && [ -z "$cb_off" ] && kill -s ALRM $$
-  ) </dev/null >/dev/null 2>&1 9<&- &
-  cb_dog=$!
-  cb_listen
-}
-cb_listen() {
-  trap 'cb_told=TERM; cb_end' TERM
-}
-# $1 is told to the job.
-cb_tell() {
-  cb_again=1
-  [ -z "$cb_job" ] || kill -s "$1" "$cb_job" 2>/dev/null
-}
-# The job shall end: TERM now, KILL when the grace is over.
-cb_end() {
-  cb_tell TERM
-  [ -n "$cb_dying" ] || [ -z "$cb_job" ] || cb_watch "$cb_grace"
-  cb_dying=1
-}
-cb_alarm() {
-  cb_again=1
-  [ -z "$cb_gone" ] || return 0
-  if [ -n "$cb_dying" ]; then cb_tell KILL; else cb_late=1; cb_end; fi
-}
-
-# -- the run
-
-if [ -n "$cb_timeout" ]; then
-  if command -v sleep >/dev/null 2>&1; then cb_watch "$cb_timeout"; else cb_trouble=no-sleep; fi
-fi
-cb_listen
-trap 'cb_told=INT; cb_tell INT' INT
-trap 'cb_told=HUP; cb_tell HUP' HUP
-trap cb_alarm ALRM
-
-cb_safe "${skaha_sessionid:-}"; cb_id=$cb_v
-cb_safe "${HOSTNAME:-}"; cb_host=$cb_v
-[ ! -r /proc/sys/kernel/hostname ] || { read -r cb_v </proc/sys/kernel/hostname; cb_safe "$cb_v"; cb_host=$cb_v; }
-if [ -n "$cb_home" ] && [ -r "$cb_home/token" ]; then
-  read -r cb_v <"$cb_home/token"
-  [ "$cb_v" != "$cb_token" ] || cb_ours=1
-fi 2>/dev/null
-
-# the driver's directory counts only where this is provably the same storage
-if { [ -n "$cb_ours" ] || [ -n "$cb_shared" ]; } && [ -n "$cb_driver" ] && cd "$cb_driver" 2>/dev/null; then
-  cb_where=driver
-elif [ -n "${HOME:-}" ] && cd "$HOME" 2>/dev/null; then
-  cb_where=home
-fi
-cb_enter
-unset OLDPWD
-
-cb_now; cb_t=$cb_v
-cb_gauge 2>/dev/null
-cb_cpu0=$cb_cpu cb_oom0=$cb_oom
-cb_facts="key=$cb_key attempt=$cb_attempt id=$cb_id host=$cb_host started=$cb_t workdir=$cb_where"
-cb_facts="$cb_facts limit=$cb_max quota=$cb_quota period=$cb_period"
-cb_say "start $cb_facts"
-cb_save start
-
-# behind a shell, INT and QUIT are ignored; env can take that back
-if cb_v=$(command -v env) && "$cb_v" --default-signal=INT,QUIT true; then
-  cb_via="$cb_v --default-signal=INT,QUIT$cb_nice"
-fi </dev/null >/dev/null 2>&1
-
-if [ "$cb_trouble" = workdir ]; then
-  cb_rc=@WORKDIR@
-elif [ -n "$cb_dying" ]; then
-  cb_rc=143
-else
-  # what runs behind a shell is given no stdin
-  command exec 9<&0 || exec 9</dev/null
-  (
-    exec <&9 9<&-
-    cb_work
-  ) &
-  cb_job=$!
-  # from here on nothing of ours may end up in the job's log
-  exec </dev/null 2>/dev/null 9<&-
-  trap '' PIPE
-  # what came in between: a shell just forked would lose anything gentler
-  if [ -n "$cb_dying" ]; then cb_tell KILL; elif [ -n "$cb_told" ]; then cb_tell "$cb_told"; fi
-  # A trapped signal ends a wait as if the job had exited with 128 + its number; then ask again. A shell may have
-  # forgotten the status, though (dash says 127), or lost it (bash, where job and wait ended at once, says -1 or waits
-  # for its other children): of a job that is gone, the first answer stands unless a better one comes within a second.
-  cb_pid=$cb_job cb_rc= cb_gone=
-  while :; do
-    cb_again=
-    [ -z "$cb_rc" ] || kill -s 0 "$cb_pid" || { cb_gone=1 cb_job=; cb_watch 1; }
-    wait "$cb_pid"
-    cb_v=$?
-    case $cb_gone$cb_v in 1127 | 1142 | 1-*) break ;; esac
-    cb_rc=$cb_v
-    case $cb_again$cb_v in 1129 | 1130 | 1142 | 1143) ;; *) break ;; esac
-  done
-  cb_job= cb_gone=1
-fi
-exec </dev/null 2>/dev/null
-[ -z "$cb_dog" ] || kill "$cb_dog"
-
-cb_now; cb_t=$cb_v
-cb_gauge
-[ -z "$cb_outs" ] || [ "$cb_trouble" = workdir ] || cb_outputs
-cb_facts="$cb_facts finished=$cb_t code=$cb_rc cpu0=$cb_cpu0 cpu=$cb_cpu oom0=$cb_oom0 oom=$cb_oom peak=$cb_peak"
-cb_say "end $cb_facts told=$cb_told late=$cb_late trouble=$cb_trouble outputs=$cb_lines"
-cb_save end
-exit "$cb_rc"
-"""
+MARK = "#canfar_batch"  #: the beginning of every line of a receipt
+MOST_OUTPUTS = 1000  #: how many files a receipt names; all are counted
 
 
 def _packed(text: str) -> str:
-    """*text* without comments and indentation: every launch carries it."""
+    """Return *text* without comments and indentation, because every launch carries it."""
     lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("#"))
 
 
-BODY = _packed(
-    _TEXT.replace("@MARK@", MARK).replace("@MOST@", str(MOST_OUTPUTS)).replace("@WORKDIR@", str(EXIT_WORKDIR))
-)
+def _read() -> str:
+    text = files(__package__).joinpath("wrapper.sh").read_text(encoding="utf-8")
+    constants = {"@MARK@": MARK, "@MOST@": str(MOST_OUTPUTS), "@WORKDIR@": str(EXIT_WORKDIR)}
+    for name, value in constants.items():
+        text = text.replace(name, value)
+    return _packed(text)
+
+
+BODY = _read()

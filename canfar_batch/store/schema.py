@@ -192,7 +192,7 @@ def job_row(job: JobRecord, spec: int, home: Home) -> dict[str, Any]:
 def job_progress(job: JobRecord, home: Home) -> dict[str, Any]:
     """Return the columns of a job that events change, and its place."""
     asked = job.resources
-    has_result = job.result is not None or (job.collected and job.kept and job.collect_error is None)
+    has_result = job.result is not None or (job.collected and job.stored and job.collect_error is None)
     return {
         "place": job.index, "state": job.state.value, "cores": asked.cores, "ram": asked.ram, "gpus": asked.gpus,
         "due": maybe_seconds(job.due), "cancelling": job.cancelling,
@@ -212,7 +212,7 @@ def job_from(row: Row, spec: JobSpec, attempts: tuple[Attempt, ...], home: Home)
         cancelling=bool(row["cancelling"]), attempts_before_reopen=row["attempts_before_reopen"],
         collected=bool(row["collected"]),
         result=None if text is None else json.loads(text, object_hook=_path_in(home)),
-        kept=not fetched or text is not None,
+        stored=not fetched or text is not None,
         collect_error=row["collect_error"],
     )  # fmt: skip
 

@@ -321,6 +321,37 @@ def test_outputs_beyond_a_thousand_are_counted_though_not_named(run, tmp_path):
     assert ended.end["missing"] == ["none"]
 
 
+def test_outputs_are_dated(run, tmp_path):
+    (tmp_path / "old.cat").write_text("x")
+    os.utime(tmp_path / "old.cat", (1_000_000_000, 1_000_000_000))
+    ended = run(sh("echo x >new.cat"), outputs=["old.cat", "new.cat"])
+    assert ended.end["written"]["old.cat"] == 1_000_000_000
+    assert ended.end["written"]["new.cat"] >= int(ended.end["started_at"])
+
+
+# -- signals of the job's own -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("send", ["kill 0", "kill -s TERM 0; wait", "kill -s INT 0; kill -s HUP 0; kill -s KILL 0"])
+def test_a_job_that_signals_its_group_does_not_reach_the_wrapper(run, send):
+    ended = run(sh(f"trap 'exit 3' TERM; {send}; sleep 5"))
+    assert ended.code == ended.end["exit_code"]
+    assert ended.code in (3, 129, 130, 137)
+    assert (ended.end["stopped_by"], ended.end["timed_out"]) == (None, False)
+
+
+def test_bash_does_without_setsid(only, tmp_path):
+    payload = encode_wrapped(["/bin/sh", "-c", "kill 0"], launch_name=NAME, key="k", outputs=["x"])
+    ended = finish(start(payload, absolute(["bash"]), tmp_path, only("base64", "env", "date")))
+    assert (ended.code, ended.end["stopped_by"], ended.own, ended.stderr) == (143, None, b"", b"")
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_a_timeout_is_reported_whatever_exit_code_a_handler_returns(run, code):
+    ended = run(sh(f"trap 'exit {code}' TERM; sleep 2 >/dev/null 2>&1 & wait"), timeout=0.3)
+    assert (ended.code, ended.end["exit_code"], ended.end["timed_out"]) == (code, code, True)
+
+
 # -- what it used ---------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from canfar_batch.errors import SpecError
-from canfar_batch.spec import Filled, JobSpec, Secret, check_against, full_image, literal_path, looks_secret
+from canfar_batch.records import Limits
+from canfar_batch.spec import Filled, JobSpec, Secret, full_image, literal_path, looks_secret
 
 
 def spec(cmd="python fit.py", **options):
@@ -90,7 +91,7 @@ def test_a_str_subclass_becomes_a_str():
         ({"cmd": ["prog"], "shell": True}, "shell=True takes cmd as one string"),
         ({"image": ""}, "not the name of an image"),
         ({"image": "a b"}, "not the name of an image"),
-        ({"image": "docker://a/b"}, "has a scheme"),
+        ({"image": "docker://a/b"}, "has a scheme; leave it out"),
         ({"image": None}, "image is None"),
         ({"name": "--"}, "no letter or digit"),
         ({"name": 5}, "name is 5"),
@@ -115,6 +116,9 @@ def test_a_str_subclass_becomes_a_str():
         ({"env": ["A=1"]}, "give a mapping"),
         ({"env": {"CANFAR_BATCH_KEY": "x"}}, "sets itself"),
         ({"shell": 1}, "shell=1 is neither True nor False"),
+        ({"shell": "zsh"}, "nor 'bash'"),
+        ({"workdir": "$HOME/x"}, "no shell fills in $HOME"),
+        ({"outputs": ["${OUT}/x"]}, "no shell fills in ${OUT}"),
         ({"receipt": None}, "receipt=None"),
         ({"workdir": ""}, "workdir is ''"),
         ({"workdir": "~/x"}, "no shell expands the ~"),
@@ -193,10 +197,11 @@ def test_a_stored_spec_of_another_version_is_refused():
     assert JobSpec.from_json({"cmd": "python fit.py", "image": "skaha/astroml"}) == spec()
 
 
-def test_without_fields_everything_stands_as_it_is_written():
-    raw = spec("prog {x} {{x}} {key}", env={"A": "{x}"}, name="{x}", workdir="{x}", outputs="{x}*")
-    assert raw.fill() == raw.fill({}, key="k", index=1)
-    assert raw.fill() == Filled(("prog", "{x}", "{{x}}", "{key}"), (("A", "{x}"),), "{x}", "{x}", ("{x}*",))
+def test_outside_a_batch_there_is_no_key_and_doubled_braces_become_single_ones():
+    assert spec("prog {{x}} a{}b", name="x").fill() == Filled(("prog", "{x}", "a{}b"), (), "x")
+    with pytest.raises(SpecError, match=r"\{key\} is a field"):
+        spec("prog {key}").fill()
+    assert spec("prog {key} {index}").fill({}, key="k", index=1).argv == ("prog", "k", "1")
 
 
 # -- around it --------------------------------------------------------------------------------------------------------
@@ -233,7 +238,7 @@ def test_a_pattern_without_wildcards_is_a_path(pattern, path):
     assert literal_path(pattern) == path
 
 
-OFFERS = {"cores_options": [1, 2, 4, 8], "ram_options": [1, 2, 4, 6, 8], "gpu_options": [1, 2]}
+OFFERED = Limits(cores=(1, 2, 4, 8), ram=(1, 2, 4, 6, 8), gpus=(1, 2), default_cores=1, default_ram=2)
 
 
 @pytest.mark.parametrize(
@@ -246,31 +251,56 @@ OFFERS = {"cores_options": [1, 2, 4, 8], "ram_options": [1, 2, 4, 6, 8], "gpu_op
         ({"cores": 3, "ram": 5}, "cores=3 is not offered; the nearest are 2 and 4 cores; ram=5"),
     ],
 )
-def test_what_the_platform_does_not_offer_is_refused_with_what_it_does(asked, words):
+def test_resources_that_are_not_offered_are_refused_with_the_nearest(asked, words):
     with pytest.raises(SpecError) as refused:
-        check_against(spec(**asked), **OFFERS)
+        OFFERED.check(spec(**asked))
     assert words in str(refused.value)
 
 
-def test_what_the_platform_offers_is_let_through():
-    check_against(spec(cores=4, ram=8, gpus=1), **OFFERS)
-    check_against(spec(), **OFFERS)
-    check_against(spec(cores=3, ram=5, gpus=7))  # what it offers is not known
+def test_resources_that_are_offered_are_let_through():
+    OFFERED.check(spec(cores=4, ram=8, gpus=1))
+    OFFERED.check(spec())
+    Limits(cores=(), ram=(), gpus=(), default_cores=1, default_ram=1).check(spec(cores=3, ram=5))  # offers unknown
 
 
 def test_a_platform_without_gpus_says_so():
     with pytest.raises(SpecError, match="this platform has none, so leave gpus out"):
-        check_against(spec(gpus=1), gpu_options=[])
+        Limits(cores=(1,), ram=(1,), gpus=(), default_cores=1, default_ram=1).check(spec(gpus=1))
+
+
+def test_the_least_that_is_offered_and_enough():
+    assert (OFFERED.ram_for(4.1), OFFERED.ram_for(8), OFFERED.ram_for(9), OFFERED.cores_for(0.3)) == (6, 8, None, 1)
 
 
 def test_a_hundred_thousand_jobs_share_one_reading_of_their_templates(monkeypatch):
     from canfar_batch.fields import templates as fields
 
     templated = spec("python {path} {path.stem}.cat", env={"SEED": "{index}"}, outputs="{path.stem}.cat", name="{key}")
-    templated.fill({"path": PurePosixPath("a.fits")}, key="k")
-    monkeypatch.setattr(fields, "_parts", None)
+    templated.fill({"path": PurePosixPath("a.fits")}, key="k", index=0)
+    monkeypatch.setattr(fields, "_Reader", None)
     filled = templated.fill({"path": PurePosixPath("b.fits")}, key="k", index=99_999)
     assert filled == Filled(("python", "b.fits", "b.cat"), (("SEED", "99999"),), "k", None, ("b.cat",))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"env": {"OUT": "$HOME/out"}},
+        {"env": {"PATH": "/opt/bin:$PATH"}},
+        {"env": {"X": "~/x"}},
+        {"cmd": ["fit", "$HOME/x"]},
+        {"cmd": ["fit", "--out=~/x"]},
+    ],
+)
+def test_a_variable_that_nothing_fills_in_is_doubtful(options):
+    (doubt,) = spec(**options).doubts
+    assert "no shell fills in" in doubt
+
+
+def test_other_dollars_are_not_doubtful_and_secrets_are_not_shown():
+    assert spec(["sh", "-c", "echo $HOME/x"], env={"A": "pa$WORD", "B": "a~b", "C": "US$5"}).doubts == ()
+    (doubt,) = spec(env={"MY_KEY": "$HOME/hush"}).doubts
+    assert "hush" not in doubt
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------

@@ -108,18 +108,178 @@ def test_rows_that_are_the_same_are_told_apart_by_numbers(world):
     assert len(batch) == 4
 
 
-def test_keys_of_ones_own_must_tell_the_rows_apart_whatever_the_case(world):
+def test_two_rows_with_one_key_are_refused(world):
     with pytest.raises(errors.PlanError, match="more than one row"):
+        world.batch().map(SPEC, key="same", n=[1, 2])
+    with pytest.raises(errors.PlanError, match="'a' and 'A', which differ only in upper and lower case"):
         world.batch().map(SPEC, key="{n}", n=["a", "A"])
-    with pytest.raises(errors.SpecError, match="cannot name a job"):
-        world.batch().map(SPEC, key="{n}", n=["a/b"])
+    with pytest.raises(errors.SpecError, match=r"row 1: .*cannot name a job"):
+        world.batch().map(SPEC, key="{n}", n=["a", "x" * 101])
 
 
-def test_a_known_key_is_found_in_any_case(world):
+def test_keys_are_for_people(world):
+    names = ["J0534+2200", "NGC 1234", "M31(R)", "é"]
+    assert world.batch().map(SPEC, key="{n}", n=names) == names
+
+
+def test_a_key_that_differs_from_a_known_one_only_in_case_is_refused(world):
     batch = world.batch()
-    batch.add(SPEC, key="Big", n=1)
-    assert batch.add(SPEC, key="big", n=1).key == "Big"
-    assert len(batch) == 1
+    batch.add(SPEC, key="M31", n="M31.fits")
+    with pytest.raises(errors.PlanError, match="'M31', whose key differs from 'm31' only in upper and lower case"):
+        batch.add(SPEC, key="m31", n="m31.fits")
+    assert commands(batch) == ["fit M31.fits"]
+
+
+def test_the_index_is_the_same_number_in_key_and_command(world):
+    batch = world.batch()
+    for _ in range(2):  # a cell of a notebook that is run again plans nothing new
+        assert batch.map(PLACED, key="first-{index}", n=["a", "b"]) == ["first-0", "first-1"]
+        assert batch.map(PLACED, key="more-{index}", n=["c", "d"]) == ["more-2", "more-3"]
+    assert commands(batch) == ["fit a 0", "fit b 1", "fit c 2", "fit d 3"]
+
+
+def test_a_script_with_numbers_in_keys_is_resumed(world):
+    for _ in range(2):
+        batch = world.batch()
+        batch.map(PLACED, key="first-{index}", n=["a", "b"])
+        batch.map(PLACED, key="more-{index}", n=["c"])
+        assert commands(batch) == ["fit a 0", "fit b 1", "fit c 2"]
+        batch.close()
+
+
+def test_an_index_that_would_differ_between_key_and_command_is_refused(world):
+    world.planned(2).close()
+    with pytest.raises(errors.PlanError, match="the job is number 2 of the batch"):
+        world.batch().map(PLACED, key="x-{index}", n=["a"])
+
+
+# -- values -------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_names_the_row_and_its_key(world):
+    np, table = pytest.importorskip("numpy"), pytest.importorskip("astropy.table")
+    mask = np.arange(300) == 137
+    stars = table.Table(
+        {"name": [f"star{n}" for n in range(300)], "n": table.MaskedColumn(np.arange(300.0), mask=mask)}
+    )
+    with pytest.raises(errors.SpecError, match=r"row 137 \(job 'star137'\): field \{n\} is masked"):
+        world.batch().rows(SPEC, stars, key="{name}")
+    with pytest.raises(errors.SpecError, match="row 2"):
+        world.batch().map(SPEC, n=["a", "b", None])
+
+
+def test_the_lines_of_an_open_file_are_a_column_without_line_ends(world, tmp_path):
+    (tmp_path / "list.txt").write_text("raw/a.fits\r\n\n  raw/b c.fits\nraw/d.fits")
+    batch = world.batch()
+    with (tmp_path / "list.txt").open(newline="") as lines:
+        batch.map(JobSpec(["fit", "{n}"], image="i/i"), n=lines)
+    assert [job.filled.argv[1] for job in batch.records] == ["raw/a.fits", "  raw/b c.fits", "raw/d.fits"]
+
+
+@pytest.mark.parametrize("value", ["a.fits\n", "a.fits\r\n", "a.fits\r"])
+def test_a_value_that_ends_in_a_line_break_is_refused(world, value):
+    with pytest.raises(errors.PlanError, match=r"row 1 .* ends in a line break; strip it"):
+        world.batch().map(SPEC, n=["b.fits", value])
+
+
+def test_identifiers_of_19_digits_arrive_whole(world):
+    pd, table = pytest.importorskip("pandas"), pytest.importorskip("astropy.table")
+    ids = [4472832130942575105, 4472832130942575107]
+    for name, given in {
+        "list": [{"n": n} for n in ids],
+        "frame": pd.DataFrame({"n": ids}),
+        "nullable": pd.DataFrame({"n": pd.array([*ids, None], dtype="Int64")}).dropna(),
+        "table": table.Table({"n": ids}),
+    }.items():
+        world.batch(name).rows(SPEC, given)
+        again = world.batch(name)
+        assert [int(job.filled.argv[1]) for job in again.records] == ids
+        assert [job.fields["n"] for job in again.records] == ids
+
+
+def test_identifiers_that_became_floats_are_refused_or_warned_of(world):
+    pd = pytest.importorskip("pandas")
+    with (
+        pytest.raises(errors.SpecError, match="too large to have all its digits"),
+        pytest.warns(UserWarning, match="n"),
+    ):
+        world.batch().rows(SPEC, pd.DataFrame({"n": [4472832130942575105, None]}).dropna())
+    with pytest.warns(
+        UserWarning, match="the column 'n' holds whole numbers as floats, so {n} is written as 1234567.0"
+    ):
+        world.batch().rows(SPEC, pd.DataFrame({"n": [1234567, None]}).dropna())
+
+
+def test_a_column_that_cannot_be_a_field_is_refused_where_it_is_used(world):
+    rows = [{"B-V": 0.1, "n": 1}]
+    assert world.batch().rows(SPEC, rows)
+    with pytest.raises(errors.SpecError, match="rename the column, as 'B_V'"):
+        world.batch("other").rows(JobSpec("fit {n} {B-V}", image="i/i"), rows)
+
+
+def test_a_variable_that_nothing_fills_in_is_warned_of(world):
+    with pytest.warns(UserWarning, match=r"OUT in env is '\$HOME/out', and no shell fills in \$HOME") as warned:
+        world.batch().add(JobSpec("fit", image="i/i", env={"OUT": "$HOME/out"}), key="a")
+    assert warned[0].filename == __file__
+
+
+# -- outputs ------------------------------------------------------------------------------------------------------
+
+CAT = JobSpec("fit {path}", image="i/i", outputs=["cat/{path.stem}.cat"])
+
+
+def nights(*names):
+    return [Path(name) for name in names]
+
+
+@pytest.mark.parametrize("second", ["night2/sci.fits", "night2/SCI.fits"])
+def test_two_jobs_with_one_output_are_refused_with_both_keys(world, second):
+    with pytest.raises(errors.PlanError, match=r"the jobs 'a' and 'b' would both write the output 'cat/\w+.cat'"):
+        world.batch().map(CAT, path=nights("night1/sci.fits", second), key="{k}", k=["a", "b"])
+
+
+def test_an_output_of_a_known_job_is_refused(world):
+    batch = world.batch()
+    batch.add(CAT, key="a", path=Path("night1/sci.fits"))
+    with pytest.raises(errors.PlanError, match="'a' and 'b'"):
+        batch.add(CAT, key="b", path=Path("night2/sci.fits"))
+    batch.close()
+    again = world.batch()
+    with pytest.raises(errors.PlanError, match="'a' and 'b'"):
+        again.add(CAT, key="b", path=Path("night2/sci.fits"))
+    again.add(CAT, key="a", path=Path("night1/sci.fits"))
+    again.drop("a")
+    again.add(CAT, key="b", path=Path("night2/sci.fits"))
+
+
+def test_outputs_are_compared_as_the_disk_resolves_them(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").symlink_to("one")
+    for outputs in ("{x}/a.cat", "./{x}/../one/a.cat", str(tmp_path / "{x}/a.cat")):
+        with pytest.raises(errors.PlanError, match="would both write"):
+            world.batch().map(JobSpec("fit", image="i/i", outputs=outputs), x=["one", "two"])
+    in_folders = JobSpec("fit", image="i/i", workdir="{x}", outputs="a.cat")
+    world.batch().map(in_folders, x=["one", "three"])
+    with pytest.raises(errors.PlanError, match="would both write"):
+        world.batch("other").map(in_folders, x=["one", "two"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("cat/*.cat", "cat/*.cat"), ("cat/*.cat", "cat/a.cat"), ("cat/a.cat", "cat/?.cat")]
+)
+def test_a_pattern_takes_the_files_that_it_matches(world, first, second):
+    batch = world.batch()
+    batch.add(JobSpec("fit", image="i/i", outputs=first), key="a")
+    with pytest.raises(errors.PlanError, match="'a' and 'b'"):
+        batch.add(JobSpec("fit", image="i/i", outputs=second), key="b")
+
+
+def test_outputs_that_differ_are_taken(world):
+    batch = world.batch()
+    batch.map(JobSpec("fit", image="i/i", outputs=["{key}_*.cat", "{key}.log"]), n=["a", "ab"], key="{n}")
+    batch.map(JobSpec("fit", image="i/i", outputs=["other/{n}.cat"]), n=["a", "ab"], key="other-{n}")
+    assert len(batch) == 4
 
 
 # -- again --------------------------------------------------------------------------------------------------------

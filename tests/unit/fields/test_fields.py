@@ -6,6 +6,7 @@ import datetime as dt
 import enum
 import math
 import os
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -22,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canfar_batch.errors import SpecError
+from canfar_batch.fields.keys import file_name
 from canfar_batch.spec import JobSpec, Secret, check_key, job_key, plain_fields
 
 X = {"x": "two words"}
@@ -97,7 +99,7 @@ def test_commands_full_of_braces_work_as_written(cmd):
     import shlex
 
     assert fill(cmd + " {x}").argv == (*shlex.split(cmd), "two words")
-    assert fill(cmd, {}).argv == tuple(shlex.split(cmd))
+    assert fill(cmd, {}).argv == tuple(shlex.split(cmd)), "without fields too"
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,10 @@ def test_rows_of_tables_fill_templates():
         assert words("prog {row[name]} {row[z]:.2f}", {"row": row}) == ("M 31", "0.50")
 
 
+def test_members_of_an_enum_are_written_as_their_values():
+    assert words("prog {x} {x.name}", {"x": Colour.RED}) == ("red", "RED")
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +208,14 @@ def test_an_unknown_field_is_refused_with_those_that_exist_and_a_guess():
         (np.bytes_(b"abc"), "is bytes; decode it"),
         ("a".upper, "is a function"),
         ("a\0b", "NUL"),
+        ({"g", "r"}, "is a set, whose order changes from run to run"),
+        (frozenset("ab"), "is a frozenset, whose order"),
+        ((np.float64(1.0), 2), "is a tuple with a float64 in it"),
+        ([Path("a")], "is a list with a PosixPath in it"),
+        ([{"a": {"b"}}], "is a list with a set in it"),
+        ([math.nan], "is a list with a float in it"),
+        (4.472832130942575e18, "too large to have all its digits"),
+        (np.float64(9007199254740993), "too large to have all its digits"),
     ],
 )
 def test_values_that_are_missing_or_have_no_text_are_refused(value, words):
@@ -229,6 +243,43 @@ def test_a_missing_value_is_refused_inside_and_behind_formats_too():
 )
 def test_fields_that_cannot_be_filled_are_refused(cmd, words):
     assert words in refused(cmd, {**X, "y": 3})
+
+
+def test_a_string_that_should_be_a_path_is_refused_with_the_remedy():
+    assert "x=[Path(name) for name in …]" in refused("prog {x.stem}", {"x": "raw/a.fits"})
+
+
+@pytest.mark.parametrize("value", [1e18, 3.828e33, 0.1, 2.5e-7, 123456.0, 10**19, np.uint64(2**63 + 1)])
+def test_measurements_and_integers_are_not_taken_for_mangled_ids(value):
+    assert words("prog {x}", {"x": value}) == (str(value),)
+
+
+def test_a_large_float_with_a_format_is_a_measurement():
+    assert words("prog {x:.4g}", {"x": 4.472832130942575e18}) == ("4.473e+18",)
+
+
+@pytest.mark.parametrize(
+    ("cmd", "name", "write"),
+    [
+        ("prog {B-V}", "B-V", "{B_V}"),
+        ("prog {B-V:.2f}", "B-V", "{B_V}"),
+        ("prog {2MASS}", "2MASS", "{c_2MASS}"),
+        ("prog '{[Fe/H]}'", "[Fe/H]", "{Fe_H}"),
+        ("prog {0}", "0", "{c_0}"),
+        ("prog {my col}", "my col", "{my_col}"),
+        ("prog {B-V}", "B_V", "{B_V}"),
+        ("prog { path }", "path", "{path}"),
+    ],
+)
+def test_braces_around_a_column_that_is_no_field_are_refused_with_what_to_write(cmd, name, write):
+    message = refused([*cmd.replace("'", "").split(" ", 1)], {name: 1, "z": 2})
+    assert write in message
+    assert fill(["prog", "{{B-V}}"], {"B-V": 1}).argv == ("prog", "{B-V}")
+
+
+def test_a_forgotten_field_is_refused_with_what_to_write():
+    assert "path=… in add() or map()" in refused("prog {path}", {})
+    assert fill("prog {{path}}", {}).argv == ("prog", "{path}")
 
 
 def test_what_is_empty_once_it_is_filled_is_refused():
@@ -301,7 +352,8 @@ def test_what_only_a_shell_can_do_is_refused_without_one(cmd, what):
     assert what in str(error.value)
     assert "shell=True" in str(error.value)
     assert "list of words" in str(error.value)
-    assert JobSpec(cmd, image="i", shell=True).fill().argv == ("/bin/sh", "-c", cmd)
+    if what != "a bare &" or "&&" in cmd:
+        assert JobSpec(cmd, image="i", shell=True).fill().argv[-1] == cmd
 
 
 @pytest.mark.parametrize("cmd", ['prog "$\\\nHOME"', "prog $\\\nHOME", 'prog "$\\\n\\\nHOME"'])
@@ -346,7 +398,7 @@ def test_splitting_agrees_with_the_shell_where_it_agrees_to_split(text):
     ],
 )
 def test_a_field_is_one_word_of_a_shell_command(cmd, filled):
-    assert fill(cmd, {**X, "n": 7}, shell=True).argv == ("/bin/sh", "-c", filled)
+    assert fill(cmd, {**X, "n": 7}, shell=True).argv[-1] == filled
 
 
 @pytest.mark.parametrize(
@@ -356,22 +408,21 @@ def test_a_field_is_one_word_of_a_shell_command(cmd, filled):
         ('echo "{x}"', "inside double quotes"),
         ('echo "$(cat {x})"', "inside double quotes"),
         ("echo `cat {x}`", "inside backquotes"),
-        ("echo \\{x}", "behind a backslash"),
+        ("echo \\{x}", "after a backslash"),
         ('echo "\\{x}"', "inside double quotes"),
         ("echo ok # {x}", "in a comment"),
         ("cat <<EOF\n{x}\nEOF", "here-document"),
         ("echo $(({x} + 1))", "arithmetic"),
         ("echo ${A:-{x}}", "inside ${…}"),
-        ('echo "$(echo "{x}")"', "behind quotes within quotes"),
-        ('echo "$(echo "a")" {x}', "behind quotes within quotes"),
-        ("echo $'a\\'b' {x}", "behind quotes within quotes"),
+        ('echo "$(echo "{x}")"', "after quotes within quotes"),
+        ('echo "$(echo "a")" {x}', "after quotes within quotes"),
+        ("echo $'a\\'b' {x}", "after quotes within quotes"),
     ],
 )
 def test_a_field_that_cannot_be_quoted_where_it_stands_is_refused(cmd, where):
     message = refused(cmd, shell=True)
     assert where in message
     assert "{x}" in message
-    assert fill(cmd, {}, shell=True).argv[-1] == cmd  # without fields it is the shell's alone
 
 
 def test_only_the_command_is_quoted_for_the_shell():
@@ -467,11 +518,24 @@ def test_a_key_is_the_same_in_every_process():
     assert job_key({"path": "raw/a.fits", "seed": 3}) == "a-seed3-1b9e4722"
 
 
-@pytest.mark.parametrize("key", ["", "-a", ".a", "a b", "a/b", "é", "a" * 101, "a\n", 5, None])
-def test_a_given_key_that_cannot_name_a_job_is_refused(key):
+@pytest.mark.parametrize("key", ["", "a\n", "a\tb", " a", "a ", "a" * 101, "\x1b[31m", "\ud800", "a\u2028b", 5, None])
+def test_a_key_that_cannot_be_printed_is_refused(key):
     with pytest.raises(SpecError, match="key="):
         check_key(key)
 
 
-def test_a_given_key_may_have_dots_dashes_and_underscores():
-    assert check_key("ngc_1275.v2-a") == "ngc_1275.v2-a"
+@pytest.mark.parametrize(
+    "key", ["ngc_1275.v2-a", "J0534+2200", "NGC 1234", "M31(R)", "a/b", "é", "-a", "..", "🙂" * 100]
+)
+def test_any_printable_text_is_a_key_and_has_a_file_name(key):
+    assert check_key(key) == key
+    assert re.fullmatch(r"[A-Za-z0-9_%][A-Za-z0-9._%~-]{0,119}", file_name(key))
+
+
+def test_file_names_are_readable_and_different():
+    assert file_name("ngc_1275.v2-a") == "ngc_1275.v2-a"
+    assert file_name("NGC 1234/M31(R)") == "NGC%201234%2FM31%28R%29"
+    assert [file_name(key) for key in ("..", "-a", "%2E.")] == ["%2E.", "%2Da", "%252E."]
+    longs = {file_name("é" * 99 + last) for last in "abc"}
+    assert len(longs) == 3
+    assert {len(name) for name in longs} == {120}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +98,14 @@ def test_the_exec_form_is_the_program_and_nothing_around_it():
     assert text.rstrip(" ") == "{ export A='b c'\nexec 'prog' 'it'\\''s'\n}"
 
 
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing_in_the_wrapper():
+    found = subprocess.run(
+        ["shellcheck", Path(wrapper.__file__).with_name("wrapper.sh")], capture_output=True, text=True, check=False
+    )
+    assert (found.stdout, found.returncode) == ("", 0)
+
+
 def test_the_wrapper_is_sent_without_its_comments():
     text = script(encode_wrapped(["prog"], launch_name=NAME, key="k"))
     assert wrapper.BODY in text
@@ -177,7 +188,7 @@ def listed(*items: bytes) -> str:
 
 
 def test_a_receipt_is_read_into_plain_values():
-    encoded = listed(b"f12 a b\n.cat", b"f caf\xff", b"n2 *.cat", b"n0 none")
+    encoded = listed(b"f12 a b\n.cat", b"f caf\xff", b"f0@1700000000 d", b"n2 *.cat", b"n0 none")
     raw = b"".join(
         [
             line(START),
@@ -210,7 +221,8 @@ def test_a_receipt_is_read_into_plain_values():
         "limit_bytes": 1024,
         "limit_cores": 1.5,
         "workdir": "home",
-        "outputs": {"a b\n.cat": 12, "caf\udcff": None},
+        "outputs": {"a b\n.cat": 12, "caf\udcff": None, "d": 0},
+        "written": {"d": 1700000000.0},
         "found": {"*.cat": 2, "none": 0},
         "missing": ["none"],
         "trouble": None,
@@ -225,10 +237,29 @@ def test_an_end_belongs_to_the_start_before_it():
     assert (own, end["exit_code"]) == (b"oneone", 0)
 
 
-def test_an_end_whose_list_of_outputs_is_not_whole_knows_no_outputs():
+def test_an_incomplete_list_of_outputs_is_left_out():
     raw = line(START) + line(f"#canfar_batch {NAME} outputs {listed(b'n0 none')}") + line(f"{END} outputs=2")
     _, _, end = split_log(raw, NAME)
     assert (end["exit_code"], end["outputs"], end["missing"]) == (3, {}, [])
+
+
+@pytest.mark.parametrize("item", [b"", b"f", b"fx 1", b"n", b"n-1 x", b"nn x", b"f1@x y", b"f9e9 y", b"\xff"])
+def test_a_damaged_list_of_outputs_is_left_out(item):
+    raw = line(START) + line(f"#canfar_batch {NAME} outputs {listed(item)}") + line(f"{END} outputs=1")
+    _, _, end = split_log(raw, NAME)
+    assert (end["exit_code"], end["outputs"], end["found"]) == (3, {}, {})
+
+
+def test_numbers_that_make_no_sense_are_unknown():
+    garbage = f"#canfar_batch {NAME} end attempt=x code=-1 started={'9' * 400} finished=1e999 oom=nan oom0=1 peak=."
+    _, _, end = split_log(line(garbage), NAME)
+    unknown = ("attempt", "exit_code", "started_at", "finished_at", "oom_kills", "peak_bytes")
+    assert [end[name] for name in unknown] == [None] * 6
+
+
+def test_a_long_line_of_marks_is_read_once():
+    raw = f"#canfar_batch {NAME} ".encode() * 200_000 + b"\nown"
+    assert split_log(raw, NAME) == (raw, None, None)
 
 
 def test_a_log_without_its_beginning_still_has_its_end():

@@ -1,0 +1,259 @@
+"""Commands for a shell: how they are run strictly, and which constructs are refused because they hide a failure.
+
+A failure must not pass unnoticed: the shell runs with ``set -e`` and, for pipelines, with ``pipefail``. Refused are
+constructs for which that is not enough (a background job, ``a && b`` before another command), and those that a plain
+sh silently reads as something else (``&>``, ``{1..3}``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from canfar_batch.errors import SpecError
+from canfar_batch.fields.values import shortened
+
+#: Runs a pipeline with pipefail: by sh if it has that (busybox, newer dash, bash), else by bash as a POSIX shell.
+_WITH_PIPEFAIL = (
+    '(set -o pipefail) 2>/dev/null && exec /bin/sh -eo pipefail -c "$1" sh; '
+    'command -v bash >/dev/null && exec bash --posix -O xpg_echo -eo pipefail -c "$1" sh; '
+    'echo "canfar_batch: cannot run a pipeline safely: sh has no pipefail, and there is no bash" >&2; exit 126'
+)
+
+
+def shell_argv(text: str, shell: bool | str) -> tuple[str, ...]:
+    """Return the arguments that run *text* strictly in a plain sh, or in bash if *shell* says so."""
+    if shell == "bash":
+        return ("bash", "-eo", "pipefail", "-c", text)
+    if "|" in text and _PIPE.search(_Masked(text).live):
+        return ("/bin/sh", "-c", _WITH_PIPEFAIL, "sh", text)
+    return ("/bin/sh", "-ec", text)
+
+
+def check_shell(text: str, shell: bool | str) -> None:
+    """Refuse constructs of a shell command that could hide a failure or mean something else in a plain sh.
+
+    Args:
+        text: The command, each field replaced by a word.
+        shell: True for a plain sh, or `"bash"`.
+
+    Raises:
+        SpecError: The message says what to write instead.
+    """
+    masked = _Masked(text)
+    if shell != "bash":
+        _refuse_bash(text, masked)
+    _refuse_background(text, masked.live)
+    _refuse_ignored_failure(text, masked.live)
+
+
+def _refuse(text: str, what: str, instead: str) -> NoReturn:
+    raise SpecError(f"the shell command {shortened(text)} has {what}: {instead}")
+
+
+# -- what only bash understands -------------------------------------------------------------------------------------
+
+_BEGIN = r"(?:^|[;&|(\n]|\b(?:then|do|else|if|while|until|elif)\s|(?<![\w}]){\s|!\s)[ \t]*"  # where a command may begin
+_ONLY_BASH = tuple(
+    (re.compile(pattern), what, instead)
+    for pattern, what, instead in (
+        (r"&>", "&>, which a plain sh takes for a background job", "write >FILE 2>&1"),
+        (r"\|&", "|&", "write 2>&1 |"),
+        (_BEGIN + r"\[\[", "[[ … ]]", "write [ … ]"),
+        (r"(?:^|[\s;&|(])\[ [^\n]*? == ", "== inside [ … ]", "write = "),
+        (r"\{[\w+-]*\.\.[\w+-]*(?:\.\.[\w+-]*)?\}", "a range in braces", "write $(seq 1 3), or the words themselves"),
+        (r"(?<!\$)\{[^{}\s;&|()]*,[^{}\s;&|()]*\}", "a list in braces", "write the words themselves"),
+        (r"[<>]\(", "a process substitution", "write a temporary file"),
+        (r"(?:^|[\s;&|(])\w+\+?=\(", "an array", "write the words into a for loop, or use set -- and $@"),
+        (r"<<<", "a here-string <<<", "write printf '%s\\n' … | …"),
+        (r"\$'", "$'…'", 'write "$(printf …)"'),
+        (_BEGIN + r"function\s", "the word function", "write name() { …; }"),
+        (_BEGIN + r"\(\(", "((…)) as a command", "write $((…)) in a [ … ] or an assignment"),
+        (_BEGIN + r"source\s", "source", "write . ./FILE"),
+        (_BEGIN + r"echo\s+-\w*e", "echo -e", "write printf"),
+        (
+            _BEGIN + r"(?:declare|typeset|shopt|pushd|popd|mapfile|readarray|let|select|disown|coproc)\s",
+            "a command that only bash has",
+            "leave it out",
+        ),
+    )
+)
+_BASH_EXPANSION = re.compile(r"\$\{(?:!|[A-Za-z_]\w*(?:\[|/|\^|,|:\s*-?\d|:\s*\$|@))")
+_BASH_VARIABLE = re.compile(
+    r"\$\{?(RANDOM|SRANDOM|SECONDS|EPOCHSECONDS|EPOCHREALTIME|UID|EUID|GROUPS|PIPESTATUS|FUNCNAME|BASH\w*|HOSTTYPE"
+    r"|OSTYPE|MACHTYPE)\b"
+)
+
+
+def _refuse_bash(text: str, masked: _Masked) -> None:
+    for pattern, what, instead in _ONLY_BASH:
+        if pattern.search(masked.live):
+            _refuse(text, what, f'{instead}, or say shell="bash"')
+    if _BASH_EXPANSION.search(masked.expanded):
+        _refuse(text, "an expansion that only bash has", 'say shell="bash"')
+    if found := _BASH_VARIABLE.search(masked.expanded):
+        _refuse(text, f"${found[1]}, which only bash sets (a plain sh finds it empty)", 'say shell="bash"')
+
+
+# -- failures that the shell does not notice ------------------------------------------------------------------------
+
+_PIPE = re.compile(r"(?<![|>])\|(?!\|)")
+_BACKGROUND = re.compile(r"(?<![&<>|;])&(?![&>])")
+_WAIT_FOR_ONE = re.compile(r"\bwait[ \t]+[^\s;&|)]")
+
+
+def _refuse_background(text: str, live: str) -> None:
+    """Refuse a background job unless a later `wait` names it: only then does its failure end the command."""
+    jobs = list(_BACKGROUND.finditer(live))
+    if jobs and not _WAIT_FOR_ONE.search(live, jobs[-1].end()):
+        _refuse(
+            text,
+            "a background job (&), which is killed when the command ends, and whose failure nobody notices",
+            "leave the & out, or wait for each one by its number: … & first=$!; … & second=$!; "
+            "wait $first; wait $second",
+        )
+
+
+#: an and-or list with its pipelines: everything up to ; or the end of the line, lines continued after an operator
+_LIST = re.compile(r"(?:[^;\n()&|]|&&\s*|\|\|\s*|\|\s*|[<>]&)+")
+_KEYWORD = re.compile(r"^(?:\s|\b(?:then|do|else)\b|\{\s)*")
+_CONDITION = re.compile(r"(?:if|elif|while|until|case|for)\b")
+_TESTS = frozenset(
+    ("[", "[[", "test", "!", "command", "type", "which", "hash", "grep", "egrep", "fgrep", "cmp", "diff", "true", ":")
+)
+_CLOSED = re.compile(r"[\s;)}]*(?:(?:fi|esac)\b[\s;)}]*)*")
+
+
+def _refuse_ignored_failure(text: str, live: str) -> None:
+    """Refuse ``a && b`` before another command: if *a* fails, the shell goes on with that command."""
+    for found in _LIST.finditer(live):
+        commands = _KEYWORD.sub("", found[0])
+        if "&&" not in commands or "||" in commands or _CONDITION.match(commands):
+            continue
+        firsts = [(command.split() or [""])[0] for command in commands.split("&&")[:-1]]
+        rest = live[found.end() :]
+        if set(firsts) <= _TESTS or rest.lstrip().startswith(")") or _CLOSED.fullmatch(rest):
+            continue
+        _refuse(
+            text,
+            "commands after a … && …, which the shell runs although the first part failed",
+            "write each command on a line of its own (the first failure ends the job), or if …; then …; fi",
+        )
+
+
+# -- live syntax ----------------------------------------------------------------------------------------------------
+
+
+class _Masked:
+    """A shell command without its literal text.
+
+    Attributes:
+        live: The command, characters that mean nothing to the shell replaced by ``_``: in quotes, after a backslash,
+            in comments, here-documents, arithmetic and ``${…}``.
+        expanded: The command, only those replaced in which a shell fills in no variable.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._live, self._expanded = list(text), list(text)
+        self._documents: list[tuple[str, bool]] = []
+        self._at = 0
+        while self._at < len(text):
+            self._code("")
+            self._at += 1  # a closing parenthesis that none opened, as in a case
+        self.live, self.expanded = "".join(self._live), "".join(self._expanded)
+
+    def _hide(self, begin: int, end: int, *, literal: bool) -> None:
+        end = min(end, len(self._text))
+        self._live[begin:end] = "_" * (end - begin)
+        if literal:
+            self._expanded[begin:end] = "_" * (end - begin)
+
+    def _code(self, closing: str) -> None:
+        """Read commands up to *closing*, a parenthesis or backquote that the caller opened."""
+        text = self._text
+        while self._at < len(text):
+            char = text[self._at]
+            if char == closing or char == ")":
+                return
+            if char == "(":
+                self._nested(1, ")")
+            elif char == "`":
+                self._nested(1, "`")
+            elif char == "\n" and self._documents:
+                self._here_documents()
+            elif char == "#" and (self._at == 0 or text[self._at - 1] in " \t\n;&|("):
+                self._literal(re.compile(r"#[^\n]*"), 0)
+            elif char == "'":
+                self._literal(re.compile(r"'[^']*'?"), 1)
+            elif char == '"':
+                self._double_quotes()
+            else:
+                self._piece()
+
+    def _nested(self, opening: int, closing: str) -> None:
+        self._at += opening
+        self._code(closing)
+        self._at += 1
+
+    def _literal(self, pattern: re.Pattern[str], edge: int) -> None:
+        found = pattern.match(self._text, self._at)
+        assert found is not None
+        self._hide(found.start() + edge, max(found.end() - edge, found.start() + edge), literal=True)
+        self._at = found.end()
+
+    def _piece(self) -> None:
+        """Read one construct that means the same in and outside double quotes, or one character."""
+        text, at = self._text, self._at
+        if text[at] == "\\":
+            self._hide(at, at + 2, literal=True)
+            self._at += 2
+        elif found := _ARITHMETIC.match(text, at):
+            self._hide(at + 1, found.end(), literal=False)
+            self._at = found.end()
+        elif text.startswith("$(", at):
+            self._nested(2, ")")
+        elif found := _EXPANSION.match(text, at):
+            self._hide(at + 1, found.end(), literal=False)
+            self._at = found.end()
+        elif found := _HERE_DOCUMENT.match(text, at):
+            self._documents.append((found["word"], bool(found["tabs"])))
+            self._hide(at + 2, found.end(), literal=True)
+            self._at = found.end()
+        else:
+            self._at += 1
+
+    def _double_quotes(self) -> None:
+        self._at += 1
+        while self._at < len(self._text) and self._text[self._at] != '"':
+            begin = self._at
+            if self._text[begin] == "`":
+                self._nested(1, "`")
+            elif self._text.startswith("<<", begin):
+                self._hide(begin, begin + 2, literal=False)
+                self._at += 2
+            else:
+                self._piece()
+                if self._at == begin + 1:
+                    self._hide(begin, self._at, literal=False)
+        self._at += 1
+
+    def _here_documents(self) -> None:
+        """Hide the documents that begin on the next line."""
+        begin = end = self._at + 1
+        for word, tabs in self._documents:
+            while end < len(self._text):
+                line, newline, _ = self._text[end:].partition("\n")
+                end += len(line) + len(newline)
+                if (line.lstrip("\t") if tabs else line) == word:
+                    break
+        self._documents.clear()
+        self._hide(begin, end, literal=True)
+        if end > begin and self._text[end - 1] == "\n":
+            self._live[end - 1] = "\n"
+        self._at = max(end, begin)
+
+
+_ARITHMETIC = re.compile(r"\$\(\((?:[^()]|\([^()]*\))*\)\)")
+_EXPANSION = re.compile(r"\$\{[^{}]*\}")
+_HERE_DOCUMENT = re.compile(r"<<(?!<)(?P<tabs>-?)[ \t]*\\?['\"]?(?P<word>[^\s'\";&|<>()]+)['\"]?")

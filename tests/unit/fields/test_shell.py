@@ -1,0 +1,176 @@
+"""Commands for a shell: what is refused, and that a failure anywhere ends the command."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from canfar_batch.errors import SpecError
+from canfar_batch.spec import JobSpec
+
+
+def spec(cmd, shell=True):
+    return JobSpec(cmd, image="i", shell=shell)
+
+
+def refusal(cmd, shell=True):
+    with pytest.raises(SpecError) as refused:
+        spec(cmd, shell)
+    return str(refused.value)
+
+
+# -- refused --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cmd", "instead"),
+    [
+        ("prog &> log", ">FILE 2>&1"),
+        ("prog &>> log", ">FILE 2>&1"),
+        ("prog |& tee log", "2>&1 |"),
+        ("if [[ -f a ]]; then b; fi", "[ … ]"),
+        ('if [ "$a" == b ]; then c; fi', "= "),
+        ("for i in {1..3}; do echo $i; done", "seq"),
+        ("cp a{,.bak}", "the words themselves"),
+        ("cp {a,b}.fits dir", "the words themselves"),
+        ("diff <(sort a) <(sort b)", "temporary file"),
+        ("files=(a b)", "for loop"),
+        ("cat <<< word", "printf"),
+        ("echo $'a\\tb'", "printf"),
+        ("function f { a; }; f", "name() {"),
+        ("((i++)); echo", "$((…))"),
+        ("source setup.sh", ". ./FILE"),
+        ("echo -e 'a\\n'", "printf"),
+        ("declare -A x; prog", "leave it out"),
+        ("echo ${x//a/b}", 'shell="bash"'),
+        ("echo ${x:0:3}", 'shell="bash"'),
+        ("echo ${x[1]}", 'shell="bash"'),
+        ('sleep "$RANDOM"', "$RANDOM"),
+        ('prog "$(cmp <(a) b)"', "temporary file"),
+    ],
+)
+def test_syntax_of_bash_is_refused_in_a_plain_sh_and_taken_by_bash(cmd, instead):
+    message = refusal(cmd)
+    assert instead in message
+    assert 'shell="bash"' in message
+    assert spec(cmd, "bash").fill().argv == ("bash", "-eo", "pipefail", "-c", cmd)
+
+
+@pytest.mark.parametrize("shell", [True, "bash"])
+@pytest.mark.parametrize(
+    "cmd",
+    [
+        "prog &",
+        "prog > log 2>&1 &",
+        "(prog &)",
+        "a & b & wait",
+        "a & b",
+        "a &\nb",
+        "for i in 1 2; do a $i & done; wait",
+    ],
+)
+def test_a_background_job_whose_failure_is_lost_is_refused(cmd, shell):
+    assert "wait $first" in refusal(cmd, shell)
+
+
+@pytest.mark.parametrize("shell", [True, "bash"])
+@pytest.mark.parametrize(
+    "cmd",
+    [
+        "a && b; c",
+        "cd x && a\nb",
+        "cd x &&\n a\nb",
+        "for i in 1 2; do a && b; done",
+        "if c; then a && b; fi; d",
+        "{ a && b; }; c",
+        "a | b && c; d",
+    ],
+)
+def test_a_failure_before_and_that_is_passed_over_is_refused(cmd, shell):
+    assert "line of its own" in refusal(cmd, shell)
+
+
+@pytest.mark.parametrize(
+    "cmd",
+    [
+        "a && b",
+        "a && b\n",
+        "(cd x && a); b",
+        "if a && b; then c; fi",
+        "while a && b; do c; done",
+        "a && b || c; d",
+        "[ -f x ] && rm x; b",
+        "test -d y && cd y\nb",
+        "a & first=$!; b & second=$!; wait $first; wait $second",
+        'for i in 1 2; do a $i & all="$all $!"; done; for one in $all; do wait "$one"; done',
+        "a >out 2>&1; b 2>&1 | c; d >&2",
+        "echo 'a & b' \"c & d && e; f\" # g & h",
+        "echo a\\&b",
+        "cat <<EOF\nx & y && z; [[ <(a) {1..3}\nEOF\nb",
+        "cat <<-'EOF'\n\tx & y\n\tEOF\nb",
+        "python -c 'print([[1, 2], {1, 2}])'",
+        "awk '{print $1 \"==\" $2}' x",
+        "echo $(( 1 & 2 )) ${x:-a&b} ${x%.fits} ${#x}",
+        "find . -name '*.fits' -exec ls {} ';'",
+        "case x in a|b) c;; *) d;; esac",
+        "f() { a; }; f",
+        "curl 'http://x/?a=1&b=2'",
+        'x=$(a | b); echo "$x"',
+    ],
+)
+def test_a_safe_command_is_taken(cmd):
+    assert spec(cmd).fill().argv[-1] == cmd
+    assert spec(cmd, "bash").fill().argv[-1] == cmd
+
+
+# -- strict ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", [True, "bash"])
+@pytest.mark.parametrize(
+    ("cmd", "code"),
+    [
+        ("(exit 4) | cat", 4),
+        ("sh -c 'exit 4' 2>&1 | tee log", 4),
+        ("(exit 4)\necho done", 4),
+        ("(exit 4); echo done", 4),
+        ("x=$( (exit 4) | cat )\necho done", 4),
+        ("(exit 4) & one=$!; wait $one; echo done", 4),
+        ("(false && true); echo done", 1),
+        ("exit 4", 4),
+        ("echo a | grep b || true; echo done", 0),
+        ("true | cat", 0),
+        ('[ "$#" = 0 ] && [ "$0" != "" ]', 0),
+        ('[ "$#" = 0 ] | cat', 0),
+    ],
+)
+def test_the_first_failure_ends_a_shell_command(cmd, code, shell, tmp_path):
+    done = subprocess.run(spec(cmd, shell).fill().argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert ("done" in done.stdout) == (code == 0 and "done" in cmd)
+
+
+def test_without_pipefail_and_bash_a_pipeline_is_not_run(tmp_path):
+    argv = spec("echo ran | cat").fill().argv
+    done = subprocess.run(
+        [shutil.which("dash") or "/bin/sh", *argv[1:]],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    has_pipefail = (
+        subprocess.run(["/bin/sh", "-c", "set -o pipefail"], capture_output=True, check=False).returncode == 0
+    )
+    assert has_pipefail or (done.returncode, done.stdout) == (126, "")
+    assert has_pipefail or "cannot run a pipeline safely" in done.stderr
+
+
+def test_a_pipeline_keeps_the_echo_of_a_plain_sh(tmp_path):
+    plain, piped = (
+        subprocess.run(spec(cmd).fill().argv, capture_output=True, check=True).stdout
+        for cmd in ("echo 'a\\tb'", "echo 'a\\tb' | cat")
+    )
+    assert plain == piped
