@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 
 import attrs
 
+from canfar_batch.text import printable
+
 
 @attrs.frozen(kw_only=True)
 class Failure:
@@ -26,7 +28,7 @@ class Failure:
         inferred: True where no receipt said so: the cause was read from the log, from events, or from silence.
     """
 
-    message: str = ""
+    message: str = attrs.field(default="", converter=printable)
     inferred: bool = False
 
     #: how a report calls all failures of this kind

@@ -23,6 +23,7 @@ from canfar_batch.failures import (
     Unwatched,
 )
 from canfar_batch.records import Phase, Receipt
+from canfar_batch.text import printable, without_escapes
 
 
 @attrs.frozen(kw_only=True)
@@ -139,16 +140,52 @@ _MEANING = {
     143: "told to stop (SIGTERM)",
 }
 
-_TELLING = re.compile(
-    rb"(Error|Exception|Interrupt|Exit)\b|error|fatal|cannot|not found|denied|No such|failed|Killed", re.IGNORECASE
+#: lines that state why a program ended, the most telling kind first
+_REASONS: tuple[re.Pattern[str], ...] = (
+    re.compile(
+        r"""
+        ^(?:\[[^\]]{1,40}\]:?\s*)?                                            # "[rank0]: " of a launcher
+        (?!SystemExit\b)
+        (?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)(?::|\Z)          # end of a Python traceback
+        |what\(\):                                                            # of a C++ exception
+        |panic: | thread\ .*\ panicked                                         # Go, Rust
+        |Exception\ in\ thread | Caused\ by:)                                  # Java
+        |\b(?:FATAL|CRITICAL|PANIC)\b
+        |^fatal(?:\ error)?:
+        """,
+        re.VERBOSE,
+    ),
+    re.compile(
+        r"\b(?:ERROR|SEVERE)\b|\b[Ee]rror(?: in [^:]{1,80})?\s?:|command not found|: not found"
+        r"|No such file or directory|Permission denied|[Ee]xec format error|No space left on device|Disk quota exceeded"
+    ),
+    re.compile(r"Segmentation fault|core dumped|Bus error|Illegal instruction|^Killed\b|\bAborted\b"),
+    re.compile(r"(?:Error|Exception)\b|error|fatal|cannot|not found|denied|No such|failed|Killed", re.IGNORECASE),
+)
+#: words that name an error and report none: counts of 0, and errors of measurement
+_NO_ERROR = re.compile(
+    r"\b(?:0|no|zero|without(?: any)?) (?:fatal )?(?:errors?|failures?|failed)\b"
+    r"|\b(?:errors?|failures?|failed)\s*[:=]\s*0\b"
+    r"|\b(?:rms|std|standard|mean|median|relative|absolute|systematic|photometric|astrometric|fit|fitting) errors?\b"
+    r"|\berrors?\s*=\s*[-+]?[\d.]+",
+    re.IGNORECASE,
 )
 
 
 def telling_line(log: bytes) -> str:
-    """The line of a log that best says what went wrong: the last that names an error, else the last of all."""
-    lines = [line.strip() for line in log[-_TAIL:].splitlines() if line.strip()]
-    telling = next((line for line in reversed(lines) if _TELLING.search(line)), lines[-1] if lines else b"")
-    return telling.decode(errors="replace")[:300]
+    """Return the line of a log that best explains a failure, as at most 300 characters; the last line if none does.
+
+    A line that states a reason (the end of a traceback, `what():`, FATAL) wins over one that mentions an error, and of
+    lines of one kind the last one wins.
+    """
+    text = without_escapes(log[-_TAIL:].decode(errors="replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    candidates = [(line, _NO_ERROR.sub("", line)) for line in reversed(lines)]
+    for reason in _REASONS:
+        for line, checked in candidates:
+            if reason.search(checked):
+                return printable(line)[:300]
+    return printable(lines[-1])[:300] if lines else ""
 
 
 def image_trouble(events: str) -> ImagePull | None:

@@ -137,7 +137,7 @@ def test_what_was_told_to_stop_by_the_platform_is_asked_about_in_the_events():
 
 
 def test_image_trouble_is_seen_before_the_job_begins():
-    assert image_trouble(noted("Failed", "ErrImagePull")).message.startswith("Warning  Failed  ErrImagePull")
+    assert image_trouble(noted("Failed", "ErrImagePull")).message.startswith("Warning Failed ErrImagePull")
     assert image_trouble(noted("Pulling")) is None
 
 
@@ -151,9 +151,22 @@ def test_image_trouble_is_seen_before_the_job_begins():
         (b"sh: 1: fit: not found\n", "sh: 1: fit: not found"),
         (b"error \xff\xfe\n", "error \ufffd\ufffd"),
         (b"x" * 500, "x" * 300),
+        (b"FATAL: no bias frame\nrms error = 0.11 mag, 0 errors in catalogue\n", "FATAL: no bias frame"),
+        (
+            b"terminate called after throwing an instance of 'std::runtime_error'\n  what():  cannot open a.fits\n"
+            b"Aborted (core dumped)\n",
+            "what(): cannot open a.fits",
+        ),
+        (b"ERROR old\nValueError: first\nDuring handling:\nKeyError: 'GAIN'\nerror: cleanup\n", "KeyError: 'GAIN'"),
+        (b"[rank0]: RuntimeError: NCCL\nerror: exit\n", "[rank0]: RuntimeError: NCCL"),
+        (b"fit failed: 3 stars\nno errors, errors: 0\n", "fit failed: 3 stars"),
+        (b"Error in solve(a) : singular\nExecution halted\n", "Error in solve(a) : singular"),
+        (b"2026-11-22 ERROR pipeline: no WCS\nfinished with errors\n", "2026-11-22 ERROR pipeline: no WCS"),
+        (b"reading a\rreading b\rcannot read b\nbye\n", "cannot read b"),
+        (b"\x1b[31mValueError: bad\x1b[0m \x9b2Jsky\x07\n", "ValueError: bad \ufffd2Jsky"),
     ],
 )
-def test_the_telling_line_names_the_error_else_it_is_the_last(log, line):
+def test_the_line_that_states_the_reason_is_chosen(log, line):
     assert telling_line(log) == line
 
 
