@@ -314,7 +314,7 @@ class Job:
         try:
             return ask()
         except PlatformError as error:
-            return f"(not to be had: {error})"
+            return f"(unavailable: {error})"
 
 
 def _pauses(longest: float) -> Iterator[float]:

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 REGISTRY = "images.canfar.net"
+MASK = "[secret]"  #: what views, reprs and reports show in place of a secret
 #: Variables that the wrapper sets: a job that was given another value for one of them could not be known again.
 RESERVED = frozenset({"CANFAR_BATCH_KEY", "CANFAR_BATCH_ATTEMPT", "CANFAR_BATCH_NAME"})
 
@@ -124,7 +125,7 @@ def shown_value(name: str, value: str | Secret) -> str:
     """The value of the variable *name* as anybody may see it."""
     if isinstance(value, Secret):
         return f"(the secret ${value.variable})"
-    return "***" if looks_secret(name) else value
+    return MASK if looks_secret(name) else value
 
 
 def _masked(pairs: Iterable[tuple[str, str | Secret]]) -> dict[str, str]:

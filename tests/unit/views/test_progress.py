@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canfar_batch.records import JobState
-from canfar_batch.views.progress import News, Progress
+from canfar_batch.views.progress import Progress, Snapshot
 
 LOG = logging.getLogger("canfar_batch")
 
@@ -226,11 +226,11 @@ def test_nothing_above_is_taken_away_in_terminals_that_cut_lines_off(
 @given(st.lists(st.integers(0, 10**7), min_size=9, max_size=9), st.integers(1, 200), st.floats(1e-6, 1e6) | st.none())
 def test_no_line_is_wider_than_it_may_be(numbers: list[int], columns: int, rate: float | None):
     counts = {state: number for state, number in zip(JobState, numbers, strict=True) if number}
-    assert len(News(name="b" * 64, counts=counts, rate=rate).line(columns)) <= columns
+    assert len(Snapshot(name="b" * 64, counts=counts, rate=rate).line(columns)) <= columns
 
 
 def test_in_the_narrowest_terminal_the_count_stays(terminal: Terminal):
-    assert News(name="calib", counts={JobState.PLANNED: 10}, rate=None).line(6) == "0/10"
+    assert Snapshot(name="calib", counts={JobState.PLANNED: 10}, rate=None).line(6) == "0/10"
 
 
 def test_a_warning_that_nobody_else_prints_goes_above_the_line(
@@ -364,11 +364,14 @@ def test_a_stream_that_breaks_ends_the_showing_and_not_the_batch(tty: bool, monk
     assert LOG.handlers == before
 
 
-def test_a_stream_that_is_closed_ends_the_showing_and_not_the_batch(terminal: Terminal):
+def test_a_closed_stream_ends_the_showing_and_not_the_batch(terminal: Terminal):
     shown = Shown(terminal, width=lambda: 80)
     with shown.progress:
         terminal.close()
         shown.after(0, planned=10)
+        assert shown.after(1, succeeded=10) == math.inf
+        shown.progress.say("hello")
+    assert shown.progress.update() == math.inf
 
 
 def test_what_the_terminal_cannot_write_becomes_a_question_mark():
@@ -378,103 +381,98 @@ def test_what_the_terminal_cannot_write_becomes_a_question_mark():
     assert raw.getvalue() == b"gr??er\n"
 
 
-def test_without_any_standard_error_nothing_is_shown(monkeypatch: pytest.MonkeyPatch):
+def test_without_standard_error_nothing_is_shown(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stderr", None)
     with Progress(Batch(planned=1)) as progress:
         progress.say("hello")
+        assert progress.update() == math.inf
 
 
 # -- in a notebook ------------------------------------------------------------------------------------------------
 
 
-class Widget:
-    """What tqdm's widget is asked to show."""
+class Notebook:
+    """IPython's display functions, and the cell's output that they make: views that are updated in place."""
 
-    made: list[Widget] = []
+    def __init__(self) -> None:
+        self.views: list[str] = []
+        self.broken = False
 
-    def __init__(self, **arguments: Any) -> None:
-        self.arguments, self.total, self.n, self.postfix, self.closed = arguments, 0, 0, "", False
-        self.made.append(self)
+    def HTML(self, content: str) -> str:  # noqa: N802 (IPython's name)
+        return content
 
-    def set_postfix_str(self, text: str, refresh: bool) -> None:
-        self.postfix = text
+    def display(self, content: str, *, display_id: bool) -> Notebook:
+        assert display_id
+        self.views.append(content)
+        return self
 
-    def refresh(self) -> None:
-        self.shown = (self.n, self.total, self.postfix)
-
-    def close(self) -> None:
-        self.closed = True
+    def update(self, content: str) -> None:
+        if self.broken:
+            raise RuntimeError("no kernel")
+        self.views[-1] = content
 
 
 @pytest.fixture
-def widgets(monkeypatch: pytest.MonkeyPatch) -> list[Widget]:
-    pytest.importorskip("tqdm")
-    Widget.made = []
-    monkeypatch.setitem(sys.modules, "tqdm.notebook", types.SimpleNamespace(tqdm=Widget))
-    monkeypatch.setitem(sys.modules, "ipywidgets", types.ModuleType("ipywidgets"))
-    return Widget.made
+def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
+    made = Notebook()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=made))
+    return made
 
 
-def test_a_notebook_shows_a_bar(widgets: list[Widget]):
+def test_a_notebook_shows_one_view_that_is_updated(notebook: Notebook):
     shown = Shown(io.StringIO(), notebook=True)
     with shown.progress:
         shown.after(0, planned=10)
-        shown.after(1, planned=5, running=3, succeeded=1, failed=1)
-    (bar,) = widgets
-    assert bar.arguments["desc"] == "calib"
-    assert bar.shown == (2, 10, "5 planned, 3 running, 1 failed")
-    assert bar.closed
+        shown.after(60, planned=5, running=3, succeeded=1, failed=1)
+    (view,) = notebook.views
+    assert "calib: 2 of 10 final <small>2/min · 4 min left</small>" in view
+    assert "<b>3</b> running" in view
+    assert "<b>1</b> failed" in view
 
 
-def test_a_notebook_without_widgets_shows_a_bar_of_text(monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("tqdm")
-    monkeypatch.setitem(sys.modules, "tqdm.notebook", None)
-    stream = io.StringIO()
-    shown = Shown(stream, notebook=True)
-    with shown.progress:
-        shown.after(0, planned=5, succeeded=5)
-    assert "calib:  50%" in stream.getvalue()
+def test_a_view_of_a_long_run_is_updated_less_often(notebook: Notebook):
+    shown = Shown(io.StringIO(), notebook=True)
+    assert shown.after(0, planned=10) == math.inf
+    assert shown.after(0.1, planned=9, running=1) == pytest.approx(0.4)
+    shown.after(7200, planned=9, running=1)
+    assert shown.after(0.1, planned=8, running=2) == pytest.approx(4.9)
 
 
-def test_a_notebook_without_tqdm_shows_plain_lines(monkeypatch: pytest.MonkeyPatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+def test_a_notebook_without_ipython_shows_plain_lines(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "IPython", None)
     shown = Shown(io.StringIO(), notebook=True)
     with shown.progress:
         shown.progress.say("hello")
     assert shown.stream.getvalue() == "hello\ncalib 0/10 | 10 planned\n"
 
 
-def test_a_widget_that_fails_ends_the_showing_and_not_the_batch(widgets: list[Widget], monkeypatch: pytest.MonkeyPatch):
-    def fails(self: Widget, *_: object, **__: object) -> None:
-        raise RuntimeError("no comm")
-
+def test_a_view_that_fails_ends_the_showing_and_not_the_batch(notebook: Notebook):
     shown = Shown(io.StringIO(), notebook=True)
     with shown.progress:
         shown.after(0, planned=10)
-        for part in ("refresh", "close"):
-            monkeypatch.setattr(Widget, part, fails)
+        notebook.broken = True
         shown.after(1, succeeded=10)
+        notebook.broken = False
+        shown.after(1, succeeded=10)
+    assert "<b>10</b> planned" in notebook.views[-1]
     assert shown.progress.update() == math.inf
 
 
-def test_a_notebook_is_told_on_standard_output_for_the_other_is_red_there(
-    capsys: pytest.CaptureFixture[str], widgets: list[Widget]
-):
+def test_a_notebook_gets_texts_on_standard_output(capsys: pytest.CaptureFixture[str], notebook: Notebook):
+    """Notebooks show standard error in red, as if something were wrong."""
     with Progress(Batch(planned=1), notebook=True) as progress:
         progress.say("hello")
     with Progress(Batch(planned=1), notebook=False) as progress:
         progress.say("hello")
-    told = capsys.readouterr()
-    assert told.out == "hello\n"
-    assert told.err.startswith("hello\n")
+    printed = capsys.readouterr()
+    assert printed.out == "hello\n"
+    assert printed.err.startswith("hello\n")
 
 
 @pytest.mark.parametrize("bases", [(), (type("ZMQInteractiveShell", (), {}),)], ids=["itself", "derived"])
-def test_a_notebook_is_known_by_its_shell(bases, monkeypatch: pytest.MonkeyPatch, widgets: list[Widget]):
+def test_a_notebook_is_known_by_its_shell(bases, monkeypatch: pytest.MonkeyPatch, notebook: Notebook):
     shell = type("Shell" if bases else "ZMQInteractiveShell", bases, {})()
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell, display=notebook))
     with Shown(io.StringIO(), notebook=None).progress:
         pass
-    assert len(widgets) == 1
+    assert len(notebook.views) == 1

@@ -204,13 +204,13 @@ def test_retries_are_counted_by_what_made_them_necessary():
     found = report(evicted, job("b", attempt(1, failure=Evicted()), attempt(2, begun=700, failure=Evicted())))
     assert found.retries == {"evicted": 2, "lost": 1}
     assert (found.attempts, found.recovered) == (5, 1)
-    assert "3 (2 evicted, 1 lost); 1 job succeeded by them" in str(found)
+    assert "3 (2 evicted, 1 lost); 1 job succeeded after a retry" in str(found)
 
 
 def test_successes_without_a_receipt_are_told():
     found = report(*succeeded(2), job("c", attempt(verified=False)))
     assert found.unverified == 1
-    assert "1 success by the platform's word" in str(found)
+    assert "1 success according to the platform" in str(found)
 
 
 def test_the_dictionary_is_json():

@@ -13,8 +13,9 @@ from made import after, attempt, job
 
 from canfar_batch.errors import ExtraMissing, HomeError
 from canfar_batch.failures import ExitCode
+from canfar_batch.text import printable
 from canfar_batch.views.tables import UNITS, overview, text_table, to_csv, to_dataframe, to_rows, to_table
-from canfar_batch.views.terminal import clip, printable, width, wrapped
+from canfar_batch.views.terminal import clip, width, wrapped
 
 DONE = job("obs-1", attempt(waited=20, ran=600))
 BAD = job("obs-2", attempt(failure=ExitCode(2, message="no such option")))
@@ -28,7 +29,7 @@ def test_a_row_tells_all_there_is_to_know_of_a_job():
     (row,) = to_rows([DONE])
     assert row == {
         "key": "obs-1", "path": "obs-1.fits", "state": "succeeded", "attempt": 1, "exit_code": 0, "cause": None,
-        "message": None, "launched_at": after(0), "started_at": after(20), "finished_at": after(620),
+        "message": None, "inferred": None, "launched_at": after(0), "started_at": after(20), "finished_at": after(620),
         "wait_seconds": 20.0, "run_seconds": 600.0, "cores": 2, "ram": 8, "gpus": None, "peak_ram": 3.1,
         "cpu_seconds": 600.0, "host": "node-1", "id": "id1", "launch_name": "cb-1-0",
     }  # fmt: skip
@@ -115,8 +116,8 @@ def test_csv_holds_no_formulas_whatever_jobs_print(formula: str, tmp_path: Path)
     jobs = [job("a", end, fields={formula: formula}, result={formula: formula})]
     with to_csv(jobs, tmp_path / "jobs.csv").open(newline="") as file:
         heading, row = csv.reader(file)
-    assert [cell for cell in (*heading, *row) if formula in cell] == [
-        "'" + formula, "result_" + formula, "'" + formula, "'" + formula, "'" + formula,
+    assert [cell for cell in (*heading, *row) if formula.strip() in cell] == [
+        "'" + formula, "result_" + formula, "'" + formula, "'" + formula.strip(), "'" + formula,
     ]  # fmt: skip
 
 
