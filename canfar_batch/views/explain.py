@@ -25,7 +25,7 @@ _MESSAGE_WIDTH = 120  # columns of a message in the explanation of a batch
 _CAUSES = 6  # causes that the explanation of a batch lists
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)\b")
 _PARTICULAR = re.compile(r"""'[^']*'|"[^"]*"|\S*[/\d]\S*""")  # names, paths and numbers, which differ from job to job
-_TAIL = 30  # lines of a log in a support report
+SUPPORT_LINES = 30  #: lines of a log in a support report
 
 _ADVICE: Mapping[type[Failure], str] = {
     failures.OutOfMemory: "Ask for more memory (ram=), or let Retry(grow_ram=2) do it.",
@@ -226,7 +226,7 @@ def support_report(
     }
     width = max(map(len, rows)) + 2
     text = "\n".join(f"{name + ':':<{width}}{value}" for name, value in rows.items() if value is not None)
-    tail = "\n".join(log.splitlines()[-_TAIL:]) or "(empty)"
+    tail = "\n".join(log.splitlines()[-SUPPORT_LINES:]) or "(empty)"
     whole = f"{text}\n\nEvents:\n{events.strip() or '(none)'}\n\nEnd of the log:\n{tail}\n"
     return without_secrets(printable_lines(whole), secret_values([job]))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from canfar_batch.records import JobRecord
+from canfar_batch.text import printable_lines
 from canfar_batch.views.masking import secret_values, without_secrets
 
 SHOWN = 12  #: lines of a log that a view shows
@@ -45,15 +46,24 @@ def tail(path: Path, lines: int = SHOWN, secrets: Iterable[str] = ()) -> str:
         content = read_lines_from_end(path, lines, _ENOUGH)
     except OSError:
         return ""
-    # a progress bar writes one line many times, with carriage returns: its last state is the one to show
-    kept = [line.rstrip("\r").rpartition("\r")[2] for line in content.decode(errors="replace").rstrip("\n").split("\n")]
-    return without_secrets("\n".join(kept), secrets)
+    return _shown(content.decode(errors="replace"), lines, secrets)
+
+
+def text_tail(text: str, lines: int, job: JobRecord) -> str:
+    """Return the last lines of *text*, a log of *job*, without secrets."""
+    return _shown(text, lines, secret_values([job]))
 
 
 def job_log_tail(job: JobRecord, lines: int = SHOWN) -> str:
     """Return the last lines of the newest attempt's saved log; empty if no log is saved on this machine."""
     path = job.last_attempt.log if job.last_attempt is not None else None
     return "" if path is None else tail(path, lines, secret_values([job]))
+
+
+def _shown(text: str, lines: int, secrets: Iterable[str]) -> str:
+    # a progress bar writes one line many times, with carriage returns: its last state is the one to show
+    kept = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip("\n").split("\n")[-lines:]]
+    return without_secrets(printable_lines("\n".join(kept)), secrets)
 
 
 def _split(content: bytes) -> list[bytes]:

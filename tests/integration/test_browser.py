@@ -145,7 +145,7 @@ def test_everything_is_reached_by_the_tab_key_in_the_order_in_which_it_is_read(o
         opened.press("Tab")
         return opened(focused)
 
-    assert [next_stop() for _ in range(3)] == ["Skip to the table of jobs", "Timeline", "What went wrong"]
+    assert [next_stop() for _ in range(3)] == ["Skip to the table of jobs", "Timeline", "Failures"]
     opened("document.getElementById('search').focus()")
     assert [next_stop() for _ in range(3)] == ["state", "cause", "clear"]
     next_stop()
