@@ -729,7 +729,7 @@ def _failures(options: argparse.Namespace) -> int:
             "cause": job.failure.cause if job.failure else None,
             "class": job.failure.kind if job.failure else None,
             "message": job.failure.message if job.failure else None,
-            "inferred": job.failure.inferred if job.failure else None,
+            "inferred": explain.is_supposition(job.failure),
             "advice": explain.advice(job.failure) if job.failure else None,
             "log": job.attempts[-1].log if job.attempts else None,
         }

@@ -119,6 +119,12 @@ def is_out_of_memory(failure: Failure | None) -> bool:
     return isinstance(failure, (failures.OutOfMemory, failures.Killed))
 
 
+def is_supposition(failure: Failure | None) -> bool:
+    """Return whether the cause was concluded from logs, events or silence, and names something that may be wrong."""
+    names_nothing = (failures.Lost, failures.Unwatched, failures.Unknown)
+    return failure is not None and failure.inferred and not isinstance(failure, names_nothing)
+
+
 def explain_job(job: JobRecord, events: str = "", now: datetime | None = None) -> str:
     """Return one paragraph: what happened to *job*, and what to do."""
     text = " ".join(filter(None, (_story(job, now), _why(job), _from_events(job, events), _tip(job))))
@@ -164,7 +170,7 @@ def _unverified(job: JobRecord) -> str:
 def _why(job: JobRecord) -> str:
     if job.failure is None:
         return ""
-    text = str(job.failure)
+    text = f"{job.failure}{' (inferred: no receipt reported it)' if is_supposition(job.failure) else ''}"
     return f"Cause: {text}{'' if text.endswith('.') else '.'}"
 
 

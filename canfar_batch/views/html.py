@@ -109,7 +109,7 @@ overflow-wrap:anywhere;font-family:var(--jp-content-font-family,system-ui,sans-s
 border-bottom:1px solid var(--cb-line);max-width:26em;overflow-wrap:anywhere;white-space:normal;color:inherit}}
 .cb-view table.cb-t thead th{{color:var(--cb-faint);font-weight:600;white-space:nowrap}}
 .cb-view table.cb-t tbody th{{font-weight:600;min-width:8em}}
-.cb-view table.cb-t td{{min-width:4.5em}}
+.cb-view table.cb-t td{{min-width:6em}}
 .cb-view table.cb-t td:last-child:not(.cb-n){{min-width:11em}}
 .cb-view table.cb-t .cb-n{{min-width:0;text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
 .cb-view dl.cb-facts{{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.12em 1em;margin:.4em 0}}

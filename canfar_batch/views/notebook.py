@@ -102,4 +102,6 @@ def _end(attempt: Attempt) -> str:
         return html.state("pending" if attempt.started_at is None else "running")
     if attempt.succeeded:
         return html.state("succeeded")
-    return html.text(attempt.failure.cause) if attempt.failure is not None else html.state("cancelled")
+    if attempt.failure is None:
+        return html.state("cancelled")
+    return html.text(f"{attempt.failure.cause}{' (inferred)' if explain.is_supposition(attempt.failure) else ''}")

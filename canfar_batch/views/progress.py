@@ -418,17 +418,20 @@ class _AboveTheLine(logging.Handler):
 
 
 class View:
-    """The batch's counts as a bar in a notebook's cell, redrawn in place; it needs nothing but IPython.
+    """The batch's counts as a bar in a notebook's cell, redrawn in place.
+
+    Args:
+        stream: The cell's standard output, for texts.
+        display: IPython's module of that name; by default it is imported.
 
     Raises:
         ImportError: IPython is not installed.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        from IPython import display
-
-        self._stream = stream
-        self._display: Any = display  # without types
+    def __init__(self, stream: TextIO, display: Any = None) -> None:
+        if display is None:
+            from IPython import display
+        self._stream, self._display = stream, display
         self._handle: Any = None
 
     def pause(self, elapsed: float) -> float:

@@ -368,7 +368,7 @@ def _cause(group: Sequence[tuple[JobRecord, Failure]]) -> Cause:
         message=printable(without_secrets(failure.message, secret_values([job]))),
         advice=explain.advice(failure),
         keys=(job.key, *others)[:_EXAMPLES],
-        inferred=sum(other.inferred for _, other in group),
+        inferred=sum(explain.is_supposition(other) for _, other in group),
         log=_log(job),
     )
 

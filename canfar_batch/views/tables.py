@@ -16,6 +16,7 @@ from canfar_batch.errors import ExtraMissing, HomeError
 from canfar_batch.records import Attempt, ContainerInfo, JobRecord, JobState
 from canfar_batch.views import html, terminal
 from canfar_batch.views.attempt_times import Times, run_seconds
+from canfar_batch.views.explain import is_supposition
 from canfar_batch.views.format import count, duration, gib, timestamp
 from canfar_batch.views.masking import secret_values, without_secrets
 
@@ -83,7 +84,7 @@ def to_rows(
     `result_<name>` for each value of a dict. A field or result whose name is taken is called `field_<name>` or
     `result_<name>`. Times are aware datetimes, `started_at` and `finished_at` by the container's clock; `wait_seconds`
     and `run_seconds` hold also if that clock and the driver's differ. `inferred` is True if `cause` is a conclusion
-    from logs, events or silence, because no receipt reported it. Secrets in `message` are masked.
+    from logs or events that may be wrong, because no receipt reported it. Secrets in `message` are masked.
 
     Args:
         jobs: Their records.
@@ -159,7 +160,7 @@ def _facts(job: JobRecord, now: datetime | None) -> Row:
         "exit_code": receipt.exit_code if receipt is not None else None,
         "cause": failure.cause if failure is not None else None,
         "message": message and without_secrets(message, secret_values([job])),
-        "inferred": failure.inferred if failure is not None else None,
+        "inferred": is_supposition(failure) if failure is not None else None,
         "launched_at": attempt.launched_at if attempt is not None else None,
         "started_at": attempt.started_at if attempt is not None else None,
         "finished_at": attempt.finished_at if attempt is not None else None,

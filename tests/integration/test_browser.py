@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+from importlib import resources
 from pathlib import Path
 
 import attrs
@@ -11,6 +14,8 @@ from made import NOON, after, attempt, job
 from canfar_batch.failures import ExitCode, Lost, OutOfMemory
 from canfar_batch.records import JobState
 from canfar_batch.views import notebook, report_page
+from canfar_batch.views.format import duration, gib
+from canfar_batch.views.progress import Snapshot, View
 from canfar_batch.views.report import Report
 
 browser = pytest.importorskip("browser", reason="websocket-client is not installed")
@@ -304,6 +309,66 @@ def test_in_jupyterlab_names_stand_on_one_line_lists_have_no_bullets_and_nothing
     styles = "[...document.querySelectorAll('.cb-legend,.cb-causes')].map(e => getComputedStyle(e).listStyleType)"
     assert set(tab(styles)) == {"none"}
     assert tab("getComputedStyle(document.querySelector('.cb-t tbody td:not(.cb-n)')).textAlign") == "left"
+
+
+def test_the_end_of_a_log_is_what_its_box_shows(tab, tmp_path):
+    log = tmp_path / "some.log"
+    log.write_text("".join(f"line {n}: {'word ' * 60}\n" for n in range(40)) + "KeyError: 'GAIN'\n")
+    made = [job("a", attrs.evolve(attempt(failure=ExitCode(1)), log=log))]
+    origin = report_page.Origin(platform="local", user="me", created=NOON)
+    pages = {
+        ".log": report_page.render(report(made), made, origin=origin),
+        ".cb-log": f"<!DOCTYPE html><title>job</title>{notebook.job(made[0], after(1e5))}",
+    }
+    for box, page in pages.items():
+        file = tmp_path / "shown.html"
+        file.write_text(page)
+        tab.open(file)
+        shown = tab(
+            "(box => { const text = box.firstChild.getBoundingClientRect(), room = box.getBoundingClientRect();"
+            " return [text.height > room.height, Math.round(text.bottom) <= Math.round(room.bottom)] })"
+            f"(document.querySelector({box!r}))"
+        )
+        assert shown == [True, True], box  # it overflows, and its last line is in sight
+
+
+@pytest.mark.parametrize("width", [250, 400, 900, 1400])
+def test_the_progress_bar_takes_the_whole_width_whatever_is_said_beside_it(tab, tmp_path, width):
+    counts = dict.fromkeys(JobState, 11)
+    snapshot = Snapshot(name="calib-2026-" + "x" * 50, counts=counts, rate=0.03, use="31.4 cores, 118 GiB")
+    cell = IPythonCell()
+    view = View(io.StringIO(), display=cell)
+    view.draw(snapshot)
+    file = tmp_path / "progress.html"
+    file.write_text(f"<!DOCTYPE html><title>progress</title><body>{cell.content}")
+    tab.look(width=width)
+    tab.open(file)
+    bar = tab("document.querySelector('.cb-bar').getBoundingClientRect().toJSON()")
+    assert bar["width"] > 0.8 * width
+    assert bar["height"] > 8
+    assert tab("document.documentElement.scrollWidth") <= width
+
+
+class IPythonCell:
+    """The output of a cell."""
+
+    content = ""
+
+    def HTML(self, content: str) -> str:  # noqa: N802 (IPython's name)
+        return content
+
+    def display(self, content: str, *, display_id: bool) -> None:
+        self.content = content
+
+
+def test_the_page_formats_numbers_as_python_does(opened):
+    source = resources.files("canfar_batch.views").joinpath("assets").joinpath("report.js").read_text()
+    formats = re.search(r"const span = .*?\n  \};\n  const formats = \{.*?\n  \};", source, re.DOTALL)
+    assert formats is not None
+    seconds = [0, 0.3, 0.94, 0.96, 1.4, 42, 119.4, 120, 7140, 7500]
+    sizes = [0, 0.05, 0.1, 3.14, 99.94, 99.96, 2048]
+    texts = opened(f"(() => {{ {formats[0]} return [{seconds}.map(formats.span), {sizes}.map(formats.gib)] }})()")
+    assert texts == [[duration(one) for one in seconds], [gib(one) for one in sizes]]
 
 
 def test_views_take_the_notebooks_colours_before_the_systems(tab, views_file):
