@@ -39,6 +39,7 @@ _SPECS = 20  # different specs that are listed
 _LONGEST = 300  # characters of a cell
 _NARROW = 44  # characters of a cell that is not broken into lines
 _EXACT = 2**53  # a browser's numbers are exact up to here
+_TILE = 10  # characters that fit a tile
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -152,7 +153,8 @@ def _subtitle(report: Report, origin: Origin) -> str:
 
 def _totals(report: Report, live: Mapping[str, ContainerInfo] | None) -> str:
     tiles = "".join(
-        f"<div{' class=bad' if bad else ''}><dd>{text(value)}</dd><dt>{text(name)}</dt></div>"
+        f"<div{' class=bad' if bad else ' class=wide' if len(value) > _TILE else ''}>"
+        f"<dd>{text(value)}</dd><dt>{text(name)}</dt></div>"
         for name, value, bad in _tiles(report, live)
         if value
     )

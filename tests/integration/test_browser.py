@@ -1,4 +1,4 @@
-"""Views and report in a real browser, without a network: nothing to complain of, and everything works."""
+"""Views and report in a real browser without a network: no errors, and every control works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from canfar_batch.views.report import Report
 
 browser = pytest.importorskip("browser", reason="websocket-client is not installed")
 pytestmark = [
-    pytest.mark.skipif(browser.PROGRAM is None, reason="there is no Chromium on this machine"),
+    pytest.mark.skipif(browser.PROGRAM is None, reason="Chromium is not installed"),
     pytest.mark.timeout(180),
 ]
 
@@ -129,7 +129,7 @@ def test_a_heading_sorts_by_its_column_and_says_so(opened):
     assert opened(state) == "descending"
 
 
-def test_what_is_not_known_comes_last_whichever_way_it_is_sorted(opened):
+def test_empty_cells_come_last_in_both_orders(opened):
     for _ in range(2):
         place = sort(opened, "cause")
         assert rows(opened, place)[0]
@@ -141,7 +141,7 @@ def test_numbers_in_names_are_sorted_as_numbers(opened):
     assert names[:3] == ["obs-0", "obs-1", "obs-2"]
 
 
-def test_everything_is_reached_by_the_tab_key_in_the_order_in_which_it_is_read(opened):
+def test_the_tab_key_reaches_everything_in_reading_order(opened):
     focused = (
         "document.activeElement.id || document.activeElement.textContent.trim() || document.activeElement.ariaLabel"
     )
@@ -278,7 +278,7 @@ def test_views_open_without_a_complaint_and_names_stay_text(tab, views_file):
     assert tab("document.querySelectorAll('table')[0].tBodies[0].rows.length") == 50
 
 
-#: what JupyterLab 4.6 says of everything that a cell shows, as far as it matters here
+#: the rules of JupyterLab 4.6 for the outputs of cells that matter here
 JUPYTERLAB = """\
 .jp-OutputArea-output dl{width:100%;overflow:hidden;padding:0;margin:0}
 .jp-OutputArea-output dt{font-weight:bold;float:left;width:20%;padding:0;margin:0}
@@ -293,7 +293,7 @@ JUPYTERLAB = """\
 
 
 @pytest.mark.parametrize("width", [400, 1400])
-def test_in_jupyterlab_names_stand_on_one_line_lists_have_no_bullets_and_nothing_overflows(tab, views_file, width):
+def test_views_keep_their_layout_in_jupyterlab(tab, views_file, width):
     tab.look(width=width)
     tab.open(views_file)
     tab("document.body.className = 'jp-OutputArea-output jp-RenderedHTMLCommon'")
@@ -305,7 +305,7 @@ def test_in_jupyterlab_names_stand_on_one_line_lists_have_no_bullets_and_nothing
         " return range.getBoundingClientRect().height / parseFloat(getComputedStyle(name).lineHeight)"
         " + (range.getBoundingClientRect().right > name.nextSibling.getBoundingClientRect().left) })"
     )
-    assert max(lines) < 1.5  # neither broken nor lying upon what is said of it
+    assert max(lines) < 1.5  # neither broken nor on top of the value
     styles = "[...document.querySelectorAll('.cb-legend,.cb-causes')].map(e => getComputedStyle(e).listStyleType)"
     assert set(tab(styles)) == {"none"}
     assert tab("getComputedStyle(document.querySelector('.cb-t tbody td:not(.cb-n)')).textAlign") == "left"
@@ -333,7 +333,7 @@ def test_the_end_of_a_log_is_what_its_box_shows(tab, tmp_path):
 
 
 @pytest.mark.parametrize("width", [250, 400, 900, 1400])
-def test_the_progress_bar_takes_the_whole_width_whatever_is_said_beside_it(tab, tmp_path, width):
+def test_the_progress_bar_is_visible_at_every_width(tab, tmp_path, width):
     counts = dict.fromkeys(JobState, 11)
     snapshot = Snapshot(name="calib-2026-" + "x" * 50, counts=counts, rate=0.03, use="31.4 cores, 118 GiB")
     cell = IPythonCell()

@@ -1,4 +1,4 @@
-"""The command line, from planning to reading what became of it; most of it needs no connection."""
+"""The command line, from planning to reports; most commands need no connection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ON_THIS_MACHINE = ["--url", "local", "--quiet"]
 
 @attrs.frozen
 class Ended:
-    """What a command ended with, and what it printed."""
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -125,7 +125,7 @@ def test_the_same_command_again_does_nothing_twice(command: Command):
     assert sorted(Path("runs").read_text().split()) == ["1", "2"]
 
 
-def test_the_name_alone_goes_on_with_a_batch(command: Command):
+def test_the_name_alone_resumes_a_batch(command: Command):
     command("run", "again", *IMAGE, *ON_THIS_MACHINE, "--", "echo", "hello")
     ended = command("run", "again", *ON_THIS_MACHINE)
     assert ended.code == 0
@@ -176,18 +176,18 @@ def test_a_preview_remembers_nothing(command: Command):
     assert not Path("batches").exists()
 
 
-def test_what_a_job_needs_is_passed_on(command: Command):
+def test_variables_workdir_and_outputs_are_passed_on(command: Command):
     words = ["--env", "A=1=2", "--env", "B=", "--workdir", "sub", "--output", "{key}.out", "--timeout", "60"]
     Path("sub").mkdir()
     ended = command(
         "run", "env", *IMAGE, *ON_THIS_MACHINE, *words, "--", "sh", "-c", 'echo "$A,$B" > "$CANFAR_BATCH_KEY".out'
     )
-    assert ended.code == 1, "without fields, {key} stands as it is written, and no such file was made"
+    assert ended.code == 1, "without fields, {key} is not filled in, and no file of this name was made"
     assert "missing output" in ended.out
     assert [path.read_text() for path in Path("sub").glob("*.out")] == ["1=2,\n"]
 
 
-def test_a_secret_is_handed_on_and_not_kept(command: Command, monkeypatch):
+def test_a_secret_is_passed_on_and_not_stored(command: Command, monkeypatch):
     monkeypatch.setenv("MY_KEY", "hush-hush")
     words = [*IMAGE, *ON_THIS_MACHINE, "--secret", "MY_KEY", "--", "sh", "-c", "printf %s $MY_KEY | wc -c"]
     assert command("run", "quiet", *words).code == 0
@@ -206,7 +206,7 @@ def test_exit_codes_are_retried_only_if_asked(command: Command):
     assert Path("tries").read_text() == "x\nx\nx\n"
 
 
-def test_jobs_that_all_fail_alike_stop_the_batch_and_the_reason_is_told(command: Command):
+def test_a_batch_whose_first_jobs_fail_alike_stops_with_the_reason(command: Command):
     words = ["--window", 1, "--grid", f"n={','.join(map(str, range(20)))}", "--json"]
     ended = command("run", "alike", *IMAGE, *ON_THIS_MACHINE, *words, "--", "sh", "-c", "exit 3", "{n}")
     assert ended.code == 1
@@ -267,7 +267,7 @@ def test_progress_goes_to_standard_error(command: Command):
         (["run", "x", *IMAGE, "--", "true"], "(?i)credential|login"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_advice(command: Command, words: Sequence[str], told: str, monkeypatch):
+def test_a_mistake_is_reported_in_one_line_with_advice(command: Command, words: Sequence[str], told: str, monkeypatch):
     monkeypatch.setenv("HOME", os.getcwd())
     Path("afile").touch()
     ended = command(*words)
@@ -277,7 +277,9 @@ def test_a_mistake_is_told_in_one_line_with_advice(command: Command, words: Sequ
     assert re.match("canfar-batch.*: error: ", last)
     assert re.search(told, last)
     assert "Traceback" not in ended.err
-    assert not Path("batches/x").exists() or "--ram" in words  # what the platform offers is asked of a batch
+    assert (
+        not Path("batches/x").exists() or "--ram" in words
+    )  # the platform's limits are checked after the batch was made
 
 
 def test_a_table_with_a_short_row_is_refused(command: Command):
@@ -304,20 +306,20 @@ def test_batches_are_listed(there: Command):
     assert told == {"batch": "count", "jobs": 3, "counts": {"succeeded": 2, "failed": 1}, "driver": None}
 
 
-def test_where_there_are_no_batches_it_says_where_it_looked(command: Command, tmp_path: Path):
+def test_a_directory_without_batches_is_named(command: Command, tmp_path: Path):
     assert command("ls", "--home", tmp_path / "nowhere").out == f"no batches in {tmp_path}/nowhere\n"
 
 
 def test_a_batch_that_cannot_be_read_does_not_hide_the_others(command: Command):
     command("run", "good", *IMAGE, *ON_THIS_MACHINE, "--", "true")
     Path("batches/bad").mkdir()
-    Path("batches/bad/ledger.db").write_text("this is no ledger, whatever its name says")
+    Path("batches/bad/ledger.db").write_text("not a ledger")
     ended = command("ls")
     assert ended.code == 0
     assert [line.split()[0] for line in ended.out.splitlines()] == ["batch", "bad", "good"]
 
 
-def test_a_batch_that_was_mangled_does_not_hide_the_others_either(there: Command, ran: Path, tmp_path: Path):
+def test_a_damaged_batch_does_not_hide_the_others(there: Command, ran: Path, tmp_path: Path):
     shutil.copytree(ran / "batches", tmp_path / "batches")
     shutil.copytree(ran / "batches" / "count", tmp_path / "batches" / "a-copy")
     with contextlib.closing(sqlite3.connect(tmp_path / "batches" / "count" / "ledger.db")) as db, db:
@@ -333,7 +335,7 @@ def test_a_batch_that_was_mangled_does_not_hide_the_others_either(there: Command
     assert "ledger.db is damaged" in ended.err
 
 
-def test_a_batch_of_somebody_else_does_not_hide_the_others(there: Command, ran: Path, monkeypatch):
+def test_a_batch_without_permission_does_not_hide_the_others(there: Command, ran: Path, monkeypatch):
     (ran / "batches" / "theirs").mkdir(exist_ok=True)
     usual = Path.is_file
 
@@ -347,7 +349,7 @@ def test_a_batch_of_somebody_else_does_not_hide_the_others(there: Command, ran: 
     assert (told["count"], "Permission denied" in told["theirs"]) == ("", True)
 
 
-def test_a_terminal_that_knows_no_such_letter_is_no_error(ran: Path):
+def test_characters_that_the_output_lacks_are_not_an_error(ran: Path):
     words = ["run", "x", *IMAGE, "--preview", "--grid", "n=1,2,3,4", "--", "echo", "\u00e9 {n}"]
     done = process(ran, *words, env={"PYTHONIOENCODING": "ascii"})
     out, err = done.communicate(timeout=60)
@@ -361,7 +363,7 @@ def test_the_jobs_of_a_batch_are_listed(there: Command):
     assert [row["path"] for row in there("ls", "count", "--json").json] == ["a.txt", "b.txt", "c.txt"]
 
 
-def test_status_counts_and_shows_what_went_wrong(there: Command):
+def test_status_counts_jobs_and_lists_failures(there: Command):
     ended = there("status", "count")
     assert ended.code == 1
     assert ended.out.startswith("batch count: 3 jobs (2 succeeded, 1 failed)\n")
@@ -371,7 +373,7 @@ def test_status_counts_and_shows_what_went_wrong(there: Command):
     assert (told["done"], told["ok"], told["driver"], told["platform"]) == (True, False, None, "local")
 
 
-def test_status_of_a_job_says_what_happened_and_ends_accordingly(there: Command):
+def test_status_of_a_job_explains_it(there: Command):
     assert (there("status", "count", "a").code, there("status", "count", "c").code) == (0, 1)
     assert there("status", "count", "c").out.startswith("Job c failed after ")
     assert there("status", "count", "c", "--json").json["cause"] == "exit code 1"
@@ -389,7 +391,7 @@ def test_the_end_of_a_log(command: Command):
     assert command("logs", "long", "--tail", "0").out == ""
 
 
-def test_a_beginning_of_a_key_is_enough_where_it_is_the_only_one(command: Command):
+def test_the_beginning_of_a_key_is_enough_if_no_other_has_it(command: Command):
     command("run", "k", *IMAGE, *ON_THIS_MACHINE, "--grid", "name=alpha,beta", "--", "echo {name}")
     assert command("logs", "k", "alp").out == "alpha\n"
     assert "did you mean alpha-" in command("logs", "k", "alpah").err
@@ -454,11 +456,11 @@ def test_names_and_keys_are_completed(there: Command, monkeypatch: pytest.Monkey
     assert found == [["count"], ["c"], []]
 
 
-def test_an_attempt_that_never_was_is_told(there: Command):
+def test_an_unknown_attempt_is_an_error(there: Command):
     assert "job c has no attempt 7; it has 1" in there("logs", "count", "c", "--attempt", "7").err
 
 
-def test_failures_are_told_by_cause_with_advice(there: Command):
+def test_failures_are_listed_by_cause_with_advice(there: Command):
     ended = there("failures", "count")
     assert ended.code == 1
     assert ended.out.startswith("Why 1 job failed:\n  1 x exit code 1 (c)\n")
@@ -473,14 +475,14 @@ def test_no_failures_are_fine(command: Command):
     assert command("failures", "fine", "--json").json == []
 
 
-def test_the_report_can_be_had_later(there: Command):
+def test_the_report_is_printed_later(there: Command):
     ended = there("report", "count")
     assert ended.code == 1
     assert ended.out.startswith("Batch count: 3 jobs in ")
     assert there("report", "count", "--json").json["counts"] == {"succeeded": 2, "failed": 1}
 
 
-def test_it_is_a_module_too(ran: Path):
+def test_the_package_runs_as_a_module(ran: Path):
     done = subprocess.run(
         [sys.executable, "-m", "canfar_batch", "ls", "--json"], cwd=ran, capture_output=True, text=True, timeout=60
     )
@@ -488,7 +490,7 @@ def test_it_is_a_module_too(ran: Path):
     assert json.loads(done.stdout)[0]["batch"] == "count"
 
 
-def test_a_reader_that_has_enough_is_no_error(ran: Path):
+def test_a_closed_pipe_is_not_an_error(ran: Path):
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -546,9 +548,7 @@ def test_ctrl_c_detaches_and_the_jobs_run_on_until_they_are_cancelled(running, c
     assert "every job was final already" in command("cancel", "slow").out
 
 
-def test_ctrl_c_on_this_machine_ends_the_jobs_says_so_and_the_next_run_launches_them_again(
-    tmp_path: Path, command: Command
-):
+def test_ctrl_c_on_the_local_platform_ends_the_jobs_until_the_next_run(tmp_path: Path, command: Command):
     words = ["run", "here", *IMAGE, "--url", "local", "--", "sh", "-c", "touch begun; test -e go || exec sleep 600"]
     driver = process(tmp_path, *words)
     deadline = time.monotonic() + 60
@@ -563,7 +563,7 @@ def test_ctrl_c_on_this_machine_ends_the_jobs_says_so_and_the_next_run_launches_
     assert command("run", "here", "--quiet", "--json", "--url", "local").json["counts"] == {"succeeded": 1}
 
 
-def test_the_process_that_drives_a_batch_stops_what_another_command_cancels(running, command: Command):
+def test_cancelled_jobs_are_stopped_by_the_process_that_runs_them(running, command: Command):
     ended = command("cancel", "slow")
     assert ended.code == 0
     assert re.search(r"2 jobs: process \d+ on .* runs the batch and stops them", ended.out)
@@ -593,13 +593,13 @@ def test_watching_a_batch_that_no_process_runs_says_how_to_resume_it(running, co
     command("cancel", "slow")
 
 
-def test_a_second_driver_is_told_who_drives(running, command: Command):
+def test_a_second_driver_is_refused_with_the_first_ones_name(running, command: Command):
     ended = command("run", "slow")
     assert ended.code == 2
     assert "is being run by process" in ended.err
 
 
-def test_what_cannot_be_cancelled_now_is_remembered(running, platform, command: Command, monkeypatch):
+def test_a_cancel_that_cannot_be_delivered_is_stored(running, platform, command: Command, monkeypatch):
     running.send_signal(signal.SIGINT)
     running.wait(20)
     monkeypatch.setenv("CANFAR_TOKEN", "not.the.token")
@@ -609,7 +609,7 @@ def test_what_cannot_be_cancelled_now_is_remembered(running, platform, command: 
     assert command("run", "slow", "--quiet", "--json").json["counts"] == {"cancelled": 2}
 
 
-def test_a_first_run_at_an_address_where_nobody_answers_ends(command: Command, monkeypatch):
+def test_a_first_run_at_a_dead_address_ends(command: Command, monkeypatch):
     monkeypatch.setenv("CANFAR_URL", "http://127.0.0.1:9/skaha")
     monkeypatch.setenv("CANFAR_TOKEN", "x")
     monkeypatch.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda self: None)

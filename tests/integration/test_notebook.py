@@ -1,4 +1,4 @@
-"""The notebook that shows everything is run from end to end: with the extras, and where they are not installed."""
+"""The notebook that shows everything runs from end to end, with the extras and without them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCKER = f"""\
 import sys
 
 class Blocker:
-    \"\"\"Lets the extras be missing, as where nobody installed them.\"\"\"
+    \"\"\"Makes the extras fail to import, as if they were not installed.\"\"\"
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {EXTRAS!r}:
@@ -32,9 +32,9 @@ sys.meta_path.insert(0, Blocker())
 
 
 def outputs(folder: Path, **environment: str) -> list[dict]:
-    """What the notebook's cells show, one after the other."""
+    """The outputs of the notebook's cells, in order."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells)  # it is kept without what it once showed
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # it is stored without outputs
     client = nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}})
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CANFAR_")}
     client.execute(env={**kept, "IPYTHONDIR": str(folder / ".ipython"), "HOME": str(folder), **environment})
@@ -89,7 +89,7 @@ def test_the_notebook_runs_without_the_extras_and_names_them(tmp_path):
 
 
 @pytest.mark.bare
-def test_the_notebook_runs_where_the_extras_were_never_installed(tmp_path):
+def test_the_notebook_runs_in_an_environment_without_extras(tmp_path):
     assert not [name for name in (*EXTRAS, "numpy") if find_spec(name)]
     told = outputs(tmp_path)
     check_what_needs_no_extra(told, tmp_path)

@@ -1,4 +1,4 @@
-"""Secrets in what is shown."""
+"""Masking secrets."""
 
 from __future__ import annotations
 
