@@ -59,6 +59,7 @@ from canfar_batch.store.files import file_errors, write_file
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Happened, Identity, Ledger
 from canfar_batch.views import explain, notebook, report_page, tables, timeline_mpl
+from canfar_batch.views.format import in_use
 from canfar_batch.views.progress import Progress
 from canfar_batch.views.report import Report
 from canfar_batch.views.timeline import Timeline
@@ -474,7 +475,7 @@ class Batch:
         return "\n\n".join(parts) + (f"\n\n… and {more} more" if more > 0 else "")
 
     def __str__(self) -> str:
-        return tables.overview(self._ledger.jobs.values())
+        return tables.overview(self._ledger.jobs.values(), now=self._clock.now())
 
     def __repr__(self) -> str:
         counted = ", ".join(f"{count} {state}" for state, count in self.counts.items())
@@ -523,7 +524,7 @@ class Batch:
             engine = self._engine
             with engine.held(takeover=takeover):
                 engine.resume(stop_alike=stop_alike)
-                with Progress(self, shown=progress, use=lambda: explain.in_use(self.live.values())) as shown:
+                with Progress(self, shown=progress, use=lambda: in_use(self.live.values())) as shown:
                     shown.say(self._opening())
                     self._new.clear()
                     for turn in engine.drive(deadline=deadline):

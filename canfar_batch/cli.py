@@ -1,8 +1,9 @@
-"""The command line: plan and run batches, and look at them, without writing Python."""
+"""The command line: plan, run, watch and inspect batches without writing Python."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import difflib
 import glob
@@ -14,9 +15,12 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from canfar_batch._version import __version__
 from canfar_batch.batch import Batch
@@ -33,26 +37,30 @@ from canfar_batch.errors import (
     PlatformError,
 )
 from canfar_batch.job import Job
-from canfar_batch.records import JobRecord, JobState
+from canfar_batch.records import Attempt, JobRecord, JobState
 from canfar_batch.session import Session
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.store.home import Home, batches
 from canfar_batch.strategies import ANY, Chunks, Files, Json, Logs, Retry, Throttle, Window
 from canfar_batch.views import explain
+from canfar_batch.views.format import count, counts
+from canfar_batch.views.log_tail import read_lines_from_end
+from canfar_batch.views.progress import Progress
 from canfar_batch.views.report import Report
 from canfar_batch.views.tables import overview, text_table
 
-FINE, SOME_FAILED, TROUBLE, DETACHED = 0, 1, 2, 130  #: what the command ends with
+FINE, SOME_FAILED, TROUBLE, DETACHED = 0, 1, 2, 130  #: the exit codes
 
 _SHOWN = 20  # jobs that a status shows
+_LOG_LINES = 20  # lines that --failed shows of each log
 
 _EPILOG = """\
-It ends with 0 if all is well, 1 if some jobs failed, 2 if it could not do what was asked, and 130 if Ctrl-C left it:
-the jobs run on then, and the same command goes on with them.
+Exit codes: 0 if all is well, 1 if some jobs failed, 2 if the command could not be carried out, and 130 after Ctrl-C:
+the jobs then run on, and the same command resumes them. KEY may be the beginning of a key that no other key has.
 """
 
 _RUN = """\
-Plan jobs and run them until all are over. What stands behind -- is the command; {fields} in it are filled in:
+Plan jobs and run them until all are final. Everything after -- is the command; {fields} in it are filled in:
 
   canfar-batch run calib --image skaha/astroml:latest --cores 2 --ram 8 --each path='raw/*.fits' \\
       --output 'cat/{path.stem}.cat' -- python calib.py {path} 'cat/{path.stem}.cat'
@@ -60,9 +68,11 @@ Plan jobs and run them until all are over. What stands behind -- is the command;
   canfar-batch run sweep --image skaha/astroml:latest --grid threshold=0.1,0.5,1.0 --grid method=gaussian,tophat \\
       -- python analysis.py --threshold {threshold} --method {method}
 
+  canfar-batch run mocks --image skaha/astroml:latest --range seed=0:500 -- python mock.py {seed}
+
   canfar-batch run single --image skaha/astroml:latest -- python fit.py 7
 
-The same command again goes on where the last one stopped, and does nothing twice; so does "run NAME" alone.
+The same command again resumes the batch and repeats no finished job; so does "run NAME" alone.
 """
 
 
@@ -70,7 +80,7 @@ The same command again goes on where the last one stopped, and does nothing twic
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     made = argparse.ArgumentParser(
         prog=_prog(), description="Batch jobs on the CANFAR Science Platform.", epilog=_EPILOG
     )
@@ -81,50 +91,88 @@ def parser() -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=does, epilog=_EPILOG, **{"description": does, **more})
         added.add_argument("--json", action="store_true", help="print JSON, for other programs")
         added.add_argument(
-            "--home", metavar="DIR", help="the folder of the batches (default: $CANFAR_BATCH_HOME, else ./batches)"
+            "--home", metavar="DIR", help="the directory of the batches (default: $CANFAR_BATCH_HOME, else ./batches)"
         )
         added.set_defaults(act=act)
         return added
 
     raw = {"formatter_class": argparse.RawDescriptionHelpFormatter, "description": _RUN}
-    _add_run(command("run", _run, "plan a batch and run it, or go on with one", **raw))
+    _add_run(command("run", _run, "plan a batch and run it, or resume one", **raw))
+    _add_retry(command("retry", _retry_failed, "launch failed jobs again, and run the batch until all are final"))
 
     listing = command("ls", _ls, "list the batches, or the jobs of one")
-    listing.add_argument("name", nargs="?", metavar="NAME", help="the batch whose jobs to list (default: all batches)")
+    _add_name(listing, "the batch whose jobs to list (default: all batches)", nargs="?")
 
-    status = command("status", _status, "tell how a batch stands, or a job of it")
-    status.add_argument("name", metavar="NAME", help="the batch")
-    status.add_argument("key", nargs="?", metavar="KEY", help="the job: what happened to it, and what to do")
+    status = command("status", _status, "show the state of a batch, or explain one of its jobs")
+    _add_name(status)
+    _add_key(status, "a job: what happened to it, and what to do")
+
+    watch = command("watch", _watch, "show the progress of a batch that another process runs, until all jobs are final")
+    _add_name(watch)
+    watch.add_argument(
+        "--every", type=_above(0), default=2.0, metavar="S", help="seconds between two looks (default: %(default)g)"
+    )
 
     logs = command("logs", _logs, "print what a job printed")
-    logs.add_argument("name", metavar="NAME", help="the batch")
-    logs.add_argument("key", nargs="?", metavar="KEY", help="the job; may be left out where there is only one")
+    _add_name(logs)
+    _add_key(logs, "the job; not needed if there is only one")
     logs.add_argument("--attempt", type=int, metavar="N", help="which attempt, from 1 (default: the newest)")
     logs.add_argument("--tail", type=_whole(0), metavar="N", help="only the last N lines")
+    logs.add_argument("-f", "--follow", action="store_true", help="print lines as they come, until the job ends")
+    logs.add_argument(
+        "--failed", action="store_true", help=f"the end of every failed job's log (default: --tail {_LOG_LINES})"
+    )
     _add_connection(logs)
 
-    failures = command("failures", _failures, "tell which jobs failed, why, and what to do")
-    failures.add_argument("name", metavar="NAME", help="the batch")
+    _add_name(command("failures", _failures, "list the failed jobs: why they failed, and what to do"))
 
-    cancel = command("cancel", _cancel, "stop jobs, and see to it that they are gone")
-    cancel.add_argument("name", metavar="NAME", help="the batch")
-    cancel.add_argument("keys", nargs="*", metavar="KEY", help="the jobs (default: all that are not over)")
+    cancel = command("cancel", _cancel, "stop jobs, and wait until the platform no longer shows them")
+    _add_name(cancel)
+    _add_keys(cancel, "the jobs (default: all that are not final)")
     cancel.add_argument(
-        "--timeout", type=_seconds, default=300.0, metavar="S", help="seconds to wait for that (default: %(default)g)"
+        "--timeout", type=_seconds, default=300.0, metavar="S", help="seconds to wait at most (default: %(default)g)"
     )
-    cancel.add_argument("--no-wait", action="store_true", help="do not wait until the platform no longer shows them")
+    cancel.add_argument("--no-wait", action="store_true", help="do not wait")
     _add_connection(cancel)
 
-    report = command("report", _report, "tell what became of a batch: causes, times, core-hours, memory")
-    report.add_argument("name", metavar="NAME", help="the batch")
+    report = command("report", _report, "print the report on a batch: causes, times, core-hours, memory")
+    _add_name(report)
+    report.add_argument(
+        "--html", nargs="?", const="", metavar="PATH", help="write it as a web page (default: report.html in the home)"
+    )
     return made
 
 
+def _add_name(command: argparse.ArgumentParser, text: str = "the batch", **more: Any) -> None:
+    _completed(command.add_argument("name", metavar="NAME", help=text, **more), _complete_names)
+
+
+def _add_key(command: argparse.ArgumentParser, text: str) -> None:
+    _completed(command.add_argument("key", nargs="?", metavar="KEY", help=text), _complete_keys)
+
+
+def _add_keys(command: argparse.ArgumentParser, text: str) -> None:
+    _completed(command.add_argument("keys", nargs="*", metavar="KEY", help=text), _complete_keys)
+
+
+def _add_retry(retry: argparse.ArgumentParser) -> None:
+    _add_name(retry)
+    _add_keys(retry, "the jobs (default: all that failed or were lost); cancelled jobs only if named")
+    retry.add_argument("--cause", help="only jobs with this cause, as the report shows it: 'out of memory'")
+    changed = retry.add_argument_group("changed resources")
+    changed.add_argument("--cores", type=int, metavar="N", help="cores for each job")
+    changed.add_argument("--ram", type=int, metavar="GIB", help="memory for each job")
+    changed.add_argument("--gpus", type=int, metavar="N", help="GPUs for each job")
+    changed.add_argument("--timeout", type=_above(0), metavar="S", help="seconds that a job may run")
+    changed.add_argument("--pending-timeout", type=_above(0), metavar="S", help="seconds that a job may wait to start")
+    _add_how(retry)
+
+
 def _add_run(run: argparse.ArgumentParser) -> None:
-    run.usage = "%(prog)s [options] NAME --image IMAGE [--each FIELD=GLOB | --rows TABLE] -- COMMAND ..."
-    run.add_argument("name", metavar="NAME", help="the batch; the same name goes on with the same batch")
+    run.usage = "%(prog)s [options] NAME --image IMAGE [--each FIELD=GLOB | --rows TABLE | ...] -- COMMAND ..."
+    _add_name(run, "the batch; an existing one is resumed")
     what = run.add_argument_group("what to run")
-    what.add_argument("--image", help="the container image, as skaha/astroml:latest")
+    what.add_argument("--image", help="the container image, for example skaha/astroml:latest")
     what.add_argument("--cores", type=float, metavar="N", help="cores for each job (default: the platform's choice)")
     what.add_argument("--ram", type=float, metavar="GIB", help="memory for each job (default: the platform's choice)")
     what.add_argument("--gpus", type=int, metavar="N", help="GPUs for each job")
@@ -133,43 +181,57 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--secret", action="append", default=[], metavar="NAME",
-        help="hand a variable of this environment on, and write its value down nowhere; repeatable",
+        help="pass on a variable of this environment without storing its value; repeatable",
     )  # fmt: skip
     what.add_argument(
-        "--workdir", metavar="DIR", help="where the command runs (default: here, where containers see it)"
+        "--workdir", metavar="DIR", help="where the command runs (default: here, if containers see this directory)"
     )
     what.add_argument(
-        "--output", action="append", default=[], metavar="PATTERN", help="a file the job must leave behind; repeatable"
+        "--output", action="append", default=[], metavar="PATTERN", help="a file that the job must write; repeatable"
     )
-    what.add_argument("--shell", action="store_true", help="the command is one string, for /bin/sh")
+    what.add_argument("--shell", action="store_true", help="run the command, one string, by /bin/sh")
     what.add_argument("--timeout", type=float, metavar="S", help="seconds that a job may run")
-    what.add_argument("--pending-timeout", type=float, metavar="S", help="seconds that a job may wait to be started")
+    what.add_argument("--pending-timeout", type=float, metavar="S", help="seconds that a job may wait to start")
     jobs = run.add_argument_group("which jobs (default: one)")
-    one = jobs.add_mutually_exclusive_group()
-    one.add_argument("--each", type=_pair, metavar="FIELD=GLOB", help="a job for each file: --each path='raw/*.fits'")
-    one.add_argument("--rows", metavar="TABLE", help="a job for each row of a CSV file, or of what astropy reads")
-    one.add_argument(
-        "--grid", action="append", type=_pair, metavar="FIELD=A,B,...", help="a job for each combination; repeatable"
+    jobs.add_argument("--each", type=_pair, metavar="FIELD=GLOB", help="a job for each file: --each path='raw/*.fits'")
+    jobs.add_argument(
+        "--rows", metavar="TABLE", help="a job for each row of a CSV file, or of a file that astropy reads"
     )
-    jobs.add_argument("--key", metavar="TEMPLATE", help="how to name the jobs, as '{path.stem}'")
-    jobs.add_argument("--preview", action="store_true", help="print what would run, send nothing and remember nothing")
-    how = run.add_argument_group("how")
+    jobs.add_argument(
+        "--grid", action="append", default=[], type=_pair, metavar="FIELD=A,B,...",
+        help="a job for each combination of values; repeatable",
+    )  # fmt: skip
+    jobs.add_argument(
+        "--range", action="append", default=[], type=_range, metavar="FIELD=FIRST:END[:STEP]",
+        help="a job for each whole number from FIRST to before END; combines with --grid; repeatable",
+    )  # fmt: skip
+    jobs.add_argument(
+        "--replicas", type=_whole(1), metavar="N", help="N jobs that differ in REPLICA_ID, from 1 to N, alone"
+    )
+    jobs.add_argument("--key", metavar="TEMPLATE", help="how to name the jobs, for example '{path.stem}'")
+    jobs.add_argument("--preview", action="store_true", help="print what would run; send and store nothing")
+    _add_how(run)
+
+
+def _add_how(command: argparse.ArgumentParser) -> None:
+    how = command.add_argument_group("how")
     pace = how.add_mutually_exclusive_group()
     pace.add_argument("--window", type=_whole(1), default=16, metavar="N", help="jobs at once (default: %(default)s)")
     pace.add_argument("--chunk", type=_whole(1), metavar="N", help="N jobs, wait for all of them, then the next N")
-    how.add_argument("--rate", type=_above(0), metavar="N", help="launch at most N jobs a second")
+    how.add_argument("--rate", type=_above(0), metavar="N", help="launch at most N jobs per second")
     how.add_argument(
         "--retry", type=_whole(0), default=2, metavar="N",
-        help="further attempts where the platform is to blame (default: %(default)s)",
+        help="further attempts after failures of the platform (default: %(default)s)",
     )  # fmt: skip
-    how.add_argument("--retry-any", action="store_true", help="also where the command ended with any other code than 0")
+    how.add_argument("--retry-any", action="store_true", help="also after any exit code other than 0")
     how.add_argument("--grow-ram", type=_above(1), metavar="X", help="retry what ran out of memory with X times more")
     how.add_argument(
-        "--collect", choices=("files", "json", "logs"), help="what a job's result is (default: files if any --output)"
-    )
-    how.add_argument("--takeover", action="store_true", help="drive it even if another process seems to")
-    how.add_argument("--quiet", action="store_true", help="do not show how it goes")
-    _add_connection(run)
+        "--collect", choices=("files", "json", "logs"),
+        help="a job's result (default: files if the jobs have outputs, else logs)",
+    )  # fmt: skip
+    how.add_argument("--takeover", action="store_true", help="run it even if another process seems to")
+    how.add_argument("--quiet", action="store_true", help="do not show progress")
+    _add_connection(command)
 
 
 def _add_connection(command: argparse.ArgumentParser) -> None:
@@ -181,6 +243,20 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def _range(text: str) -> tuple[str, range]:
+    name, numbers = _pair(text)
+    try:
+        parts = [int(part) for part in numbers.split(":")]
+        found = range(*parts) if len(parts) in (2, 3) else range(0)
+    except ValueError:  # not whole numbers, or a step of 0
+        found = range(0)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not FIELD=FIRST:END or FIELD=FIRST:END:STEP, or it has no numbers"
+        )
+    return name, found
 
 
 def _whole(least: int) -> Callable[[str], int]:
@@ -220,42 +296,71 @@ def _prog() -> str:
     return "python -m canfar_batch" if called == "__main__.py" else called
 
 
+# -- completion ---------------------------------------------------------------------------------------------------
+
+
+def _completed(argument: argparse.Action, completer: Callable[..., Iterator[str]]) -> None:
+    argument.completer = completer  # type: ignore[attr-defined] # argcomplete reads it
+
+
+def _complete_names(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> Iterator[str]:
+    return (name for name in batches(parsed_args.home) if name.startswith(prefix))
+
+
+def _complete_keys(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> Iterator[str]:
+    try:
+        with Batch.open(parsed_args.name, parsed_args.home) as batch:
+            yield from (job.key for job in batch if job.key.startswith(prefix))
+    except CanfarBatchError:  # no such batch: there is nothing to complete
+        return
+
+
+def _complete(made: argparse.ArgumentParser) -> None:
+    """Answer the shell if it asks for completions: `eval "$(register-python-argcomplete canfar-batch)"` sets it up."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(made)
+
+
 # -- running ------------------------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command; what the process is to end with."""
+    """Carry out one command and return the process's exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # whatever a terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal lacks are not an error
             stream.reconfigure(errors="backslashreplace")
+    made = parser()
+    _complete(made)
     dashes = words.index("--") if "--" in words else len(words)
-    options = parser().parse_args(words[:dashes])
+    options = made.parse_args(words[:dashes])
     options.command = words[dashes + 1 :]
     if options.command and options.act is not _run:
-        return _complain("only run takes a command behind --")
+        return _complain("only run takes a command after --")
     try:
         code: int = options.act(options)
         sys.stdout.flush()
     except Detached as detached:
-        _tell(str(detached))
+        _say(str(detached))
         return DETACHED
     except KeyboardInterrupt:
         return DETACHED
     except CanfarBatchError as error:
         return _complain(str(error))
-    except BrokenPipeError:  # whoever read us has enough, as `head` has
+    except BrokenPipeError:  # the reader, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return code
 
 
 def _complain(text: str) -> int:
-    _tell(f"{_prog()}: error: {text}")
+    _say(f"{_prog()}: error: {text}")
     return TROUBLE
 
 
-def _tell(text: str) -> None:
+def _say(text: str) -> None:
     sys.stderr.write(f"{' '.join(text.split())}\n")
 
 
@@ -263,31 +368,60 @@ def _run(options: argparse.Namespace) -> int:
     if options.preview:
         return _preview(options)
     spec, rows = _plan(options)
-    with Session.connect(options.url) as session, session.batch(
+    with _connected(options, options.url) as (session, batch):
+        if spec is not None and options.replicas is not None:
+            batch.replicas(spec, options.replicas)
+        elif spec is not None:
+            batch.rows(spec, rows, key=options.key)
+        if not len(batch):
+            raise _empty(options)
+        if not any(job.attempts for job in batch.records):
+            session.limits()  # an outage would be waited for; before the first launch, a wrong address is likelier
+        batch.preflight()
+        return _run_until_final(options, batch)
+
+
+def _retry_failed(options: argparse.Namespace) -> int:
+    """Open failed jobs again, and run the batch."""
+    with Batch.open(options.name, options.home) as batch:
+        keys = [_job(batch, key).key for key in options.keys] or None
+        address, causes = batch.address, sorted({job.failure.cause for job in batch.failed if job.failure is not None})
+        has_outputs = any(job.spec.outputs for job in batch.records)
+    options.output = options.collect is None and has_outputs
+    changes = {name: getattr(options, name) for name in ("cores", "ram", "gpus", "timeout", "pending_timeout")}
+    with _connected(options, options.url or address) as (_, batch):
+        opened = batch.retry_failed(keys, cause=options.cause, **{n: v for n, v in changes.items() if v is not None})
+        if not opened:
+            hint = f"; the causes are: {', '.join(causes)}" if options.cause is not None and causes else ""
+            raise PlanError(f"batch {options.name} has no job to retry{hint}")
+        _say(f"{count(len(opened), 'job')} opened again")
+        return _run_until_final(options, batch)
+
+
+@contextlib.contextmanager
+def _connected(options: argparse.Namespace, url: str | None) -> Iterator[tuple[Session, Batch]]:
+    with Session.connect(url) as session, session.batch(
         options.name,
         launch=_launch(options),
         retry=_retry(options),
         collect=_collector(options),
         home=options.home,
     ) as batch:  # fmt: skip
-        if spec is not None:
-            batch.rows(spec, rows, key=options.key)
-        if not len(batch):
-            raise _empty(options)
-        if not any(job.attempts for job in batch.records):
-            session.limits()  # an outage would be waited out; at first, a wrong address is likelier
-        batch.preflight()
-        try:
-            report = batch.run(progress=not options.quiet, takeover=options.takeover)
-        except BatchPaused as paused:
-            _tell(str(paused))
-            report = batch.report()
+        yield session, batch
+
+
+def _run_until_final(options: argparse.Namespace, batch: Batch) -> int:
+    try:
+        report = batch.run(progress=not options.quiet, takeover=options.takeover)
+    except BatchPaused as paused:
+        _say(str(paused))
+        report = batch.report()
     _print(options, report.as_dict(), str(report))
     return FINE if report.ok else SOME_FAILED
 
 
 def _plan(options: argparse.Namespace) -> tuple[JobSpec | None, list[Mapping[str, Any]]]:
-    """What to run and the fields of each job, tried before there is a batch; None where one goes on as it is."""
+    """The spec and the fields of each job, checked before a batch is made; a spec of None resumes a batch unchanged."""
     if not options.command and not options.image:
         if not Home.of(options.name, options.home).exists():
             raise _empty(options)
@@ -295,17 +429,20 @@ def _plan(options: argparse.Namespace) -> tuple[JobSpec | None, list[Mapping[str
     spec, rows = _spec(options), _rows(options)
     for secret in spec.secrets:
         secret.read()
-    _records(spec, rows, options.key)
+    _records(options, spec, rows)
     return spec, rows
 
 
-def _records(spec: JobSpec, rows: list[Mapping[str, Any]], key: str | None) -> list[JobRecord]:
-    places = itertools.count()
+def _records(options: argparse.Namespace, spec: JobSpec, rows: list[Mapping[str, Any]]) -> list[JobRecord]:
+    places, key = itertools.count(), options.key
+    if options.replicas is not None:  # as Batch.replicas plans them
+        spec = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
+        key = "replica-{replica}"
     return list(records(spec, rows, key=key, place=lambda _: next(places)))
 
 
 def _empty(options: argparse.Namespace) -> PlanError:
-    return PlanError(f"batch {options.name!r} is empty: say what to run, as: --image IMAGE -- COMMAND")
+    return PlanError(f"batch {options.name!r} is empty: name what to run, for example: --image IMAGE -- COMMAND")
 
 
 def _launch(options: argparse.Namespace) -> Any:
@@ -325,10 +462,10 @@ def _collector(options: argparse.Namespace) -> Any:
 
 def _spec(options: argparse.Namespace) -> JobSpec:
     if not options.command:
-        raise PlanError("no command was given: write it behind --, as: -- python fit.py {path}")
+        raise PlanError("no command was given: put it after --, for example: -- python fit.py {path}")
     if not options.image:
-        raise PlanError("no image was given: name one, as --image skaha/astroml:latest")
-    # one word is a command line for us to split, several were split by the user's own shell
+        raise PlanError("no image was given: name one, for example: --image skaha/astroml:latest")
+    # one word is a command line to split; several words were split by the user's shell
     whole = len(options.command) == 1 or options.shell
     env = {**dict(options.env), **{name: Secret(name) for name in options.secret}}
     return JobSpec(
@@ -341,6 +478,13 @@ def _spec(options: argparse.Namespace) -> JobSpec:
 
 def _rows(options: argparse.Namespace) -> list[Mapping[str, Any]]:
     """The fields of each job."""
+    ways = ("each", "rows", "replicas")
+    given = [f"--{way}" for way in ways if getattr(options, way) is not None]
+    given += ["--grid or --range"] * bool(options.grid or options.range)
+    if len(given) > 1:
+        raise PlanError(f"{' and '.join(given)} cannot be combined: each of them says which jobs there are")
+    if options.replicas is not None:
+        return [{"replica": n, "replicas": options.replicas} for n in range(1, options.replicas + 1)]
     if options.each is not None:
         name, pattern = options.each
         paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (patterns may be absolute)
@@ -349,12 +493,15 @@ def _rows(options: argparse.Namespace) -> list[Mapping[str, Any]]:
         return [{name: Path(path)} for path in paths]
     if options.rows is not None:
         return _table(Path(options.rows))
-    axes = [[(name, value) for value in values.split(",")] for name, values in options.grid or ()]
+    axes: list[list[tuple[str, Any]]] = [
+        [(name, value) for value in values.split(",")] for name, values in options.grid
+    ]
+    axes += [[(name, number) for number in numbers] for name, numbers in options.range]
     return [dict(row) for row in itertools.product(*axes)]  # without axes: one, without fields
 
 
 def _table(path: Path) -> list[Mapping[str, Any]]:
-    """The rows of a table: CSV as text, byte for byte; anything else as astropy reads it."""
+    """The rows of a table: CSV as text, byte for byte; any other format as astropy reads it."""
     try:
         if path.suffix.lower() in (".csv", ".txt"):
             with path.open(newline="", encoding="utf-8-sig") as file:
@@ -374,12 +521,12 @@ def _astropy_table(path: Path) -> Any:
     try:
         from astropy.table import Table
     except ImportError as error:
-        raise ExtraMissing.of(f"{path} is no CSV file; reading it", library="astropy", extra="tables") from error
+        raise ExtraMissing.of(f"{path} is not a CSV file; reading it", library="astropy", extra="tables") from error
     return Table.read(path)
 
 
 def _preview(options: argparse.Namespace) -> int:
-    jobs = _records(_spec(options), _rows(options), options.key)
+    jobs = _records(options, _spec(options), _rows(options))
     shown = "\n\n".join(explain.preview(job, launch_name="not launched") for job in jobs[:3])
     more = f"\n\n… and {len(jobs) - 3:,} more" if len(jobs) > 3 else ""
     _print(options, [{"key": job.key, "argv": job.filled.argv} for job in jobs], shown + more)
@@ -397,27 +544,26 @@ def _ls(options: argparse.Namespace) -> int:
         return FINE
     root = _root(options.home)
     if root.exists() and not root.is_dir():
-        raise HomeError(f"{root} is no folder: name the one that holds the batches")
+        raise HomeError(f"{root} is not a directory; pass --home DIR, the directory of the batches")
     found = [_summary(name, options.home) for name in batches(options.home)]
-    rows = [{**row, "stands": _stands(row, root)} for row in found]
-    table = text_table(rows, _width(), ["batch", "jobs", "stands", "driver"])
+    rows = [{**row, "state": _state(row, root)} for row in found]
+    table = text_table(rows, _width(), ["batch", "jobs", "state", "driver"])
     _print(options, found, table or f"no batches in {root}")
     return FINE
 
 
 def _summary(name: str, home: str | None) -> dict[str, Any]:
-    """One batch as a row; one that cannot be read does not hide the others."""
+    """One batch as a row; a batch that cannot be read is listed with the error."""
     try:
         with Batch.open(name, home) as batch:
-            counts = {state.value: count for state, count in batch.counts.items()}
-            return {"batch": name, "jobs": len(batch), "counts": counts, "driver": batch.driver}
+            return {"batch": name, "jobs": len(batch), "counts": _plain_counts(batch), "driver": batch.driver}
     except CanfarBatchError as error:
         return {"batch": name, "jobs": None, "counts": {}, "driver": None, "error": str(error)}
 
 
-def _stands(row: Mapping[str, Any], root: Path) -> str:
+def _state(row: Mapping[str, Any], root: Path) -> str:
     error: str = row.get("error", "")
-    # the reason is more to the point than where all of them lie
+    # the directory is the same for all rows, and the reason matters more
     return error.replace(f"{root / row['batch']}/", "") or _counted(row["counts"])
 
 
@@ -433,59 +579,149 @@ def _status(options: argparse.Namespace) -> int:
             _print(options, row, job.explain())
             return SOME_FAILED if job.state in (JobState.FAILED, JobState.LOST) else FINE
         report, driver = batch.report(), batch.driver
-        counts = {state.value: count for state, count in batch.counts.items()}
-        told = {
+        data = {
             "name": batch.name, "home": str(batch.home), "platform": batch.address, "driver": driver,
-            "done": batch.done, "ok": report.ok, "jobs": len(batch), "counts": counts,
+            "done": batch.done, "ok": report.ok, "jobs": len(batch), "counts": _plain_counts(batch),
         }  # fmt: skip
-        lines = [f"batch {batch.name}: {len(batch):,} jobs ({_counted(counts)})", f"home: {batch.home}"]
+        lines = [f"batch {batch.name}: {count(len(batch), 'job')} ({counts(batch.counts)})", f"home: {batch.home}"]
         if not batch.done:
-            lines.append(f"driven by {driver}" if driver else f"nobody drives it: {_prog()} run {batch.name} goes on")
+            lines.append(f"run by {driver}" if driver else _no_driver(batch))
+        elif steps := report.next_steps():
+            lines.append(f"next: {steps}")
         left = [job.record for job in batch if not job.state.final or job.failure is not None]
     if left:
-        lines.append(overview(left, _width(), _SHOWN))
-    _print(options, told, "\n".join(lines))
+        lines.append(overview(left, _width(), _SHOWN, now=report.made_at))
+    _print(options, data, "\n".join(lines))
     return _code(report)
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {state}" for state, count in counts.items())
+def _no_driver(batch: Batch) -> str:
+    return f"no process runs it; to resume it: {_prog()} run {batch.name}"
+
+
+def _plain_counts(batch: Batch) -> dict[str, int]:
+    return {state.value: number for state, number in batch.counts.items()}
+
+
+def _counted(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {state}" for state, number in states.items())
+
+
+class _Watched:
+    """A batch that another process runs; its counts are read again when `look` is called."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self.name: str = options.name
+        self.counts: Mapping[JobState, int] = {}
+
+    def look(self) -> tuple[Report, str | None]:
+        """Read the ledger; return the report, and the hint for a batch that no process runs, if it is one."""
+        with Batch.open(self._options.name, self._options.home) as batch:
+            self.counts = batch.counts
+            is_left = not batch.done and batch.driver is None
+            return batch.report(), _no_driver(batch) if is_left else None
+
+
+def _watch(options: argparse.Namespace) -> int:
+    watched = _Watched(options)
+    report, hint = watched.look()
+    with Progress(watched) as shown:
+        while report.unfinished and hint is None:
+            shown.update()
+            time.sleep(options.every)
+            report, hint = watched.look()
+    if hint is not None:
+        _say(hint)
+    _print(options, report.as_dict(), str(report))
+    return _code(report)
 
 
 def _logs(options: argparse.Namespace) -> int:
+    if options.failed:
+        return _failed_logs(options)
     with Batch.open(options.name, options.home) as batch:
         job = _job(batch, options.key)
         number = options.attempt if options.attempt is not None else job.attempt
-        log = _log(batch, job, number, options.url)
-    if options.tail is not None:
-        log = b"".join(log.splitlines(keepends=True)[-options.tail or len(log) + 1 :])
+        if options.follow and not job.state.final:
+            return _follow(batch, job, number, options.url)
+        log = _log(batch, job, number, options.url, options.tail)
     if options.json:
         _print(options, {"key": job.key, "attempt": number, "log": log.decode(errors="replace")}, "")
     else:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(log)
+        _print_bytes(log)
     return FINE
 
 
-def _log(batch: Batch, job: Job, number: int, url: str | None) -> bytes:
-    """The saved log of an attempt; what a running one printed so far, from the platform."""
-    chosen = next((attempt for attempt in job.attempts if attempt.number == number), None)
-    if chosen is None:
-        raise JobNotFound(f"job {job.key} has no attempt {number}; there are {len(job.attempts)}")
-    if chosen.log is not None and chosen.log.exists():
-        return chosen.log.read_bytes()
+def _failed_logs(options: argparse.Namespace) -> int:
+    """Print the end of each failed job's log, under a heading with its key and cause."""
+    lines = _LOG_LINES if options.tail is None else options.tail
+    with Batch.open(options.name, options.home) as batch:
+        ends = []
+        for job in batch.failed:
+            saved = job.attempts[-1].log if job.attempts else None
+            log = read_lines_from_end(saved, lines) if saved is not None and saved.exists() else b""
+            ends.append((job, log))
+    if options.json:
+        data = [{"key": job.key, "attempt": job.attempt, "log": log.decode(errors="replace")} for job, log in ends]
+        _print(options, data, "")
+        return FINE
+    for job, log in ends:
+        cause = f": {job.failure.cause}" if job.failure is not None else ""
+        sys.stdout.write(f"==> {job.key} (attempt {job.attempt}{cause}) <==\n")
+        _print_bytes(log if log.endswith(b"\n") or not log else log + b"\n")
+    return FINE
+
+
+def _follow(batch: Batch, job: Job, number: int, url: str | None) -> int:
+    """Print the lines of a running attempt as they come."""
+    with _running_job(batch, job, number, url) as running:
+        for line in running.follow():
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+    return FINE
+
+
+def _log(batch: Batch, job: Job, number: int, url: str | None, lines: int | None) -> bytes:
+    """The log of an attempt, or its last lines: the saved one, or from the platform while it runs."""
+    saved = _attempt(job, number).log
+    if saved is not None and saved.exists():
+        return saved.read_bytes() if lines is None else read_lines_from_end(saved, lines)
+    with _running_job(batch, job, number, url) as running:
+        log = running.logs(encoding=None)
+    return log if lines is None else b"".join(log.splitlines(keepends=True)[-lines or len(log) + 1 :])
+
+
+def _attempt(job: Job, number: int) -> Attempt:
+    found = next((attempt for attempt in job.attempts if attempt.number == number), None)
+    if found is None:
+        raise JobNotFound(f"job {job.key} has no attempt {number}; it has {len(job.attempts)}")
+    return found
+
+
+@contextlib.contextmanager
+def _running_job(batch: Batch, job: Job, number: int, url: str | None) -> Iterator[Job]:
+    """The running attempt of a job, with a connection to its platform."""
+    chosen = _attempt(job, number)
     if chosen.ended or chosen.id is None:
         raise JobNotFound(f"no log of job {job.key}, attempt {number}, was saved")
     if batch.address == "local":
-        raise JobNotFound(f"job {job.key} still runs, and its log can be read once it is over")
+        raise JobNotFound(
+            f"job {job.key} still runs on another process's platform; its log can be read when it has ended"
+        )
     with Session.connect(url or batch.address) as session:
-        return session.job(chosen.id).logs(encoding=None)
+        yield session.job(chosen.id)
+
+
+def _print_bytes(content: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
 
 
 def _failures(options: argparse.Namespace) -> int:
     with Batch.open(options.name, options.home) as batch:
         failed, report = batch.failed, batch.report()
-    told = [
+    data = [
         {
             "key": job.key,
             "state": job.state.value,
@@ -493,20 +729,25 @@ def _failures(options: argparse.Namespace) -> int:
             "cause": job.failure.cause if job.failure else None,
             "class": job.failure.kind if job.failure else None,
             "message": job.failure.message if job.failure else None,
+            "inferred": explain.is_supposition(job.failure),
             "advice": explain.advice(job.failure) if job.failure else None,
             "log": job.attempts[-1].log if job.attempts else None,
         }
         for job in failed
     ]
-    table = text_table(told, _width(), ["key", "state", "attempt", "cause", "message"])
-    _print(options, told, "\n\n".join(filter(None, (report.why(), table))) or "nothing failed")
+    table = text_table(data, _width(), ["key", "state", "attempt", "cause", "message"])
+    _print(options, data, "\n\n".join(filter(None, (report.why(), table))) or "nothing failed")
     return SOME_FAILED if failed else FINE
 
 
 def _report(options: argparse.Namespace) -> int:
     with Batch.open(options.name, options.home) as batch:
         report = batch.report()
-    _print(options, report.as_dict(), str(report))
+    if options.html is None:
+        _print(options, report.as_dict(), str(report))
+    else:
+        path = report.to_html(options.html or None)
+        _print(options, {"path": str(path)}, str(path))
     return _code(report)
 
 
@@ -518,27 +759,28 @@ def _code(report: Report) -> int:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    """Stop jobs, by whoever can: the process that drives the batch, or this one; the wish is kept in any case."""
+    """Stop jobs: through the process that runs the batch, if there is one; the request is stored in either case."""
     with Batch.open(options.name, options.home) as batch:
         keys = [_job(batch, key).key for key in options.keys] or None
         driver, address = batch.driver, batch.address
         if driver is not None:
-            return _told_cancelled(options, batch.cancel(keys), f"{driver} drives the batch and stops them")
+            return _report_cancelled(options, batch.cancel(keys), f"{driver} runs the batch and stops them")
     try:
         with Session.connect(options.url or address) as session, session.batch(
             options.name, home=options.home
         ) as batch:  # fmt: skip
             stopped = batch.cancel(keys, wait=not options.no_wait, timeout=options.timeout)
     except (CredentialError, PlatformError) as error:
-        _tell(f"the wish is remembered, and the next run carries it out; the platform cannot be asked now: {error}")
+        _say(f"the platform cannot be reached now, so the next run will stop the jobs: {error}")
         with Batch.open(options.name, options.home) as batch:
             batch.cancel(keys)
         return TROUBLE
-    return _told_cancelled(options, stopped, "being stopped" if options.no_wait else "stopped")
+    return _report_cancelled(options, stopped, "being stopped" if options.no_wait else "stopped")
 
 
-def _told_cancelled(options: argparse.Namespace, keys: Sequence[str], words: str) -> int:
-    _print(options, {"cancelled": list(keys)}, f"{len(keys):,} jobs: {words}" if keys else "every job was over already")
+def _report_cancelled(options: argparse.Namespace, keys: Sequence[str], outcome: str) -> int:
+    text = f"{count(len(keys), 'job')}: {outcome}" if keys else "every job was final already"
+    _print(options, {"cancelled": list(keys)}, text)
     return FINE
 
 
@@ -546,14 +788,14 @@ def _told_cancelled(options: argparse.Namespace, keys: Sequence[str], words: str
 
 
 def _job(batch: Batch, key: str | None) -> Job:
-    """The job that is meant: by its key, or by a beginning of its key that no other has.
+    """The job with this key, or with the only key that begins so; the only job if *key* is None.
 
     Raises:
-        JobNotFound: There is none, or more than one to choose from.
+        JobNotFound: No job matches, or more than one does.
     """
     listed = f"{_prog()} ls {batch.name} lists them"
     if key is None and len(batch) != 1:
-        raise JobNotFound(f"batch {batch.name} has {len(batch):,} jobs: name one; {listed}")
+        raise JobNotFound(f"batch {batch.name} has {count(len(batch), 'job')}: name one; {listed}")
     if key is not None and key in batch:
         return batch[key]
     keys = [job.key for job in batch]

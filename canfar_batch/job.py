@@ -14,6 +14,7 @@ from canfar_batch.protocols import Platform
 from canfar_batch.records import Attempt, JobRecord, JobState, Receipt
 from canfar_batch.spec import JobSpec
 from canfar_batch.views import explain, notebook
+from canfar_batch.views.log_tail import job_log_tail, text_tail
 
 Self = TypeVar("Self", bound="Job")
 
@@ -204,7 +205,7 @@ class Job:
         """
         if not self.state.final or self.state is JobState.SUCCEEDED:
             return self
-        tail = "\n".join(f"  | {line}" for line in self._log_or_nothing().splitlines()[-10:])
+        tail = "\n".join(f"  | {line}" for line in self._log_end(10).splitlines())
         raise JobFailed(self._explain("") + (f"\nThe end of its log:\n{tail}" if tail else ""))
 
     @overload
@@ -272,7 +273,7 @@ class Job:
             self._record,
             platform=platform.url if platform else "not connected",
             user=platform.user if platform else None,
-            log=self._log_or_nothing(),
+            log=self._log_end(explain.SUPPORT_LINES),
             events=self._or_nothing(self.events),
             expected=expected,
             project=project,
@@ -306,15 +307,16 @@ class Job:
     def _explain(self, events: str) -> str:
         return explain.explain_job(self._record, events, SystemClock().now())
 
-    def _log_or_nothing(self) -> str:
-        return self._or_nothing(self.logs)
+    def _log_end(self, lines: int) -> str:
+        """The last lines of the log, from the saved file if there is one: a log may have hundreds of MB."""
+        return job_log_tail(self._record, lines) or text_tail(self._or_nothing(self.logs), lines, self._record)
 
     @staticmethod
     def _or_nothing(ask: Callable[[], str]) -> str:
         try:
             return ask()
         except PlatformError as error:
-            return f"(not to be had: {error})"
+            return f"(unavailable: {error})"
 
 
 def _pauses(longest: float) -> Iterator[float]:

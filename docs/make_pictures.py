@@ -1,11 +1,11 @@
-"""Make the pictures of the documentation anew, from a batch that really runs: `python docs/make_pictures.py`.
+"""Make the pictures of the documentation, from a batch that really runs: `python docs/make_pictures.py`.
 
 Sixty jobs run on this machine, for about half a minute: most fit a star, one needs more memory than it asks for, some
-fail. They are driven in a terminal (tmux) and looked at meanwhile; a headless Chromium takes the pictures.
+fail. They run in a terminal (tmux), whose screen is read meanwhile; a headless Chromium takes the pictures.
 
-`--look FOLDER` makes many more in that folder, to look at: everything that is shown, narrow and wide, in the light and
-in the dark, of batches of several sizes. The larger ones run on a platform in memory, where hours pass in seconds. Tens
-of thousands of jobs, as by `--sizes 50000`, take some minutes all the same.
+`--look FOLDER` makes many more pictures in that folder, for inspection: every view, narrow and wide, light and dark, of
+batches of several sizes. The larger ones run on a platform in memory, where hours pass in seconds; tens of thousands of
+jobs (`--sizes 50000`) still take some minutes.
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ class Terminal:
 
 
 def published(folder: Path, tab: Tab, into: Path) -> None:
-    """The few pictures that README and docs show."""
+    """Make the pictures of README and docs."""
     (folder / "fit.py").write_text(FIT)
     (folder / "survey.py").write_text(SURVEY)
-    os.chdir(folder)  # where the batch's home is looked for
+    os.chdir(folder)  # the batch's home is in the working directory
     with Terminal(folder) as terminal:
         deadline = time.monotonic() + 120
         seen = running = ""
@@ -136,7 +136,7 @@ def _finished(screen: str) -> int:
 
 
 def sharp(tab: Tab, page: Path, picture: Path, width: int, *, at_most: int = 3000) -> None:
-    """A picture with two dots for each of the page's, so that its letters are sharp on every screen."""
+    """Take a picture with two dots for each of the page's, so that its letters are sharp on every screen."""
     page.write_text(page.read_text().replace(str(page.parent), SHOWN))
     tab.call("Emulation.setDeviceMetricsOverride", width=width, height=100, deviceScaleFactor=2, mobile=False)
     tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
@@ -145,17 +145,17 @@ def sharp(tab: Tab, page: Path, picture: Path, width: int, *, at_most: int = 300
 
 
 def smaller(picture: Path) -> None:
-    """The same with 128 colours, which nobody sees."""
+    """Reduce a picture to 128 colours; the difference is not visible."""
     with Image.open(picture) as image:
         few = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
     few.save(picture, optimize=True)
 
 
-# -- many more, to look at ------------------------------------------------------------------------------------------
+# -- many more, for inspection --------------------------------------------------------------------------------------
 
 
 def on_this_machine(folder: Path) -> Iterator[Batch]:
-    """Two dozen jobs: once while they run, and once they are over."""
+    """Yield a batch of two dozen jobs twice: while they run, and when all are final."""
     (folder / "fit.py").write_text(FIT)
     spec = cb.JobSpec("python3 fit.py {star} 3", image="skaha/astroml:latest", cores=1, ram=1, workdir=str(folder))
     with cb.Session.connect("local") as session:
@@ -171,11 +171,11 @@ def on_this_machine(folder: Path) -> Iterator[Batch]:
 
 
 def in_memory(folder: Path, count: int) -> Batch:
-    """So many jobs of some minutes each, of which a few fail."""
-    clock, dice = FakeClock(), random.Random(count)
+    """Return a batch of *count* jobs of some minutes each, a few of which failed."""
+    clock, draw = FakeClock(), random.Random(count)
 
     def fate(request: LaunchRequest) -> Fate:
-        drawn, lasts, queue = dice.random(), dice.lognormvariate(6, 0.6), dice.uniform(2, 60)
+        drawn, lasts, queue = draw.random(), draw.lognormvariate(6, 0.6), draw.uniform(2, 60)
         if drawn < 0.02:
             return Fate(queue=queue, lasts=lasts, code=137, oom_kills=1, log=b"reading the cube\n")
         if drawn < 0.03:
@@ -207,7 +207,7 @@ def in_memory(folder: Path, count: int) -> Batch:
 
 
 def notebook_view(folder: Path, name: str, *shown: object) -> Path:
-    """What a notebook shows of these, as a page."""
+    """Write the notebook views of *shown* as a page."""
     views = "".join(thing._repr_html_() for thing in shown)  # type: ignore[attr-defined]
     file = folder / f"{name}.html"
     file.write_text(f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>{name}</title><body>{views}")
@@ -225,7 +225,7 @@ def take(tab: Tab, page: Path, into: Path, name: str) -> None:
 
 
 def to_look_at(folder: Path, tab: Tab, into: Path, sizes: list[int]) -> None:
-    for moment, batch in zip(("running", "over"), on_this_machine(folder), strict=True):
+    for moment, batch in zip(("running", "final"), on_this_machine(folder), strict=True):
         report, job = batch.report(), batch["star-7"]
         take(tab, notebook_view(folder, moment, batch, report, job), into, f"views-{moment}")
         take(tab, batch.report().to_html(folder / "report.html"), into, f"report-{moment}")
@@ -240,8 +240,10 @@ def to_look_at(folder: Path, tab: Tab, into: Path, sizes: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--into", type=Path, default=ROOT / "docs" / "pictures", help="where the published ones go")
-    parser.add_argument("--look", type=Path, metavar="FOLDER", help="make those to look at, here")
+    parser.add_argument(
+        "--into", type=Path, default=ROOT / "docs" / "pictures", help="the folder of the published pictures"
+    )
+    parser.add_argument("--look", type=Path, metavar="FOLDER", help="make the pictures for inspection, in this folder")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="of the batches in memory")
     options = parser.parse_args()
     if PROGRAM is None or shutil.which("tmux") is None:

@@ -1,4 +1,4 @@
-"""A headless Chromium on this machine, driven over its own protocol, for tests and pictures of what people see."""
+"""A headless Chromium, driven by its own protocol, for tests and pictures of web pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLAGS = (
 
 
 class Tab:
-    """One page; what it complains of is kept in `complaints`, and what it asked the network for in `requests`."""
+    """One page; its errors and warnings are in `complaints`, the addresses that it requested in `requests`."""
 
     def __init__(self, address: str) -> None:
         self._socket = websocket.create_connection(address, timeout=30, suppress_origin=True)
@@ -68,14 +68,14 @@ class Tab:
             self._heard(json.loads(self._socket.recv()))
 
     def __call__(self, expression: str) -> Any:
-        """What a JavaScript expression, which may be a promise, comes to."""
+        """Return the value of a JavaScript expression, which may be a promise."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(json.dumps(answer["exceptionDetails"]))
         return answer["result"].get("value")
 
     def until(self, expression: str, seconds: float = 20.0) -> Any:
-        """What the expression comes to, once that is true."""
+        """Return the value of the expression once it is true."""
         deadline = time.monotonic() + seconds
         while not (value := self(expression)):
             if time.monotonic() > deadline:
@@ -113,7 +113,7 @@ class Tab:
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Tab]:
-    """A browser that has never been used, with one tab; it ends with the `with`."""
+    """Start a browser with a new profile and yield its one tab; the browser ends with the `with`."""
     assert PROGRAM is not None
     with tempfile.TemporaryDirectory(prefix="canfar-batch-browser-", ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Records made by hand, for tests of what only looks at them."""
+"""Records made by hand, for tests of views."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def attempt(
     cpu: float | None = 600.0,
     verified: bool = True,
 ) -> Attempt:
-    """One attempt, launched *begun* seconds after noon; it still runs where *ran* is None."""
+    """One attempt, launched *begun* seconds after noon; it still runs if *ran* is None."""
     start = begun + waited
     receipt = Receipt(started_at=after(start), host="node-1")
     if ran is not None and verified:
@@ -56,7 +56,7 @@ def attempt(
 
 
 def job(key: str, *attempts: Attempt, state: JobState | None = None, **more: Any) -> JobRecord:
-    """A job in the state that its last attempt makes likely."""
+    """A job in the state that follows from its last attempt."""
     fields = more.pop("fields", {"path": f"{key}.fits"})
     return JobRecord(
         key=key,

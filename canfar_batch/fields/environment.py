@@ -12,6 +12,7 @@ import attrs
 from canfar_batch.errors import SpecError
 from canfar_batch.fields.values import NeverRendered
 
+MASK = "[secret]"  #: shown in place of a secret
 #: Variables that the wrapper sets. With another value for one of them, a job could not be recognised.
 RESERVED = frozenset({"CANFAR_BATCH_KEY", "CANFAR_BATCH_ATTEMPT", "CANFAR_BATCH_NAME"})
 
@@ -112,7 +113,7 @@ def shown_value(name: str, value: str | Secret) -> str:
     """Return the value of the variable *name* as it may be shown, secrets masked."""
     if isinstance(value, Secret):
         return f"(the secret ${value.variable})"
-    return "***" if looks_secret(name) else value
+    return MASK if looks_secret(name) else value
 
 
 def masked(pairs: Iterable[tuple[str, str | Secret]]) -> dict[str, str]:

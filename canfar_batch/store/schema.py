@@ -343,10 +343,12 @@ def storable(result: object) -> bool:
         return False
 
 
-def _path_out(home: Home) -> Callable[[object], dict[str, str]]:
-    """Return the function that makes paths JSON, those below *home* relative to it, because it may be moved."""
+def _path_out(home: Home) -> Callable[[Any], Any]:
+    """Encode paths (relative to *home* if they are in it, because it may be moved) and NumPy's numbers for JSON."""
 
-    def out(value: object) -> dict[str, str]:
+    def out(value: Any) -> Any:
+        if getattr(value, "shape", None) == () and hasattr(value, "item"):
+            return value.item()
         if not isinstance(value, Path):
             raise TypeError(f"{type(value).__name__} is not JSON")
         if value.is_relative_to(home.path):

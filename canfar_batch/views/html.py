@@ -1,16 +1,15 @@
-"""Pieces of HTML: text made safe, counts as a bar, tables, lists of facts, and the one style that all views share.
+"""Pieces of HTML: escaped text, counts as a bar, tables, lists of facts, and the style that all views share.
 
-A view is a fragment that carries its style with it, takes its colours from the notebook around it where there is one,
-and loads nothing. Everything that comes from a job goes through `text` or `lines`.
+A view is a fragment that includes its style, takes its colours from the notebook around it if there is one, and loads
+nothing. Everything that comes from a job passes through `text` or `lines`.
 """
 
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from canfar_batch.views.terminal import printable
+from canfar_batch.text import printable, printable_lines
 
 #: the colours of the states and outcomes, chosen to be told apart with any kind of colour vision (after Okabe and Ito)
 COLOURS: Mapping[str, str] = {
@@ -24,12 +23,12 @@ COLOURS: Mapping[str, str] = {
     "lost": "#b0478f",
     "failed": "#d55e00",
 }
-#: where each stands in a bar: what is over first, what went wrong last
+#: the order of the states in a bar: successes first, failures last
 _IN_A_BAR = (
     "succeeded", "running", "pending", "launching", "waiting", "planned", "cancelled", "lost", "failed",
 )  # fmt: skip
 
-#: the colours of a page in the light and in the dark, by name; text has a contrast of at least 4.5 : 1 on its ground
+#: the colours of a page in light and dark mode, by name; text has a contrast of at least 4.5 : 1 to its ground
 _LIGHT = {
     "ground": "#ffffff", "raised": "#f6f7f9", "ink": "#1c2128", "faint": "#57606a", "line": "#d5dae0",
     "accent": "#005a94", "bad": "#a83f00",
@@ -38,7 +37,7 @@ _DARK = {
     "ground": "#14181d", "raised": "#1d232a", "ink": "#e4e8ec", "faint": "#a3adb8", "line": "#39424d",
     "accent": "#7cc4f5", "bad": "#ff9a5c",
 }  # fmt: skip
-#: which colour of a notebook stands for each of ours: JupyterLab's name for it, and that of Visual Studio Code
+#: the notebook's own colour for each of ours: its name in JupyterLab, and in Visual Studio Code
 _NOTEBOOK = {
     "ground": ("--jp-layout-color0", "--vscode-editor-background"),
     "raised": ("--jp-layout-color1", "--vscode-editorWidget-background"),
@@ -54,7 +53,7 @@ def _variables(prefix: str, colours: Mapping[str, str]) -> str:
 
 
 def palette(selector: str) -> str:
-    """The rules that give *selector* its colours: light or dark, as the reader's system wishes."""
+    """Return the rules that give *selector* its colours: light or dark, by the setting of the reader's system."""
     return (
         f"{selector}{{color-scheme:light dark;{_variables('cb-', _LIGHT)}}}\n"
         f"@media (prefers-color-scheme:dark){{{selector}{{{_variables('cb-', _DARK)}}}}}\n"
@@ -63,7 +62,7 @@ def palette(selector: str) -> str:
 
 
 def _notebook_palette(selector: str) -> str:
-    """Likewise, but the notebook's own colours come first: its theme need not be that of the system."""
+    """The same rules, but the notebook's own colours come first: its theme may differ from the system's."""
     own = _variables("cb0-", _LIGHT)
     dark = _variables("cb0-", _DARK)
     chosen = "".join(
@@ -110,15 +109,16 @@ overflow-wrap:anywhere;font-family:var(--jp-content-font-family,system-ui,sans-s
 border-bottom:1px solid var(--cb-line);max-width:26em;overflow-wrap:anywhere;white-space:normal;color:inherit}}
 .cb-view table.cb-t thead th{{color:var(--cb-faint);font-weight:600;white-space:nowrap}}
 .cb-view table.cb-t tbody th{{font-weight:600;min-width:8em}}
-.cb-view table.cb-t td{{min-width:4.5em}}
+.cb-view table.cb-t td{{min-width:6em}}
 .cb-view table.cb-t td:last-child:not(.cb-n){{min-width:11em}}
 .cb-view table.cb-t .cb-n{{min-width:0;text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
 .cb-view dl.cb-facts{{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.12em 1em;margin:.4em 0}}
 .cb-view dl.cb-facts dt{{color:var(--cb-faint);font-weight:400;overflow-wrap:normal}}
 .cb-view dl.cb-facts dt,.cb-view dl.cb-facts dd{{float:none;width:auto;margin:0;padding:0}}
-.cb-view pre.cb-log{{background:var(--cb-raised);color:var(--cb-ink);border:1px solid var(--cb-line);border-radius:4px;\
-padding:.5em .7em;margin:.5em 0;font-size:.88em;overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere;\
-max-height:18em}}
+.cb-view .cb-log{{display:flex;flex-direction:column-reverse;overflow:auto;max-height:18em;background:var(--cb-raised);\
+border:1px solid var(--cb-line);border-radius:4px;margin:.5em 0}}
+.cb-view .cb-log pre{{background:none;color:var(--cb-ink);border:0;padding:.5em .7em;margin:0;font-size:.88em;\
+white-space:pre-wrap;overflow-wrap:anywhere;overflow:visible}}
 .cb-view ul.cb-causes.cb-causes{{list-style:none;margin:.2em 0 .6em;padding:0}}
 .cb-view ul.cb-causes li{{margin:0 0 .4em;padding:0 0 0 .7em;border-left:3px solid {COLOURS["failed"]}}}
 .cb-view .cb-faint{{color:var(--cb-faint)}}
@@ -127,30 +127,27 @@ max-height:18em}}
 
 # -- text ---------------------------------------------------------------------------------------------------------
 
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-
 
 def text(value: object) -> str:
-    """*value* as one line of text that means nothing to a browser."""
+    """Return *value* as one line of escaped text."""
     return html.escape(printable(str(value)))
 
 
 def lines(value: str) -> str:
-    """Likewise, for text of several lines, as logs are; its escape sequences are left out."""
-    kept = _ANSI.sub("", value).replace("\r\n", "\n")
-    return html.escape("".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in kept))
+    """Return text of several lines, such as a log, escaped and without its escape sequences."""
+    return html.escape(printable_lines(value))
 
 
 # -- pieces -------------------------------------------------------------------------------------------------------
 
 
 def state(name: object) -> str:
-    """A state or outcome, with its mark."""
+    """Return a state or outcome, with its mark."""
     return f'<span class="cb-s cb-{text(name)}">{text(name)}</span>'
 
 
 def bar(counts: Mapping[str, int]) -> str:
-    """How many jobs are in each state, as a bar and in words."""
+    """Return the number of jobs in each state, as a bar and a legend."""
     shown = [(name, counts[name]) for name in _IN_A_BAR if counts.get(name)]
     if not shown:
         return ""
@@ -160,7 +157,7 @@ def bar(counts: Mapping[str, int]) -> str:
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """Names and what is to be said of each, which is HTML; those of which there is nothing to say are left out."""
+    """Return names and their values, which are HTML, as a list; empty values are left out."""
     rows = "".join(f"<dt>{text(name)}</dt><dd>{value}</dd>" for name, value in pairs if value)
     return f'<dl class="cb-facts">{rows}</dl>' if rows else ""
 
@@ -168,13 +165,13 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = (), caption: str = ""
 ) -> str:
-    """A table, whose first column names the rows.
+    """Return a table whose first column names the rows.
 
     Args:
-        headings: As text.
-        rows: The cells, which are HTML.
-        numbers: The places of the columns that are set flush right.
-        caption: As text; what the table shows.
+        headings: The headings, as text.
+        rows: The cells, as HTML.
+        numbers: The indices of the columns that are aligned right.
+        caption: The content of the table, as text.
     """
     right = frozenset(numbers)
 
@@ -185,10 +182,10 @@ def table(
     body = "".join(
         f"<tr>{''.join(_cell(place, cell, mark(place)) for place, cell in enumerate(row))}</tr>" for row in rows
     )
-    said = f"<caption>{text(caption)}</caption>" if caption else ""
+    title = f"<caption>{text(caption)}</caption>" if caption else ""
     return (
         f'<div class="cb-scroll" tabindex="0" role="region" aria-label="{text(caption or headings[0])}">'
-        f'<table class="cb-t">{said}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<table class="cb-t">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
@@ -196,16 +193,17 @@ def _cell(place: int, content: str, mark: str) -> str:
     return f'<th scope="row"{mark}>{content}</th>' if place == 0 else f"<td{mark}>{content}</td>"
 
 
-def log_tail(content: str) -> str:
-    """The end of a log."""
-    return f'<pre class="cb-log" tabindex="0">{lines(content)}</pre>' if content.strip() else ""
+def log_end(content: str) -> str:
+    """Return the end of a log in a box that is scrolled to its last line; empty if there is no text."""
+    # a column in reverse order starts at its end, without a script
+    return f'<div class="cb-log" tabindex="0"><pre>{lines(content)}</pre></div>' if content.strip() else ""
 
 
 def title(what: str, aside: str = "") -> str:
-    """What a view is about, both as text."""
+    """Return the heading of a view; both parts are text."""
     return f'<div class="cb-title" role="heading" aria-level="3">{text(what)} <small>{text(aside)}</small></div>'
 
 
 def view(*parts: str) -> str:
-    """The parts, as one fragment that brings its style with it."""
+    """Return the parts as one fragment with its style."""
     return f'<div class="cb-view"><style>{_STYLE}</style>{"".join(parts)}</div>'

@@ -1,4 +1,4 @@
-"""How a batch goes, shown while it goes: a live line in a terminal, plain lines elsewhere, a bar in a notebook."""
+"""The progress of a running batch: a live line in a terminal, a view in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,64 +19,67 @@ from typing import Any, Protocol, TextIO
 import attrs
 
 from canfar_batch.records import JobState
-from canfar_batch.views.explain import span
-from canfar_batch.views.terminal import clip, without_escapes
+from canfar_batch.text import without_escapes
+from canfar_batch.views import html
+from canfar_batch.views.format import duration
+from canfar_batch.views.terminal import clip
 
 log = logging.getLogger("canfar_batch")
 
-LIVE = 0.25  #: seconds between two drawings where they replace each other
-SPARSE = (10.0, 60.0)  #: likewise where they do not: at the beginning, and in a long run
+LIVE = 0.25  #: seconds between two drawings of a live line
+VIEW = 0.5  #: seconds between two drawings of a notebook's view
+SPARSE = (10.0, 60.0)  #: seconds between two plain lines: at the beginning, and in a long run
 _PLAIN = 160  # columns of a line in a file
 _NAME = 30  # columns of a batch's name in a line
-_WINDOW = 600.0  # seconds over which the rate is measured, so that it follows what changes
-_SAMPLES = 5.0  # seconds between two samples of it
+_WINDOW = 600.0  # seconds over which the rate is measured, so that it follows recent changes
+_SAMPLES = 5.0  # seconds between two samples of the rate
 
 
 class Watched(Protocol):
-    """What is shown: a batch, or anything that counts like one."""
+    """A batch, or anything with a name and counts."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The batch's name."""
 
     @property
     def counts(self) -> Mapping[JobState, int]:
-        """How many jobs are in each state."""
+        """The number of jobs in each state."""
 
 
 @attrs.frozen(kw_only=True)
-class News:
-    """How a batch stands at one moment."""
+class Snapshot:
+    """The progress of a batch at one moment."""
 
     name: str
     counts: Mapping[JobState, int]
-    rate: float | None  #: jobs that become final in a second, as of late
-    use: str = ""  #: what running jobs use together, in words; empty where the platform does not tell
+    rate: float | None  #: recently, jobs that become final per second
+    use: str = ""  #: what running jobs use together, as text; empty if unknown
 
     @property
     def jobs(self) -> int:
-        """How many there are."""
+        """The number of jobs."""
         return sum(self.counts.values())
 
     @property
     def final(self) -> int:
-        """How many of them are final."""
+        """The number of final jobs."""
         return sum(count for state, count in self.counts.items() if state.final)
 
     @property
     def left(self) -> float | None:
-        """Seconds until all are final, if it goes on like this; None where nobody can tell."""
+        """Estimated seconds until all jobs are final; None if unknown."""
         unfinished = self.jobs - self.final
         return unfinished / self.rate if self.rate and unfinished else None
 
     def line(self, columns: int) -> str:
-        """One line of at most so many columns: what matters most stays where there is no room for all."""
+        """Return one line of at most *columns* columns; the least important parts are left out if there is no room."""
         groups = [list(self._head()), list(self._states()), list(self._pace())]
         ranked = sorted((rank, g, n) for g, group in enumerate(groups) for n, (rank, _) in enumerate(group))
         chosen: set[tuple[int, int]] = set()
         for _, g, n in ranked:
             if len(_joined(groups, {*chosen, (g, n)})) > columns:
-                break  # what would fit in its place now may not at the next drawing: the line would flicker
+                break  # a less important part might fit now and not at the next drawing: the line would flicker
             chosen.add((g, n))
         return clip(_joined(groups, chosen), columns)
 
@@ -93,12 +96,12 @@ class News:
         if self.rate:
             yield 6, _per_time(self.rate)
         if self.left is not None:
-            yield 4, f"{span(self.left)} left"
+            yield 4, f"{duration(self.left)} left"
         if self.use:
             yield 9, f"{self.use} in use"
 
 
-#: what is shown first where there is little room
+#: the order in which states are left out of a line: the highest number first
 _RANKS: Mapping[JobState, int] = {
     JobState.FAILED: 1,
     JobState.LOST: 1,
@@ -118,31 +121,31 @@ def _joined(groups: list[list[tuple[int, str]]], chosen: set[tuple[int, int]]) -
 
 
 def _per_time(rate: float) -> str:
-    """A rate, jobs a second, in the unit in which people think of it: `"3.1/min"`."""
+    """A rate (jobs per second) in the unit that suits it: `"3.1/min"`."""
     unit, seconds = next((u, s) for u, s in (("s", 1), ("min", 60), ("h", 3600)) if rate * s >= 1 or u == "h")
     return f"{rate * seconds:.2g}/{unit}" if rate * seconds < 10 else f"{rate * seconds:,.0f}/{unit}"
 
 
 class Face(Protocol):
-    """Where and how it is shown."""
+    """A way of showing progress."""
 
     def pause(self, elapsed: float) -> float:
-        """Seconds between two drawings, so many seconds after the beginning."""
+        """Return the seconds until the next drawing, *elapsed* seconds after the beginning."""
 
-    def draw(self, news: News) -> None:
-        """Show how things stand, if that is new."""
+    def draw(self, snapshot: Snapshot) -> None:
+        """Show the progress, if it has changed."""
 
     def say(self, text: str) -> None:
         """Show a text that stays."""
 
     def close(self) -> None:
-        """Leave everything tidy."""
+        """End the showing."""
 
 
 class Progress:
-    """Shows how a batch goes, between entering and leaving its `with`.
+    """Shows the progress of a batch inside a `with`.
 
-    What it writes to may fail or vanish: then it falls silent, and the batch goes on.
+    If the output fails (a closed pipe, a full disk), nothing more is shown, and the batch goes on.
     """
 
     def __init__(
@@ -156,27 +159,27 @@ class Progress:
         notebook: bool | None = None,
         use: Callable[[], str] = str,
     ) -> None:
-        """See how *batch* goes.
+        """Show the progress of *batch*.
 
         Args:
-            batch: What to show.
+            batch: The batch.
             shown: False shows nothing.
-            stream: Where to write; by default the standard error, in a notebook the standard output.
-            ticks: Seconds from any moment.
-            width: How many columns the terminal has; by default it is asked.
-            notebook: Whether this is one; by default that is found out.
-            use: Tells what running jobs use together, in words.
+            stream: The output; by default the standard error, in a notebook the standard output.
+            ticks: A function that returns seconds since any fixed moment.
+            width: A function that returns the terminal's columns; by default the terminal is asked.
+            notebook: Whether this is a notebook; by default this is detected.
+            use: A function that returns what running jobs use together, as text.
         """
         self._batch = batch
         self._ticks = ticks
         self._use = use
         notebook = _in_notebook() if notebook is None else notebook
-        # what notebooks are told on standard error they show in red, as if something were wrong
+        # notebooks show standard error in red, as if something were wrong
         stream = stream or (sys.stdout if notebook else sys.stderr)
         self._face = _face(stream, shown=shown, width=width, notebook=notebook)
         self._began = ticks()
         self._next = self._began
-        self._drawn: Mapping[JobState, int] | None = None  # the counts that were drawn last, as long as they stand
+        self._drawn: Mapping[JobState, int] | None = None  # the counts of the last drawing, until they change
         self._samples: deque[tuple[float, int]] = deque()
 
     def __enter__(self) -> Progress:
@@ -195,17 +198,17 @@ class Progress:
             self._face.say(text)
 
     def update(self) -> float:
-        """Show how things stand, unless that was done a moment ago.
+        """Show the progress, unless it was shown a moment ago.
 
         Returns:
-            Seconds after which it is worth calling again even if nothing happens; infinite where all is shown.
+            Seconds after which to call again even if nothing happens; infinite if everything is shown.
         """
         if isinstance(self._face, Silent):
             return math.inf
         wait = self._next - self._ticks()
         if wait > 0:
             if self._drawn is not None and self._now() != self._drawn:
-                self._drawn = None  # once is enough: counting again for each of thousands of events would tell no more
+                self._drawn = None  # counting again for each of thousands of events would change nothing
             return wait if self._drawn is None else math.inf
         self._draw()
         return math.inf
@@ -215,15 +218,15 @@ class Progress:
         rate = self._rate(now, sum(count for state, count in counts.items() if state.final))
         self._next = now + self._face.pause(now - self._began)
         self._drawn = counts
-        news = News(name=self._batch.name, counts=counts, rate=rate, use=self._use())
+        snapshot = Snapshot(name=self._batch.name, counts=counts, rate=rate, use=self._use())
         with self._forgiving():
-            self._face.draw(news)
+            self._face.draw(snapshot)
 
     def _now(self) -> Mapping[JobState, int]:
         return {state: count for state, count in self._batch.counts.items() if count}
 
     def _rate(self, now: float, final: int) -> float | None:
-        """Jobs that became final in a second, measured from the oldest sample that still counts."""
+        """Jobs that became final per second, since the oldest sample in the window."""
         if not self._samples or now - self._samples[-1][0] >= _SAMPLES:
             self._samples.append((now, final))
         while len(self._samples) > 2 and now - self._samples[1][0] >= _WINDOW:
@@ -235,7 +238,7 @@ class Progress:
     def _forgiving(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # a closed pipe, a full disk, a closed stream, whatever widgets may raise
+        except Exception as error:  # a closed pipe, a full disk, a closed stream, any error of a notebook
             face, self._face = self._face, Silent()
             log.debug("progress can no longer be shown: %s", error)
             with contextlib.suppress(Exception):
@@ -250,7 +253,7 @@ def _face(stream: TextIO | None, *, shown: bool, width: Callable[[], int] | None
         return Silent()
     if notebook:
         with contextlib.suppress(ImportError):
-            return Bar(stream)
+            return View(stream)
     elif stream.isatty() and os.environ.get("TERM") != "dumb":
         return LiveLine(stream, width or (lambda: _terminal_width(stream)))
     return PlainLines(stream)
@@ -271,7 +274,7 @@ def _terminal_width(stream: TextIO) -> int:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write at once; what the stream's encoding lacks becomes a question mark."""
+    """Write and flush; characters that the stream's encoding lacks become question marks."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "replace").decode(encoding))
     stream.flush()
@@ -281,52 +284,52 @@ class Silent:
     """Shows nothing."""
 
     def pause(self, elapsed: float) -> float:
-        """Never again."""
+        """Return infinity: it is never drawn."""
         return math.inf
 
-    def draw(self, news: News) -> None:
-        """Nothing."""
+    def draw(self, snapshot: Snapshot) -> None:
+        """Do nothing."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class PlainLines:
-    """A line now and then, for files and pipes."""
+    """One line from time to time, for files and pipes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._shown: Mapping[JobState, int] | None = None
 
     def pause(self, elapsed: float) -> float:
-        """Ten seconds, a minute in the end: a run of days fills no disk."""
+        """Return ten seconds, later up to a minute, so that a run of days does not fill a disk."""
         soon, late = SPARSE
         return min(late, max(soon, elapsed / 20))
 
-    def draw(self, news: News) -> None:
-        """One more line, unless nothing has happened since the one before."""
-        if news.counts != self._shown:
-            self._shown = news.counts
-            _write(self._stream, f"{news.line(_PLAIN)}\n")
+    def draw(self, snapshot: Snapshot) -> None:
+        """Write a line, unless nothing has changed since the last one."""
+        if snapshot.counts != self._shown:
+            self._shown = snapshot.counts
+            _write(self._stream, f"{snapshot.line(_PLAIN)}\n")
 
     def say(self, text: str) -> None:
-        """The text on lines of its own."""
+        """Write the text on lines of its own."""
         _write(self._stream, f"{text}\n")
 
     def close(self) -> None:
-        """Nothing to tidy."""
+        """Do nothing."""
 
 
 _ERASE = "\r\x1b[K"
 
 
 def _rewraps(environment: Mapping[str, str]) -> bool:
-    """Whether the terminal breaks lines anew when its width changes, as nearly all do that stand in a window today.
+    """Whether the terminal re-wraps its lines when its width changes, as nearly all terminals in windows do today.
 
-    xterm and those older than it cut them off: to go up there would take away what others wrote.
+    xterm and older ones cut lines off instead. Moving up in those would erase lines of other programs.
     """
     if environment.get("TMUX"):
         return True
@@ -335,7 +338,7 @@ def _rewraps(environment: Mapping[str, str]) -> bool:
 
 
 def _harmless(text: str) -> str:
-    """*text* without escape sequences and control characters, which a platform's answer may hold; its lines stay."""
+    """*text* without escape sequences and control characters, which a platform's answer may contain; its lines stay."""
     return "\n".join("".join(c for c in without_escapes(line) if c.isprintable()) for line in text.splitlines())
 
 
@@ -346,32 +349,32 @@ def _folded(text: str, columns: int) -> str:
 
 
 class LiveLine:
-    """One line at the bottom of a terminal, drawn again and again. What is said, and what is logged, goes above it."""
+    """One line at the bottom of a terminal that is redrawn; texts and log records go above it."""
 
     def __init__(self, stream: TextIO, width: Callable[[], int]) -> None:
         self._stream, self._width = stream, width
         self._line, self._erased = "", False
         self._rewraps = _rewraps(os.environ)
-        self._writing = threading.RLock()  # threads log
+        self._writing = threading.RLock()  # log records come from any thread
         self._listener = _AboveTheLine(self)
         log.addHandler(self._listener)
 
     def pause(self, elapsed: float) -> float:
-        """A few times a second."""
+        """Return a quarter of a second."""
         return LIVE
 
-    def draw(self, news: News) -> None:
-        """The line anew. The last column stays free: a character there would wrap the line in many terminals."""
+    def draw(self, snapshot: Snapshot) -> None:
+        """Redraw the line. The last column stays free: a character there would wrap the line in many terminals."""
         with self._writing:
             columns = self._width()
-            line = news.line(max(1, columns - 1))
+            line = snapshot.line(max(1, columns - 1))
             if line != self._line or self._erased:
                 erase = self._erasing(columns)
                 self._line, self._erased = line, False
                 _write(self._stream, f"{erase}{line}")
 
     def say(self, text: str) -> None:
-        """The text above the line, broken between words; a path that is too long is left to the terminal, and whole."""
+        """Write the text above the line, broken between words; long paths stay whole, so that they can be copied."""
         with self._writing:
             columns = self._width()
             erase = self._erasing(columns)
@@ -379,18 +382,18 @@ class LiveLine:
             _write(self._stream, f"{erase}{_folded(_harmless(text), max(20, columns - 1))}\n{self._line}")
 
     def erase(self) -> None:
-        """Take the line away until it is drawn again."""
+        """Erase the line until it is drawn again."""
         with self._writing:
             _write(self._stream, self._erasing(self._width()))
             self._erased = True
 
     def _erasing(self, columns: int) -> str:
-        """What takes the line away, also where a window that became narrower has broken it in two."""
+        """The sequence that erases the line, also if a window that became narrower has wrapped it."""
         above = (len(self._line) - 1) // max(1, columns) if self._rewraps and not self._erased else 0
         return f"\x1b[{above}A\r\x1b[J" if above > 0 else _ERASE
 
     def close(self) -> None:
-        """Let the line stand as it is, and go below it."""
+        """Leave the line, and move below it."""
         log.removeHandler(self._listener)
         with self._writing:
             if self._line and not self._erased:
@@ -399,14 +402,14 @@ class LiveLine:
 
 
 class _AboveTheLine(logging.Handler):
-    """Makes way for what is logged: a record printed over the live line would be read with its remains."""
+    """Keeps log records from being printed over the live line."""
 
     def __init__(self, line: LiveLine) -> None:
         super().__init__(logging.WARNING)
         self._line = line
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print it above the line, or clear the way for whoever else prints it."""
+        """Print the record above the line, or erase the line if another handler prints it."""
         with contextlib.suppress(OSError, ValueError):
             if logging.getLogger().handlers:
                 self._line.erase()
@@ -414,55 +417,51 @@ class _AboveTheLine(logging.Handler):
                 self._line.say(record.getMessage())
 
 
-class Bar:
-    """tqdm's bar, in a notebook.
+class View:
+    """The batch's counts as a bar in a notebook's cell, redrawn in place.
+
+    Args:
+        stream: The cell's standard output, for texts.
+        display: IPython's module of that name; by default it is imported.
 
     Raises:
-        ImportError: tqdm is not installed.
+        ImportError: IPython is not installed.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._bar: Any = None
-        self._make = _tqdm()
+    def __init__(self, stream: TextIO, display: Any = None) -> None:
+        if display is None:
+            from IPython import display
+        self._stream, self._display = stream, display
+        self._handle: Any = None
 
     def pause(self, elapsed: float) -> float:
-        """A few times a second."""
-        return LIVE
+        """Return half a second, later up to five: each drawing is stored in the notebook's output."""
+        return min(10 * VIEW, max(VIEW, elapsed / 600))
 
-    def draw(self, news: News) -> None:
-        """Move the bar to where things stand."""
-        if self._bar is None:
-            self._bar = self._make(
-                total=news.jobs, initial=news.final, desc=news.name, unit="job", file=self._stream, mininterval=0
-            )
-        self._bar.total = news.jobs
-        self._bar.n = news.final
-        shown = [f"{count:,} {state}" for state, count in news.counts.items() if state is not JobState.SUCCEEDED]
-        shown += [f"{news.use} in use"] if news.use else []
-        self._bar.set_postfix_str(", ".join(shown), refresh=False)
-        self._bar.refresh()
+    def draw(self, snapshot: Snapshot) -> None:
+        """Show the counts, the rate and the time that is left."""
+        content = self._display.HTML(_view(snapshot))
+        if self._handle is None:
+            self._handle = self._display.display(content, display_id=True)
+        else:
+            self._handle.update(content)
 
     def say(self, text: str) -> None:
-        """The text as a line of the cell's output."""
+        """Write the text as a line of the cell's output."""
         _write(self._stream, f"{text}\n")
 
     def close(self) -> None:
-        """Leave the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()
+        """Leave the last drawing."""
 
 
-def _tqdm() -> Callable[..., Any]:
-    """Makes tqdm's widget, or its bar of text where there are no widgets."""
-    from tqdm.std import tqdm as text_bar
-
-    def make(**arguments: Any) -> Any:
-        try:
-            import ipywidgets  # noqa: F401 (tqdm would miss it too late, and complain when its half bar is thrown away)
-            from tqdm.notebook import tqdm as widget
-        except ImportError:
-            return text_bar(**arguments)
-        return widget(**{**arguments, "file": None})
-
-    return make
+def _view(snapshot: Snapshot) -> str:
+    left = "" if snapshot.left is None else f"{duration(snapshot.left)} left"
+    rate = _per_time(snapshot.rate) if snapshot.rate else ""
+    use = f"{snapshot.use} in use" if snapshot.use else ""
+    return html.view(
+        html.title(
+            f"{snapshot.name}: {snapshot.final:,} of {snapshot.jobs:,} final",
+            " · ".join(filter(None, (rate, left, use))),
+        ),
+        html.bar({state.value: number for state, number in snapshot.counts.items()}),
+    )

@@ -1,10 +1,11 @@
-"""What became of a batch: how many, how long, how much, and why some did not make it."""
+"""`Report`: the counts, failures, times and resources of a batch."""
 
 from __future__ import annotations
 
 import math
 import os
 import statistics
+import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,44 +15,57 @@ from typing import Any, TypeVar
 import attrs
 
 from canfar_batch.errors import BatchFailed
-from canfar_batch.failures import Failure, Killed, OutOfMemory, Unknown
+from canfar_batch.failures import Failure, Unknown
 from canfar_batch.records import Attempt, JobRecord, JobState, Limits, Resources
+from canfar_batch.text import printable
 from canfar_batch.views import explain, html
-from canfar_batch.views.terminal import clip, printable, wrapped
+from canfar_batch.views.attempt_times import Times, run_seconds
+from canfar_batch.views.explain import LOST_OR_FAILED
+from canfar_batch.views.format import asked_for, count, counts, duration, first_few, gib, rounded
+from canfar_batch.views.masking import secret_values, without_secrets
+from canfar_batch.views.terminal import clip, wrapped
 
 Self = TypeVar("Self", bound="Report")
 
-COLUMNS = 80  #: of the terminal that a printed report fits
-HEADROOM = 1.2  #: so many times what was used is what a suggestion leaves room for
-MEANINGFUL = 10.0  #: seconds; what ran shorter says little about CPU use, for its start is most of it
-_DEFAULT_CORES = 1.0  # what the platform gives a job that asks for none, where it was not asked itself
+COLUMNS = 80  #: width of a printed report
+HEADROOM = 1.2  #: a suggestion leaves room for this multiple of what was used
+MEANINGFUL = 10.0  #: seconds; shorter runs say little about CPU use, because starting is most of them
+_DEFAULT_CORES = 1.0  # the platform's default for a job that asks for no cores, if the platform was not asked
 _EXAMPLES = 5  # keys that are kept for each cause
-_SHOWN = 8  # causes, and kinds of resources, that are printed
+_SHOWN = 8  # causes, and kinds of requests, that are printed
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
-_LOSERS = (JobState.FAILED, JobState.LOST)
+
+class ReportPath(type(Path())):  # type: ignore[misc] # the base is PosixPath or WindowsPath
+    """The path of a written report. A notebook shows it as a link."""
+
+    def _repr_html_(self) -> str:
+        # notebooks open links that are relative to the notebook's folder, which is the working directory
+        address = urllib.parse.quote(os.path.relpath(self).replace(os.sep, "/"))
+        return f'<a href="{html.text(address)}" target="_blank">{html.text(self)}</a>'
 
 
 @attrs.frozen(kw_only=True)
 class Cause:
-    """The jobs that have one trouble in common."""
+    """Jobs that failed for the same reason."""
 
-    cause: str  #: in the words of the report: `"exit code 2"`, `"out of memory"`
-    count: int
-    message: str  #: of the job that is named first: the line of its log, or the platform's words, that tell most
-    advice: str  #: what to do about it; empty where nobody knows
-    keys: tuple[str, ...]  #: a few of them, one that says why before those that do not
-    log: Path | None = None  #: the saved log of the job that is named first
+    cause: str  #: the reason in a few words: `"exit code 2"`, `"out of memory"`
+    count: int  #: jobs that failed for it
+    message: str  #: of the first job in `keys`: the line of its log, or of the platform's answer, that explains most
+    advice: str  #: what to do about it; empty if there is no advice
+    keys: tuple[str, ...]  #: the keys of some of the jobs; a job with a message comes first
+    inferred: int = 0  #: jobs whose cause no receipt reported: it was concluded from logs, events or silence
+    log: Path | None = None  #: the saved log of the first job in `keys`
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, as JSON can say it."""
+        """Return the cause as values that JSON can hold."""
         return {**attrs.asdict(self), "keys": list(self.keys), "log": None if self.log is None else str(self.log)}
 
 
 @attrs.frozen(kw_only=True)
 class Spread:
-    """Lengths of time in short, seconds."""
+    """A summary of lengths of time, in seconds."""
 
     total: float
     median: float
@@ -59,7 +73,7 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread | None:
-        """What *seconds* have in common; None where there are none."""
+        """Return the summary of *seconds*; None if there are none."""
         if not seconds:
             return None
         return cls(total=math.fsum(seconds), median=statistics.median(seconds), longest=max(seconds))
@@ -67,23 +81,24 @@ class Spread:
 
 @attrs.frozen(kw_only=True)
 class Use:
-    """What the attempts that asked for the same resources made of them."""
+    """Resource use of the attempts that asked for the same resources."""
 
     asked: Resources
-    attempts: int  #: that began to run
-    peak_ram: float | None  #: GiB, the most of any attempt, file cache included: an upper bound
-    cpu_share: float | None  #: CPU time over cores and time taken, all attempts together; 1 is all that was there
-    ran_out: int  #: attempts that ended for want of memory, as known or supposed
-    suggestion: str  #: what to ask for instead, as `"ram=4 would do"`; empty where what was asked is right
+    attempts: int  #: attempts that began to run
+    peak_ram: float | None  #: the highest of any attempt, GiB, file cache included: an upper bound
+    cpu_share: float | None  #: CPU time divided by cores and run time, all attempts together; 1 is full use
+    ran_out: int  #: attempts that ran out of memory, as their receipts report
+    likely_ran_out: int  #: further attempts that were killed without a report, most likely because memory ran out
+    suggestion: str  #: what to ask for instead, as `"ram=4 would do"`; empty if the request was right
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, as JSON can say it."""
+        """Return the use as values that JSON can hold."""
         return attrs.asdict(self)
 
 
 @attrs.frozen(kw_only=True)
 class Report:
-    """What became of a batch, as things stood when it was made. Times are aware, UTC; lengths of time in seconds.
+    """Counts, failures, times and resources of a batch at one moment. Times are aware, UTC; lengths of time in seconds.
 
     ```python
     import canfar_batch as cb
@@ -93,7 +108,7 @@ class Report:
         batch = session.batch("reported")
         batch.map(fit, n=[1, 2, 3])
         report = batch.run()
-    print(report)  # in words; a notebook shows it as HTML
+    print(report)  # as text; a notebook shows it as HTML
     print(report.ok, report.wall_time, "s")
     report.raise_if_failed()
     ```
@@ -102,20 +117,22 @@ class Report:
     name: str
     home: Path
     made_at: datetime
-    counts: Mapping[JobState, int] = attrs.field(hash=False)  #: jobs in each state that any job is in
-    failures: tuple[Cause, ...]  #: of the jobs that failed or were lost, the most frequent first
-    not_collected: tuple[Cause, ...]  #: of the jobs that succeeded and whose result could not be fetched
-    unverified: int  #: jobs that succeeded by the platform's word alone, with no receipt
+    counts: Mapping[JobState, int] = attrs.field(hash=False)  #: jobs in each state; states without jobs are left out
+    failures: tuple[Cause, ...]  #: of the jobs that failed or were lost; the most frequent first
+    not_collected: tuple[Cause, ...]  #: of the jobs that succeeded but whose result could not be collected
+    unverified: int  #: jobs that succeeded according to the platform, without a receipt
     attempts: int
-    retries: Mapping[str, int] = attrs.field(hash=False)  #: attempts that were followed by another, by what ended them
-    recovered: int  #: jobs that succeeded after an attempt had not
-    began_at: datetime | None  #: when the first launch was written down
-    ended_at: datetime | None  #: when the last attempt ended; None while something is still to be done
-    waiting: Spread | None  #: from each launch to its start
-    running: Spread | None  #: of each attempt, those that still run included
-    core_hours: float  #: cores asked for x time, all attempts, whatever became of them
-    estimated: bool  #: True where some attempts asked for no cores and are counted with the platform's default
-    uses: tuple[Use, ...]  #: by what was asked for, the most attempts first
+    retries: Mapping[str, int] = attrs.field(
+        hash=False
+    )  #: attempts that were followed by another, by the cause of their end
+    recovered: int  #: jobs that succeeded after an earlier attempt failed
+    began_at: datetime | None  #: time of the first launch
+    ended_at: datetime | None  #: time of the last end; None while jobs are unfinished
+    waiting: Spread | None  #: from the launch to the start of each attempt
+    running: Spread | None  #: from the start to the end of each attempt, or to now
+    core_hours: float  #: cores asked for x run time, over all attempts
+    estimated: bool  #: True if some attempts asked for no cores and are counted with the platform's default
+    uses: tuple[Use, ...]  #: by request; the one with the most attempts first
     _page: Callable[[Report, Path], None] | None = attrs.field(default=None, repr=False, eq=False)
 
     @classmethod
@@ -129,28 +146,31 @@ class Report:
         limits: Limits | None = None,
         page: Callable[[Report, Path], None] | None = None,
     ) -> Report:
-        """The report on *jobs*.
+        """Return the report on *jobs*.
 
         Args:
             name: The batch's name.
             jobs: All its jobs.
             home: Its directory.
-            now: The time, until which what runs is counted.
-            limits: What the platform offers, for better suggestions; without it, whole GiB and cores are suggested.
-            page: Writes the report as a page to a path, for `to_html`.
+            now: The present time; running attempts count until then.
+            limits: What the platform offers, to suggest only that; without it, whole GiB and cores are suggested.
+            page: A function that writes the report to a path as a page, for `to_html`.
         """
         counted = Counter(job.state for job in jobs)
         attempts = [attempt for job in jobs for attempt in job.attempts]
         succeeded = [job for job in jobs if job.state is JobState.SUCCEEDED]
         begun = [attempt for attempt in attempts if attempt.started_at is not None]
-        ends = [attempt.finished_at for attempt in attempts if attempt.finished_at is not None]
+        ran = [(attempt, run_seconds(attempt, now) or 0.0) for attempt in begun]
+        ends = [Times.of(attempt, now).ended for attempt in attempts if attempt.ended]
         return cls(
             name=name,
             home=home,
             made_at=now,
             counts={state: counted[state] for state in JobState if counted[state]},
             failures=_causes(
-                (job, job.failure or Unknown(message="nothing says why")) for job in jobs if job.state in _LOSERS
+                (job, job.failure or Unknown(message="no reason is known"))
+                for job in jobs
+                if job.state in LOST_OR_FAILED
             ),
             not_collected=_causes(
                 (job, _NotCollected(message=job.collect_error)) for job in succeeded if job.collect_error is not None
@@ -161,16 +181,18 @@ class Report:
             recovered=sum(len(job.attempts) > 1 for job in succeeded),
             began_at=min((attempt.intended_at for attempt in attempts), default=None),
             ended_at=max(ends, default=None) if all(job.state.final for job in jobs) else None,
-            waiting=Spread.of([_waited(attempt) for attempt in begun if attempt.launched_at is not None]),
-            running=Spread.of([_ran(attempt, now) for attempt in begun]),
-            core_hours=math.fsum(_cores(attempt, limits) * _ran(attempt, now) for attempt in begun) / 3600,
+            waiting=Spread.of([Times.of(attempt, now).waited for attempt in begun if attempt.launched_at is not None]),
+            running=Spread.of([seconds for _, seconds in ran]),
+            core_hours=math.fsum(_cores(attempt, limits) * seconds for attempt, seconds in ran) / 3600,
             estimated=any(attempt.resources.cores is None for attempt in begun),
             uses=_uses(begun, limits),
             page=page,
         )
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Write the report as one HTML page that needs no other file, and return the page's path.
+        """Write the report as one HTML page that needs no other file, and return its path.
+
+        A notebook shows the path as a link.
 
         Args:
             path: Where to write it; by default `report.html` in the batch's home.
@@ -182,59 +204,57 @@ class Report:
         if self._page is None:
             raise TypeError("this report was made without its jobs, so it cannot be written as a page")
         self._page(self, target)
-        return target
+        return ReportPath(target)
 
-    # -- asking ---------------------------------------------------------------------------------------------------
+    # -- questions ------------------------------------------------------------------------------------------------
 
     @property
     def jobs(self) -> int:
-        """How many jobs the batch has."""
+        """The number of jobs."""
         return sum(self.counts.values())
 
     @property
     def unfinished(self) -> int:
-        """How many of them are not final."""
-        return sum(count for state, count in self.counts.items() if not state.final)
+        """The number of jobs that are not final."""
+        return sum(number for state, number in self.counts.items() if not state.final)
 
     @property
     def ok(self) -> bool:
-        """True where every job succeeded and every result was fetched."""
+        """True if every job succeeded and every result was collected."""
         return self.counts.get(JobState.SUCCEEDED, 0) == self.jobs and not self.not_collected
 
     @property
     def wall_time(self) -> float | None:
-        """Seconds from the first launch to the last end, or to now where that is still to come; None before any."""
+        """Seconds from the first launch to the last end, or to now if jobs are unfinished; None before any launch."""
         if self.began_at is None:
             return None
         return max(0.0, ((self.ended_at or self.made_at) - self.began_at).total_seconds())
 
     def raise_if_failed(self: Self) -> Self:
-        """Raise if a job is over and did not succeed, or a result could not be fetched; else the report itself.
+        """Raise if a final job did not succeed or a result could not be collected; else return the report.
 
         Raises:
-            BatchFailed: The message groups what went wrong by cause.
+            BatchFailed: The message lists the causes.
         """
         parts = [
             *([f"{_total(self.failures):,} failed"] if self.failures else []),
             *([f"{self.counts[JobState.CANCELLED]:,} cancelled"] if JobState.CANCELLED in self.counts else []),
-            *([f"{_count(_total(self.not_collected), 'result')} not collected"] if self.not_collected else []),
+            *([f"{count(_total(self.not_collected), 'result')} not collected"] if self.not_collected else []),
         ]
         if parts:
             causes = [line for cause in (*self.failures, *self.not_collected) for line in _paragraph(cause)]
-            raise BatchFailed(
-                "\n".join([f"batch {self.name}, {_count(self.jobs, 'job')}: {', '.join(parts)}", *causes])
-            )
+            raise BatchFailed("\n".join([f"batch {self.name}, {count(self.jobs, 'job')}: {', '.join(parts)}", *causes]))
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON can say it."""
+        """Return the report as values that JSON can hold."""
         return {
             "name": self.name,
             "home": str(self.home),
             "made_at": self.made_at.isoformat(),
             "ok": self.ok,
             "jobs": self.jobs,
-            "counts": {state.value: count for state, count in self.counts.items()},
+            "counts": {state.value: number for state, number in self.counts.items()},
             "failures": [cause.as_dict() for cause in self.failures],
             "not_collected": [cause.as_dict() for cause in self.not_collected],
             "unverified": self.unverified,
@@ -257,32 +277,40 @@ class Report:
         return "\n\n".join(filter(None, ("\n".join(self._head()), self.why(), "\n".join(self._figures()))))
 
     def why(self) -> str:
-        """Why jobs failed and results are missing, by cause; empty where all is well."""
-        failed, lacking = _total(self.failures), _total(self.not_collected)
+        """Return why jobs failed and results are missing, by cause; empty if nothing is wrong."""
+        failed, missing = _total(self.failures), _total(self.not_collected)
         parts = (
-            _listed(f"Why {_count(failed, 'job')} failed:", self.failures),
-            _listed(f"Why {_count(lacking, 'result')} could not be collected:", self.not_collected),
+            _listed(f"Why {count(failed, 'job')} failed:", self.failures),
+            _listed(f"Why {count(missing, 'result')} could not be collected:", self.not_collected),
         )
         return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
+    def next_steps(self) -> str:
+        """Return what to do with a batch whose jobs are all final and did not all succeed; empty for any other."""
+        failed = sum(self.counts.get(state, 0) for state in LOST_OR_FAILED)
+        if self.unfinished or not failed:
+            return ""
+        them = "it" if failed == 1 else "them"
+        return f"fix the cause, then batch.retry_failed() and batch.run() launch {them} again"
+
     def _repr_html_(self) -> str:
-        """The same in a notebook."""
-        took = "" if self.wall_time is None else f"in {explain.span(self.wall_time)}"
-        going = f"{self.unfinished:,} still to do" if self.unfinished else ""
+        """Return the report as HTML, for a notebook."""
+        took = "" if self.wall_time is None else f"in {duration(self.wall_time)}"
+        unfinished = f"{self.unfinished:,} unfinished" if self.unfinished else ""
         return html.view(
-            html.title(f"Batch {self.name}: {_count(self.jobs, 'job')}", ", ".join(filter(None, (took, going)))),
-            html.bar({state.value: count for state, count in self.counts.items()}),
+            html.title(f"Batch {self.name}: {count(self.jobs, 'job')}", ", ".join(filter(None, (took, unfinished)))),
+            html.bar({state.value: number for state, number in self.counts.items()}),
             html_causes(self.failures),
             html_causes(self.not_collected),
-            html.facts((title or "", html.text(said)) for title, said in self._facts() if said),
+            html.facts((title or "", html.text(text)) for title, text in self._facts() if text),
         )
 
     def _head(self) -> list[str]:
-        took = "" if self.wall_time is None else f" in {explain.span(self.wall_time)}"
-        going = f", {self.unfinished:,} still to do" if self.unfinished else ""
-        lines = [clip(f"Batch {self.name}: {_count(self.jobs, 'job')}{took}{going}", COLUMNS)]
+        took = "" if self.wall_time is None else f" in {duration(self.wall_time)}"
+        unfinished = f", {self.unfinished:,} unfinished" if self.unfinished else ""
+        lines = [clip(f"Batch {self.name}: {count(self.jobs, 'job')}{took}{unfinished}", COLUMNS)]
         if self.counts:
-            lines += wrapped(", ".join(f"{n:,} {state}" for state, n in self.counts.items()), COLUMNS, first="  ")
+            lines += wrapped(counts(self.counts), COLUMNS, first="  ")
         return lines
 
     def _figures(self) -> list[str]:
@@ -291,22 +319,24 @@ class Report:
         return [line for title, text in facts for line in wrapped(text, COLUMNS, first=f"  {title:<{margin - 2}}")]
 
     def _facts(self) -> Iterator[tuple[str, str]]:
+        yield "next", self.next_steps()
         yield "waiting", _spread(self.waiting)
         yield "running", _spread(self.running)
         if self.running is not None:
             guess = ", estimated: some asked for no cores" if self.estimated else ""
-            yield "core-hours", f"{_rounded(self.core_hours)}{guess}"
-        told = list(filter(None, map(_use, self.uses)))
-        for place, text in enumerate(told[:_SHOWN]):
+            yield "core-hours", f"{rounded(self.core_hours)}{guess}"
+        uses = list(filter(None, map(_use, self.uses)))
+        for place, text in enumerate(uses[:_SHOWN]):
             yield "resources" if place == 0 else "", text
-        if len(told) > _SHOWN:
-            yield "", f"and {_count(len(told) - _SHOWN, 'other request')}"
+        if len(uses) > _SHOWN:
+            yield "", f"and {count(len(uses) - _SHOWN, 'other request')}"
         if self.retries:
-            why = ", ".join(f"{count:,} {cause}" for cause, count in list(self.retries.items())[:_SHOWN])
-            saved = f"; {_count(self.recovered, 'job')} succeeded by them" if self.recovered else ""
+            why = ", ".join(f"{number:,} {cause}" for cause, number in list(self.retries.items())[:_SHOWN])
+            saved = f"; {count(self.recovered, 'job')} succeeded after a retry" if self.recovered else ""
             yield "retries", f"{sum(self.retries.values()):,} ({why}){saved}"
         if self.unverified:
-            yield "unverified", f"{_count(self.unverified, 'success', 'es')} by the platform's word, without a receipt"
+            successes = count(self.unverified, "success", "successes")
+            yield "unverified", f"{successes} according to the platform, without a receipt"
         yield "home", printable(str(self.home))
 
 
@@ -315,35 +345,37 @@ class Report:
 
 @attrs.frozen(kw_only=True)
 class _NotCollected(Failure):
-    """What the collector said: no failure of the job, but told like one."""
+    """The error of a collector: not a failure of the job, but reported in the same way."""
 
     label = "result not collected"
 
 
-def _causes(troubles: Iterable[tuple[JobRecord, Failure]]) -> tuple[Cause, ...]:
-    """What went wrong, grouped by cause and by what was said of it, the most frequent first."""
+def _causes(failed: Iterable[tuple[JobRecord, Failure]]) -> tuple[Cause, ...]:
+    """Failures grouped by cause and by the kind of their message, the most frequent first."""
     groups: dict[str, list[tuple[JobRecord, Failure]]] = {}
-    for job, failure in troubles:
-        groups.setdefault(explain.trouble(failure), []).append((job, failure))
+    for job, failure in failed:
+        groups.setdefault(explain.group_of(failure), []).append((job, failure))
     causes = [_cause(group) for group in groups.values()]
     return tuple(sorted(causes, key=lambda cause: -cause.count))
 
 
 def _cause(group: Sequence[tuple[JobRecord, Failure]]) -> Cause:
-    job, failure = max(group, key=_tells)  # of equals, the first
+    job, failure = max(group, key=_explains)  # of equals, the first
     others = [other.key for other, _ in group[:_EXAMPLES] if other is not job]
     return Cause(
         cause=failure.cause,
         count=len(group),
-        message=printable(explain.without_secrets(failure.message)),
+        message=printable(without_secrets(failure.message, secret_values([job]))),
         advice=explain.advice(failure),
         keys=(job.key, *others)[:_EXAMPLES],
+        inferred=sum(explain.is_supposition(other) for _, other in group),
         log=_log(job),
     )
 
 
-def _tells(trouble: tuple[JobRecord, Failure]) -> tuple[bool, bool]:
-    job, failure = trouble
+def _explains(failed: tuple[JobRecord, Failure]) -> tuple[bool, bool]:
+    """How much a failed job explains: a message counts most, then a saved log."""
+    job, failure = failed
     return bool(failure.message), _log(job) is not None
 
 
@@ -352,22 +384,9 @@ def _log(job: JobRecord) -> Path | None:
 
 
 def _retries(jobs: Iterable[JobRecord]) -> dict[str, int]:
-    """What ended the attempts that were followed by another, the most frequent first."""
+    """The number of attempts that were followed by another, by the cause of their end, the most frequent first."""
     ended = (attempt.failure for job in jobs for attempt in job.attempts[:-1])
     return dict(Counter("cancelled" if failure is None else failure.cause for failure in ended).most_common())
-
-
-def _waited(attempt: Attempt) -> float:
-    """Seconds from launch to start; two clocks that differ make no negative time."""
-    assert attempt.launched_at is not None
-    assert attempt.started_at is not None
-    return max(0.0, (attempt.started_at - attempt.launched_at).total_seconds())
-
-
-def _ran(attempt: Attempt, now: datetime) -> float:
-    """Seconds from start to end, or to now."""
-    assert attempt.started_at is not None
-    return max(0.0, ((attempt.finished_at or now) - attempt.started_at).total_seconds())
 
 
 def _cores(attempt: Attempt, limits: Limits | None) -> float:
@@ -390,25 +409,27 @@ def _uses(begun: Iterable[Attempt], limits: Limits | None) -> tuple[Use, ...]:
 def _use_of(asked: Resources, attempts: Sequence[Attempt], limits: Limits | None) -> Use:
     peaks = [a.receipt.peak_ram for a in attempts if a.receipt is not None and a.receipt.peak_ram is not None]
     peak = max(peaks, default=None)
-    ran_out = sum(isinstance(attempt.failure, (OutOfMemory, Killed)) for attempt in attempts)
+    short_of_memory = [a.failure for a in attempts if a.failure is not None and explain.is_out_of_memory(a.failure)]
+    likely = sum(failure.inferred for failure in short_of_memory)
     clocked = [(cpu, ran) for cpu, ran in map(_cpu, attempts) if cpu is not None and ran > 0]
     cores = _cores(attempts[0], limits)
     ran_in_all = math.fsum(ran for _, ran in clocked)
     busy = math.fsum(cpu for cpu, _ in clocked) / ran_in_all / cores if ran_in_all >= MEANINGFUL else None
     most = max((cpu / ran for cpu, ran in clocked if ran >= MEANINGFUL), default=None)
-    tips = (_more_ram(asked, limits) if ran_out else _less_ram(asked, peak, limits), _fewer_cores(asked, most, limits))
+    ram_tip = _more_ram(asked, limits) if short_of_memory else _less_ram(asked, peak, limits)
     return Use(
         asked=asked,
         attempts=len(attempts),
         peak_ram=peak,
         cpu_share=busy,
-        ran_out=ran_out,
-        suggestion=", ".join(filter(None, tips)),
+        ran_out=len(short_of_memory) - likely,
+        likely_ran_out=likely,
+        suggestion=", ".join(filter(None, (ram_tip, _fewer_cores(asked, most, limits)))),
     )
 
 
 def _cpu(attempt: Attempt) -> tuple[float | None, float]:
-    """An attempt's CPU time and run time, seconds, both as its receipt tells them."""
+    """An attempt's CPU time and run time in seconds, both from its receipt."""
     receipt = attempt.receipt
     if receipt is None or receipt.started_at is None or receipt.finished_at is None:
         return None, 0.0
@@ -424,7 +445,7 @@ def _less_ram(asked: Resources, peak: float | None, limits: Limits | None) -> st
 
 def _more_ram(asked: Resources, limits: Limits | None) -> str:
     if asked.ram is None:
-        return "say ram="
+        return "set ram="
     more = _offered(asked.ram * 2, limits.ram if limits is not None else ())
     return f"try ram={more}" if more is not None else "no more is offered: split the work"
 
@@ -437,7 +458,7 @@ def _fewer_cores(asked: Resources, used: float | None, limits: Limits | None) ->
 
 
 def _offered(amount: float, options: Sequence[int]) -> int | None:
-    """The least that is offered and not less than *amount*; a whole number where nobody said what is offered."""
+    """The smallest option that is not less than *amount*; a whole number if the options are unknown."""
     if not options:
         return max(1, math.ceil(amount))
     return min((option for option in options if option >= amount), default=None)
@@ -447,20 +468,21 @@ def _offered(amount: float, options: Sequence[int]) -> int | None:
 
 
 def _listed(heading: str, causes: Sequence[Cause]) -> list[str]:
-    """Causes as a list: how often, what, which jobs, why, and what to do."""
+    """Causes as a list: how many jobs, the cause, their keys, the reason, and the advice."""
     if not causes:
         return []
     lines = [heading, *(line for cause in causes[:_SHOWN] for line in _paragraph(cause))]
     rest = causes[_SHOWN:]
     if rest:
-        lines.append(f"  {_total(rest):,} x {_count(len(rest), 'other cause')}")
+        lines.append(f"  {_total(rest):,} x {count(len(rest), 'other cause')}")
     return lines
 
 
 def _paragraph(cause: Cause) -> Iterator[str]:
     yield from wrapped(
-        f"{cause.count:,} x {cause.cause} {_examples(cause)}", COLUMNS, first="  ", rest="    ", at_most=3
-    )
+        f"{cause.count:,} x {cause.cause}{inferred(cause)} {_examples(cause)}",
+        COLUMNS, first="  ", rest="    ", at_most=3,
+    )  # fmt: skip
     if cause.message:
         yield from wrapped(cause.message, COLUMNS, first="    ", at_most=3)
     if cause.advice:
@@ -468,70 +490,60 @@ def _paragraph(cause: Cause) -> Iterator[str]:
 
 
 def html_causes(causes: Sequence[Cause]) -> str:
-    """Causes as a list in HTML: how often, what, which jobs, why, and what to do."""
+    """Return causes as a list in HTML: how many jobs, the cause, their keys, the reason, and the advice."""
     if not causes:
         return ""
     items = [
-        f"<li><b>{cause.count:,} {_TIMES} {html.text(cause.cause)}</b> "
+        f"<li><b>{cause.count:,} {_TIMES} {html.text(cause.cause)}</b>{html.text(inferred(cause))} "
         f'<span class="cb-faint">{html.text(_examples(cause))}</span>'
         f"{_html_line(cause.message)}{_html_line(cause.advice and f'→ {cause.advice}')}</li>"
         for cause in causes[:_SHOWN]
     ]
     rest = causes[_SHOWN:]
     if rest:
-        items.append(f"<li>{_total(rest):,} {_TIMES} {_count(len(rest), 'other cause')}</li>")
+        items.append(f"<li>{_total(rest):,} {_TIMES} {count(len(rest), 'other cause')}</li>")
     return f'<ul class="cb-causes">{"".join(items)}</ul>'
 
 
-def _html_line(said: str) -> str:
-    return f"<br>{html.text(clip(said, 400))}" if said else ""
+def _html_line(text: str) -> str:
+    return f"<br>{html.text(clip(text, 400))}" if text else ""
+
+
+def inferred(cause: Cause) -> str:
+    """Return a note on how many jobs of *cause* have it by inference, to follow its name; empty if none has."""
+    if not cause.inferred:
+        return ""
+    return ", inferred" if cause.inferred == cause.count else f", {cause.inferred:,} of them inferred"
 
 
 def _examples(cause: Cause) -> str:
-    more = cause.count - len(cause.keys)
-    return f"({', '.join(cause.keys)}{f' and {more:,} more' if more else ''})"
+    return f"({first_few(cause.keys, cause.count)})"
 
 
 def _spread(spread: Spread | None) -> str:
-    if spread is None:
-        return ""
-    return f"median {explain.span(spread.median)}, longest {explain.span(spread.longest)}"
+    return "" if spread is None else f"median {duration(spread.median)}, longest {duration(spread.longest)}"
+
+
+def _out_of_memory(use: Use) -> str:
+    """How many attempts ran out of memory: those whose receipts say so, apart from those for which it is likely."""
+    if use.ran_out and use.likely_ran_out:
+        return f"{use.ran_out:,} ran out of memory, {use.likely_ran_out:,} more likely did"
+    if use.likely_ran_out:
+        return f"{use.likely_ran_out:,} likely ran out of memory"
+    return f"{use.ran_out:,} ran out of memory" if use.ran_out else ""
 
 
 def _use(use: Use) -> str:
     found = []
     if use.peak_ram is not None:
-        found.append(f"peak {_gib(use.peak_ram)}")
+        found.append(f"peak {gib(use.peak_ram)}")
     if use.cpu_share is not None:
         found.append(f"CPU {use.cpu_share:.0%} busy")
-    if use.ran_out:
-        found.append(f"{use.ran_out:,} ran out of memory")
+    if short := _out_of_memory(use):
+        found.append(short)
     hint = f" ({use.suggestion})" if use.suggestion else ""
     return f"{asked_for(use.asked)} asked: {', '.join(found)}{hint}" if found else ""
 
 
-def asked_for(asked: Resources) -> str:
-    """What was asked for, in words."""
-    if asked == Resources():
-        return "nothing"
-    cores = "default cores" if asked.cores is None else _count(asked.cores, "core")
-    ram = "default memory" if asked.ram is None else f"{asked.ram} GiB"
-    return f"{cores}, {ram}" + (f", {_count(asked.gpus, 'GPU')}" if asked.gpus else "")
-
-
-def _gib(amount: float) -> str:
-    return f"{amount:.1f} GiB" if amount >= 0.1 else f"{amount * 1024:.0f} MiB"
-
-
-def _rounded(amount: float) -> str:
-    if amount >= 100:
-        return f"{amount:,.0f}"
-    return f"{amount:.1f}" if amount >= 1 else f"{amount:.2g}"
-
-
 def _total(causes: Iterable[Cause]) -> int:
     return sum(cause.count for cause in causes)
-
-
-def _count(number: int, what: str, ending: str = "s") -> str:
-    return f"{number:,} {what}{ending if number != 1 else ''}"

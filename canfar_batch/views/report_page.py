@@ -1,7 +1,7 @@
 """The report on a batch as one HTML file that needs nothing else: no network, no library, no server.
 
-All that comes from jobs is data to it: text is escaped, the table's rows are JSON that cannot end its element, and a
-Content-Security-Policy forbids every script but the page's own and every connection.
+Text from jobs is only data: it is escaped, the table's rows are JSON that cannot end its element, and a
+Content-Security-Policy forbids every connection and every script other than the page's own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import platform as machine
 import shlex
 from collections import Counter
@@ -22,24 +23,29 @@ import attrs
 from canfar_batch._version import __version__
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, resources_of
 from canfar_batch.spec import JobSpec, full_image, shown_value
-from canfar_batch.views import explain, html, tables, timeline_svg
+from canfar_batch.text import printable
+from canfar_batch.views import html, tables, timeline_svg
+from canfar_batch.views.format import asked_for, count, duration, first_few, gib, in_use, rounded, timestamp
 from canfar_batch.views.html import text
-from canfar_batch.views.notebook import tail
-from canfar_batch.views.report import Cause, Report, Spread, Use, asked_for
-from canfar_batch.views.terminal import printable
+from canfar_batch.views.log_tail import tail
+from canfar_batch.views.masking import secret_values, without_secrets
+from canfar_batch.views.report import Cause, Report, Spread, Use, inferred
 from canfar_batch.views.timeline import Timeline
 
-FIRST = 100  #: rows that stand in the page itself, for readers without scripts; as many as one page of the table has
+FIRST = 100  #: rows in the page itself, for readers without scripts; as many as one page of the table has
 LOG_LINES = 20  #: lines of a log that are shown for each cause
-_FIELDS = 8  # of a job's fields that have a column
+_FIELDS = 8  # fields of a job that have a column
 _SPECS = 20  # different specs that are listed
 _LONGEST = 300  # characters of a cell
 _NARROW = 44  # characters of a cell that is not broken into lines
+_EXACT = 2**53  # a browser's numbers are exact up to here
+_TILE = 10  # characters that fit a tile
+_TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @attrs.frozen(kw_only=True)
 class Origin:
-    """Where a batch comes from."""
+    """The platform and the user that a batch belongs to, and the time when it was planned."""
 
     platform: str  #: its address, or `"local"`
     user: str | None
@@ -49,21 +55,22 @@ class Origin:
 def render(
     report: Report, jobs: Sequence[JobRecord], *, origin: Origin, live: Mapping[str, ContainerInfo] | None = None
 ) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        report: The figures.
+        report: The report.
         jobs: All jobs of the batch, in plan order.
-        origin: Where it comes from.
-        live: What the platform last said of running containers, by id.
+        origin: The batch's platform, user and age.
+        live: Running containers as the platform last described them, by id.
     """
-    script, columns = _asset("report.js"), _columns(jobs, live)
+    secrets = secret_values(jobs)
+    script, columns = _asset("report.js"), _columns(jobs, live, secrets)
     sections = (
         ("timeline", "Timeline", timeline_svg.figure(Timeline.of(jobs, report.made_at))),
-        ("failures", "What went wrong", _failures(report)),
+        ("failures", "Failures", _failures(report, secrets)),
         ("resources", "Resources", _resources(report)),
         ("jobs", "Jobs", _jobs(columns, len(jobs))),
-        ("provenance", "Provenance", _provenance(report, jobs, origin)),
+        ("provenance", "Provenance", _provenance(report, jobs, origin, secrets)),
     )
     links = "".join(f'<a href="#{id}">{heading}</a>' for id, heading, _ in sections)
     return f"""\
@@ -107,7 +114,7 @@ def _asset(name: str) -> str:
 
 
 def _policy(script: str) -> str:
-    """Nothing may be loaded or sent, and no script may run but this one."""
+    """The policy that forbids loading, sending, and every script other than this one."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
@@ -116,13 +123,13 @@ def _policy(script: str) -> str:
 
 
 def _json(data: object) -> str:
-    """*data* as JSON inside a script element: nothing in it can end the element, or begin a comment."""
+    """*data* as JSON for a script element: nothing in it can end the element, or begin a comment."""
     dumped = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return dumped.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _outcomes() -> str:
-    """The colours of the timeline. The swatches of the legend show the hatches too."""
+    """The colours of the timeline; the legend's swatches have the hatches too."""
     rules = [".k-waiting{background:var(--cb-faint);opacity:.6}"]
     for outcome in ("succeeded", "running", "cancelled", "lost", "failed"):
         colour = html.COLOURS[outcome]
@@ -140,17 +147,18 @@ def _outcomes() -> str:
 
 def _subtitle(report: Report, origin: Origin) -> str:
     where = "this machine (local platform)" if origin.platform == "local" else origin.platform
-    going = f"{report.unfinished:,} still to do" if report.unfinished else "complete"
-    return f"{text(where)} · as of {_time(report.made_at)} · {going}"
+    progress = f"{report.unfinished:,} unfinished" if report.unfinished else "complete"
+    return f"{text(where)} · as of {_time(report.made_at)} · {progress}"
 
 
 def _totals(report: Report, live: Mapping[str, ContainerInfo] | None) -> str:
     tiles = "".join(
-        f"<div{' class=bad' if bad else ''}><dd>{text(value)}</dd><dt>{text(name)}</dt></div>"
+        f"<div{' class=bad' if bad else ' class=wide' if len(value) > _TILE else ''}>"
+        f"<dd>{text(value)}</dd><dt>{text(name)}</dt></div>"
         for name, value, bad in _tiles(report, live)
         if value
     )
-    bar = html.bar({state.value: count for state, count in report.counts.items()})
+    bar = html.bar({state.value: number for state, number in report.counts.items()})
     return f'<section aria-label="Totals"><dl class="tiles">{tiles}</dl>{bar}</section>'
 
 
@@ -159,18 +167,14 @@ def _tiles(report: Report, live: Mapping[str, ContainerInfo] | None) -> Iterator
     yield "jobs", f"{report.jobs:,}", False
     yield "succeeded", _share(report.counts.get(JobState.SUCCEEDED, 0), report.jobs), False
     yield "failed or lost", f"{failed:,}" if failed else "", True
-    yield "elapsed", "" if report.wall_time is None else explain.span(report.wall_time), False
-    yield "core-hours" + (", estimated" if report.estimated else ""), _amount(report.core_hours), False
+    yield "elapsed", "" if report.wall_time is None else duration(report.wall_time), False
+    yield "core-hours" + (", estimated" if report.estimated else ""), rounded(report.core_hours), False
     yield "median run", _median(report.running), False
     yield "median wait", _median(report.waiting), False
-    yield "in use now", explain.in_use((live or {}).values()), False
+    yield "in use now", in_use((live or {}).values()), False
     retried = sum(report.retries.values())
     yield "retries", f"{retried:,}" if retried else "", False
     yield "without a receipt", f"{report.unverified:,}" if report.unverified else "", False
-
-
-def _amount(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 1 else f"{number:.2g}"
 
 
 def _share(part: int, whole: int) -> str:
@@ -181,34 +185,35 @@ def _share(part: int, whole: int) -> str:
 
 
 def _median(spread: Spread | None) -> str:
-    return "" if spread is None else explain.span(spread.median)
+    return "" if spread is None else duration(spread.median)
 
 
 # -- failures -----------------------------------------------------------------------------------------------------
 
 
-def _failures(report: Report) -> str:
+def _failures(report: Report, secrets: Sequence[str]) -> str:
     causes = (*report.failures, *report.not_collected)
-    retried = ", ".join(f"{count:,} × {text(cause)}" for cause, count in report.retries.items())  # noqa: RUF001
-    saved = f"; {report.recovered:,} jobs succeeded by that" if report.recovered else ""
+    retried = ", ".join(f"{number:,} {_TIMES} {text(cause)}" for cause, number in report.retries.items())
+    saved = f"; {count(report.recovered, 'job')} succeeded after that" if report.recovered else ""
     again = f"<p class=faint>Launched again: {retried}{saved}.</p>" if retried else ""
-    return ("".join(map(_cause, causes)) or "<p>No job failed.</p>") + again
+    steps = report.next_steps()
+    todo = f"<p>Next: {text(steps)}.</p>" if steps else ""
+    return ("".join(_cause(cause, secrets) for cause in causes) or "<p>No job failed.</p>") + again + todo
 
 
-def _cause(cause: Cause) -> str:
+def _cause(cause: Cause, secrets: Sequence[str]) -> str:
     mark = html.COLOURS["lost" if cause.cause in ("lost", "ended unwatched") else "failed"]
-    more = cause.count - len(cause.keys)
-    keys = ", ".join(map(text, cause.keys)) + (f" and {more:,} more" if more else "")
-    end = tail(cause.log, LOG_LINES) if cause.log is not None else ""
-    said = "" if not end.strip() else (
+    end = tail(cause.log, LOG_LINES, secrets) if cause.log is not None else ""
+    log = "" if not end.strip() else (
         f"<details open><summary>The end of the log of {text(cause.keys[0])}</summary>"
-        f'<pre tabindex="0">{html.lines(end)}</pre></details>'
+        f'<div class="log" tabindex="0"><pre>{html.lines(end)}</pre></div></details>'
     )  # fmt: skip
     return (
-        f'<article class="cause" style="--cb-mark:{mark}"><header><h3>{cause.count:,} × {text(cause.cause)}</h3>'  # noqa: RUF001
+        f'<article class="cause" style="--cb-mark:{mark}"><header><h3>{cause.count:,} {_TIMES} {text(cause.cause)}'
+        f"{text(inferred(cause))}</h3>"
         f'<button type="button" data-script hidden data-find="{text(cause.cause)}">Show in the table</button></header>'
         f"{_paragraph(cause.message)}{_paragraph(cause.advice and f'→ {cause.advice}')}"
-        f'<p class="keys">{keys}</p>{said}</article>'
+        f'<p class="keys">{text(first_few(cause.keys, cause.count))}</p>{log}</article>'
     )
 
 
@@ -222,25 +227,27 @@ def _paragraph(words: str) -> str:
 def _resources(report: Report) -> str:
     if not report.uses:
         return "<p>Nothing has run yet.</p>"
-    headings = ("asked for", "attempts", "peak memory", "CPU busy", "ran out of memory", "suggestion")
+    headings = ("asked for", "attempts", "peak memory", "CPU busy", "out of memory", "suggestion")
     head = "".join(f'<th scope="col"{_flush(place in (1, 4))}>{name}</th>' for place, name in enumerate(headings))
     body = "".join(map(_use, report.uses))
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Resources"><table><caption>What '
-        "attempts asked for, and what they used. Peak memory includes file cache: an upper bound.</caption>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Resources"><table><caption>Resources '
+        "asked for and used. Peak memory includes file cache: an upper bound.</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
 def _use(use: Use) -> str:
-    peak = "not known" if use.peak_ram is None else (
-        _gauge(use.peak_ram / use.asked.ram if use.asked.ram else None)
-        + (f"{use.peak_ram:.1f} GiB" if use.peak_ram >= 0.1 else f"{use.peak_ram * 1024:.0f} MiB")
-    )  # fmt: skip
-    busy = "not known" if use.cpu_share is None else f"{_gauge(use.cpu_share)}{use.cpu_share:.0%}"
+    peak = busy = "unknown"
+    if use.peak_ram is not None:
+        peak = _gauge(use.peak_ram / use.asked.ram if use.asked.ram else None) + gib(use.peak_ram)
+    if use.cpu_share is not None:
+        busy = f"{_gauge(use.cpu_share)}{use.cpu_share:.0%}"
+    likely = f"{use.likely_ran_out:,} likely" if use.likely_ran_out else ""
+    short = ", ".join(filter(None, (f"{use.ran_out:,}" if use.ran_out else "", likely)))
     return (
         f'<tr><th scope="row">{text(asked_for(use.asked))}</th><td class="n">{use.attempts:,}</td><td>{peak}</td>'
-        f'<td>{busy}</td><td class="n">{use.ran_out or ""}</td><td>{text(use.suggestion or "none")}</td></tr>'
+        f'<td>{busy}</td><td class="n">{short}</td><td>{text(use.suggestion or "none")}</td></tr>'
     )
 
 
@@ -257,10 +264,11 @@ def _flush(right: bool) -> str:
 
 # -- jobs ---------------------------------------------------------------------------------------------------------
 
-#: the columns of the table: what of a row, how it is called, and how it is written
+#: the columns of the table: the name in a row, the heading, and the kind of its values
 _SHOWN: tuple[tuple[str, str, str], ...] = (
     ("state", "state", "state"),
     ("cause", "cause", "text"),
+    ("inferred", "inferred", "text"),
     ("attempt", "attempts", "number"),
     ("wait_seconds", "waited", "span"),
     ("run_seconds", "ran", "span"),
@@ -278,74 +286,86 @@ _NUMBERS = frozenset({"number", "span", "gib", "time"})
 Column = dict[str, Any]
 
 
-def _columns(jobs: Sequence[JobRecord], live: Mapping[str, ContainerInfo] | None) -> list[Column]:
-    """The table by columns, as the page's script reads it; columns in which nothing stands are left out."""
+def _columns(
+    jobs: Sequence[JobRecord], live: Mapping[str, ContainerInfo] | None, secrets: Sequence[str]
+) -> list[Column]:
+    """The table by columns, as the page's script reads it; empty columns are left out."""
     rows = tables.to_rows(jobs, live)
     for row, job in zip(rows, jobs):  # noqa: B905 (equal: one is made of the other)
+        row["inferred"] = "yes" if row["inferred"] else None
         if job.state is JobState.SUCCEEDED and job.collect_error is not None:
             row["cause"] = "result not collected"
+        row["message"] = row["message"] and without_secrets(row["message"], secrets)
     columns = [_column("key", "job", "text", [row["key"] for row in rows])]
     for name in _fields(rows):
         values = [row[name] for row in rows]
-        number = all(isinstance(value, (int, float, type(None))) and not isinstance(value, bool) for value in values)
-        columns.append(_column(name, name, "number" if number else "text", values))
+        columns.append(_column(name, name, "number" if all(map(_is_exact, values)) else "text", values))
     known = rows[0] if rows else tables.UNITS
     for name, heading, kind in _SHOWN:
         if name in known:
             columns.append(_column(name, heading, kind, [row[name] for row in rows]))
-    return [column for column in columns if column["id"] in ("key", "state", "cause") or column.pop("told")]
+    return [column for column in columns if column["id"] in ("key", "state", "cause") or column.pop("has_values")]
+
+
+def _is_exact(value: object) -> bool:
+    """Whether a browser holds *value* as a number without changing it; an identifier of 19 digits is text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+        return False
+    return not isinstance(value, int) or abs(value) <= _EXACT
 
 
 def _fields(rows: Sequence[tables.Row]) -> list[str]:
-    """The fields that tell more than the key does."""
+    """The fields that say more than the key."""
     known = {"key", *tables.UNITS, *tables.LIVE_UNITS}
     names = [name for name in (rows[0] if rows else ()) if name not in known and not name.startswith("result")]
-    return [name for name in names if any(_plain(row[name]) not in (None, row["key"]) for row in rows)][:_FIELDS]
+    return [name for name in names if any(_cell_text(row[name]) not in (None, row["key"]) for row in rows)][:_FIELDS]
 
 
 def _column(id: str, heading: str, kind: str, values: Iterable[object]) -> Column:
-    """One column; words that repeat are said once."""
-    plain = [_rounded(value) if kind in _NUMBERS else _plain(value) for value in values]
+    """One column; repeated texts are stored once."""
+    plain = [_cell_number(value, kind) if kind in _NUMBERS else _cell_text(value) for value in values]
     column: Column = {
         "id": id, "heading": heading, "kind": kind, "number": kind in _NUMBERS, "values": plain,
         "wide": kind == "text" and max((len(value) for value in plain if isinstance(value, str)), default=0) > _NARROW,
-        "told": any(value is not None for value in plain),
+        "has_values": any(value is not None for value in plain),
     }  # fmt: skip
     if kind not in _NUMBERS:
         words = list(dict.fromkeys(plain))
         if len(words) < len(plain) / 2:
             place = {word: n for n, word in enumerate(words)}
             column.update(words=words, values=[place[word] for word in plain])
-    if id == "message":
-        part = "words" if "words" in column else "values"
-        column[part] = [None if value is None else explain.without_secrets(value) for value in column[part]]
     return column
 
 
-def _plain(value: object) -> str | None:
+def _cell_text(value: object) -> str | None:
     if value is None:
         return None
-    said = printable(str(value))
-    return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 1]}…"
+    shown = printable(str(value))
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
 
 
-def _rounded(value: Any) -> float | int | None:
+def _cell_number(value: Any, kind: str) -> float | int | None:
+    """A number as the page stores it: the user's own unchanged, measured ones with the digits that are shown."""
     if value is None:
         return None
     number = value.timestamp() if isinstance(value, datetime) else value
     if isinstance(number, int):
         return number
-    return float(f"{number:.4g}") if abs(number) < 1e6 else round(number) if abs(number) < 1e18 else None
+    if not math.isfinite(number):
+        return None  # JSON has no such number
+    if kind == "number":
+        return float(number)
+    return float(f"{number:.4g}") if abs(number) < 1e6 else round(number)
 
 
-def _jobs(columns: Sequence[Column], count: int) -> str:
-    """The table, with its first rows; the script takes it from there."""
+def _jobs(columns: Sequence[Column], total: int) -> str:
+    """The table with its first rows; the script fills in the others."""
     head = "".join(
         f'<th scope="col" aria-sort="none" data-name="{name}"{_flush(column["number"])}>'
         f'<button type="button">{name}</button></th>'
         for column, name in ((column, text(column["heading"])) for column in columns)
     )
-    body = "".join(f"<tr>{''.join(_cell(column, row) for column in columns)}</tr>" for row in range(min(count, FIRST)))
+    body = "".join(f"<tr>{''.join(_cell(column, row) for column in columns)}</tr>" for row in range(min(total, FIRST)))
     states, causes = (_choices(column) for column in columns if column["id"] in ("state", "cause"))
     return f"""
 <div class="tools" role="search" data-script hidden>
@@ -355,9 +375,9 @@ def _jobs(columns: Sequence[Column], count: int) -> str:
 <button type="button" id="clear">Clear</button>
 <p class="found" id="found" role="status" aria-live="polite"></p>
 </div>
-<noscript><p>Without scripts, the first {min(count, FIRST):,} of {count:,} jobs are shown.</p></noscript>
+<noscript><p>Without scripts, the first {min(total, FIRST):,} of {total:,} jobs are shown.</p></noscript>
 <div class="scroll" tabindex="0" role="region" aria-label="Table of jobs"><table id="jobs-table">
-<caption>A heading sorts by its column. In print, the first thousand rows that are found.</caption>
+<caption>Click a heading to sort. A print shows the first thousand rows found.</caption>
 <thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
 <div class="pages" id="pages" hidden><button type="button" id="first">First</button>\
 <button type="button" id="back">Previous</button><span id="where"></span>\
@@ -368,8 +388,8 @@ def _jobs(columns: Sequence[Column], count: int) -> str:
 def _choices(column: Column) -> str:
     counted = Counter(_value(column, row) for row in range(len(column["values"])))
     return "".join(
-        f'<option value="{text(value)}">{text(value)} ({count:,})</option>'
-        for value, count in counted.most_common()
+        f'<option value="{text(value)}">{text(value)} ({number:,})</option>'
+        for value, number in counted.most_common()
         if value is not None
     )
 
@@ -381,36 +401,36 @@ def _value(column: Column, row: int) -> Any:
 
 def _cell(column: Column, row: int) -> str:
     value = _value(column, row)
-    said = "" if value is None else _written(column["kind"], value)
+    shown = "" if value is None else _written(column["kind"], value)
     looks = "n" if column["number"] else "wide" if column["wide"] else ""
     if column["kind"] == "state":
         looks = f"cb-s cb-{text(value)}"
     marked = f' class="{looks}"' if looks else ""
     if column["id"] == "key":
-        return f'<th scope="row"{marked}>{text(said)}</th>'
-    return f"<td{marked}>{text(said)}</td>"
+        return f'<th scope="row"{marked}>{text(shown)}</th>'
+    return f"<td{marked}>{text(shown)}</td>"
 
 
 def _written(kind: str, value: Any) -> str:
-    """As the script writes it."""
+    """A value as the page's script writes it."""
     if kind == "span":
-        return explain.span(value)
+        return duration(value)
     if kind == "gib":
-        return f"{value:.1f} GiB" if value >= 0.1 else f"{value * 1024:.0f} MiB"
+        return gib(value)
     if kind == "time":
-        return f"{datetime.fromtimestamp(value, timezone.utc):%Y-%m-%d %H:%M:%S}"
+        return timestamp(datetime.fromtimestamp(value, timezone.utc))
     return str(value)
 
 
 # -- provenance ---------------------------------------------------------------------------------------------------
 
 
-def _provenance(report: Report, jobs: Sequence[JobRecord], origin: Origin) -> str:
+def _provenance(report: Report, jobs: Sequence[JobRecord], origin: Origin, secrets: Sequence[str]) -> str:
     uses = Counter(job.spec for job in jobs)
     facts = (
         ("batch", text(report.name)),
         ("platform", text(origin.platform)),
-        ("user", text(origin.user or "not known")),
+        ("user", text(origin.user or "unknown")),
         ("home", text(report.home)),
         ("planned", _time(origin.created)),
         ("first launch", _time(report.began_at)),
@@ -420,36 +440,31 @@ def _provenance(report: Report, jobs: Sequence[JobRecord], origin: Origin) -> st
         ("made with", text(f"canfar_batch {__version__}, Python {machine.python_version()}")),
     )
     rest = f"<p>and {len(uses) - _SPECS:,} other specs</p>" if len(uses) > _SPECS else ""
-    return _facts(facts) + "".join(_spec(spec, count) for spec, count in uses.most_common(_SPECS)) + rest
+    return html.facts(facts) + "".join(_spec(spec, number, secrets) for spec, number in uses.most_common(_SPECS)) + rest
 
 
-def _spec(spec: JobSpec, count: int) -> str:
+def _spec(spec: JobSpec, jobs: int, secrets: Sequence[str]) -> str:
     command = spec.cmd if isinstance(spec.cmd, str) else shlex.join(spec.cmd)
     env = "\n".join(f"{name}={shown_value(name, value)}" for name, value in spec.env.items())
     facts = (
-        ("jobs", f"{count:,}"),
-        ("command", _code(command)),
+        ("jobs", f"{jobs:,}"),
+        ("command", _code(command, secrets)),
         ("through a shell", "yes" if spec.shell else ""),
-        ("image", _code(full_image(spec.image))),
+        ("image", _code(full_image(spec.image), secrets)),
         ("asked for", text(asked_for(resources_of(spec)))),
-        ("environment", _code(env)),
-        ("working directory", _code(spec.workdir or "")),
-        ("outputs", _code("\n".join(spec.outputs))),
-        ("time-out", explain.span(spec.timeout) if spec.timeout is not None else ""),
+        ("environment", _code(env, secrets)),
+        ("working directory", _code(spec.workdir or "", secrets)),
+        ("outputs", _code("\n".join(spec.outputs), secrets)),
+        ("time-out", duration(spec.timeout) if spec.timeout is not None else ""),
     )
-    return f'<div class="spec">{_facts(facts)}</div>'
+    return f'<div class="spec">{html.facts(facts)}</div>'
 
 
-def _code(words: str) -> str:
-    return "<br>".join(f"<code>{html.lines(line)}</code>" for line in explain.without_secrets(words).splitlines())
-
-
-def _facts(pairs: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(f"<dt>{text(name)}</dt><dd>{value}</dd>" for name, value in pairs if value)
-    return f'<dl class="facts">{rows}</dl>'
+def _code(words: str, secrets: Sequence[str]) -> str:
+    return "<br>".join(f"<code>{html.lines(line)}</code>" for line in without_secrets(words, secrets).splitlines())
 
 
 def _time(moment: datetime | None) -> str:
     if moment is None:
         return ""
-    return f'<time datetime="{moment.isoformat(timespec="seconds")}">{moment:%Y-%m-%d %H:%M:%S} UTC</time>'
+    return f'<time datetime="{moment.isoformat(timespec="seconds")}">{timestamp(moment)} UTC</time>'

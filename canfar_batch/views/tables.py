@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import numbers
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,8 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canfar_batch.errors import ExtraMissing, HomeError
-from canfar_batch.records import ContainerInfo, JobRecord, JobState
-from canfar_batch.views import explain, html, terminal
+from canfar_batch.records import Attempt, ContainerInfo, JobRecord, JobState
+from canfar_batch.views import html, terminal
+from canfar_batch.views.attempt_times import Times, run_seconds
+from canfar_batch.views.explain import is_supposition
+from canfar_batch.views.format import count, duration, gib, timestamp
+from canfar_batch.views.masking import secret_values, without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-#: the columns of every table beside the fields, and the unit in which each is, if any
+#: the columns of every table other than the fields and results, each with its unit
 UNITS: Mapping[str, str | None] = {
     "key": None,
     "state": None,
@@ -29,6 +34,7 @@ UNITS: Mapping[str, str | None] = {
     "exit_code": None,
     "cause": None,
     "message": None,
+    "inferred": None,
     "launched_at": None,
     "started_at": None,
     "finished_at": None,
@@ -43,40 +49,48 @@ UNITS: Mapping[str, str | None] = {
     "id": None,
     "launch_name": None,
 }
-#: likewise, of the columns that are there while jobs run, where the platform tells what they use
+#: the columns that tables of running jobs have too, if the platform measures them, each with its unit
 LIVE_UNITS: Mapping[str, str | None] = {"cores_in_use": None, "ram_in_use": "GiB"}
 _WHOLE = ("attempt", "exit_code", "cores", "ram", "gpus")
 _TIMES = ("launched_at", "started_at", "finished_at")
-_NUMBERS = frozenset(_WHOLE) | {name for name, unit in UNITS.items() if unit is not None}
+_MEASURED = frozenset(_WHOLE) | {name for name, unit in UNITS.items() if unit is not None}
 _BRIEF = (
     "key", "state", "attempt", "wait_seconds", "run_seconds", "cores_in_use", "ram_in_use", "peak_ram", "exit_code",
     "cause",
 )  # fmt: skip
-_SPARED = ("peak_ram", "wait_seconds", "attempt", "exit_code")  # what goes first where there is no room for all
-_LONGEST = 24  # columns that a cell may claim before others have to make room for it
+_SPARED = ("peak_ram", "wait_seconds", "attempt", "exit_code")  # columns that are dropped first if there is no room
+_LONGEST = 24  # width that a column may have before others are dropped for it
 _HEADINGS: Mapping[str, str] = {
     "wait_seconds": "waited", "run_seconds": "ran", "exit_code": "code", "peak_ram": "peak",
     "cores_in_use": "cores now", "ram_in_use": "memory now",
 }  # fmt: skip
 
-#: in which order an overview tells of jobs that it has no room to tell of all
+#: the states that an overview lists first if it has no room for all jobs
 _URGENCY = {state: place for place, state in enumerate((JobState.FAILED, JobState.LOST, JobState.CANCELLED))}
 
 
 # -- rows ---------------------------------------------------------------------------------------------------------
 
 
-def to_rows(jobs: Iterable[JobRecord], live: Mapping[str, ContainerInfo] | None = None) -> list[Row]:
-    """One row for each job, all with the same columns; None where there is nothing to say.
+def to_rows(
+    jobs: Iterable[JobRecord],
+    live: Mapping[str, ContainerInfo] | None = None,
+    *,
+    now: datetime | None = None,
+) -> list[Row]:
+    """Return one row for each job, all with the same columns; None stands for what is unknown.
 
-    The columns are the key, the fields, what `UNITS` lists, and the results as far as they are single values: `result`,
-    or `result_<name>` for each value of a dict. Times are aware datetimes. A field or result whose name is taken is
-    called `field_<name>` or `result_<name>`.
+    The columns are the key, the fields, those of `UNITS`, and the results that are single values: `result`, or
+    `result_<name>` for each value of a dict. A field or result whose name is taken is called `field_<name>` or
+    `result_<name>`. Times are aware datetimes, `started_at` and `finished_at` by the container's clock; `wait_seconds`
+    and `run_seconds` hold also if that clock and the driver's differ. `inferred` is True if `cause` is a conclusion
+    from logs or events that may be wrong, because no receipt reported it. Secrets in `message` are masked.
 
     Args:
         jobs: Their records.
-        live: What the platform last said of running containers, by id. Where it tells what one of them uses, the rows
-            have the columns of `LIVE_UNITS` too.
+        live: Running containers as the platform last described them, by id. If it measures any of them, the rows have
+            the columns of `LIVE_UNITS` too.
+        now: The present time, until which unfinished attempts wait or run; None leaves their lengths out.
     """
     known = list(jobs)
     results = [_scalars(job.result) for job in known]
@@ -90,7 +104,7 @@ def to_rows(jobs: Iterable[JobRecord], live: Mapping[str, ContainerInfo] | None 
         {
             "key": job.key,
             **{column: job.fields.get(name) for name, column in fields.items()},
-            **_facts(job),
+            **_facts(job, now),
             **(_in_use(job, seen) if seen else {}),
             **{column: result.get(name) for name, column in values.items()},
         }
@@ -99,7 +113,7 @@ def to_rows(jobs: Iterable[JobRecord], live: Mapping[str, ContainerInfo] | None 
 
 
 def _names(names: Iterable[str], taken: set[str], prefix: str) -> dict[str, str]:
-    """What the column of each name is called; those names are taken from now on."""
+    """A column for each name, called like it if that is not taken; the columns are added to *taken*."""
     columns = {}
     for name in dict.fromkeys(names):
         column = name
@@ -111,38 +125,47 @@ def _names(names: Iterable[str], taken: set[str], prefix: str) -> dict[str, str]
 
 
 def _scalars(result: object) -> Row:
-    """The single values in a result, by the names of their columns."""
+    """The single values of a result, by column."""
     if isinstance(result, Mapping):
-        return {f"result_{name}": _plain(value) for name, value in result.items() if _is_scalar(value)}
-    return {"result": _plain(result)} if result is not None and _is_scalar(result) else {}
+        values = {f"result_{name}": _plain(value) for name, value in result.items()}
+        return {column: value for column, value in values.items() if _is_scalar(value)}
+    value = _plain(result)
+    return {"result": value} if value is not None and _is_scalar(value) else {}
 
 
 def _is_scalar(value: object) -> bool:
-    return value is None or isinstance(value, (str, int, float, os.PathLike))
+    return value is None or isinstance(value, (str, int, float))
 
 
 def _plain(value: Any) -> Any:
-    return os.fsdecode(value) if isinstance(value, os.PathLike) else value
+    """A path as text, and a number of NumPy as Python's own: tables and JSON hold no others."""
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, (int, float)):
+        return value
+    return float(value) if isinstance(value, numbers.Real) else value  # a long double has no Python type of its own
 
 
-def _facts(job: JobRecord) -> Row:
-    attempt = job.last_attempt
+def _facts(job: JobRecord, now: datetime | None) -> Row:
+    attempt, failure = job.last_attempt, job.failure
     receipt = attempt.receipt if attempt is not None else None
     asked = attempt.resources if attempt is not None else job.resources
-    launched, started, finished = (
-        (attempt.launched_at, attempt.started_at, attempt.finished_at) if attempt is not None else (None, None, None)
-    )
+    message = failure.message if failure is not None else job.collect_error
+    waited, ran = _lengths(attempt, now)
     return {
         "state": job.state.value,
         "attempt": attempt.number if attempt is not None else 0,
         "exit_code": receipt.exit_code if receipt is not None else None,
-        "cause": job.failure.cause if job.failure is not None else None,
-        "message": job.failure.message if job.failure is not None else job.collect_error,
-        "launched_at": launched,
-        "started_at": started,
-        "finished_at": finished,
-        "wait_seconds": _between(launched, started),
-        "run_seconds": _between(started, finished),
+        "cause": failure.cause if failure is not None else None,
+        "message": message and without_secrets(message, secret_values([job])),
+        "inferred": is_supposition(failure) if failure is not None else None,
+        "launched_at": attempt.launched_at if attempt is not None else None,
+        "started_at": attempt.started_at if attempt is not None else None,
+        "finished_at": attempt.finished_at if attempt is not None else None,
+        "wait_seconds": waited,
+        "run_seconds": ran,
         "cores": asked.cores,
         "ram": asked.ram,
         "gpus": asked.gpus,
@@ -154,23 +177,30 @@ def _facts(job: JobRecord) -> Row:
     }
 
 
+def _lengths(attempt: Attempt | None, now: datetime | None) -> tuple[float | None, float | None]:
+    """Seconds that an attempt waited and ran; None for a length that has no end yet, unless *now* is given."""
+    if attempt is None or attempt.launched_at is None:
+        return None, None
+    heard = now or attempt.seen_at or attempt.started_at or attempt.launched_at
+    has_ended = attempt.ended or attempt.finished_at is not None
+    waited = Times.of(attempt, heard).waited if attempt.started_at is not None or now is not None else None
+    return waited, run_seconds(attempt, heard) if has_ended or now is not None else None
+
+
 def _in_use(job: JobRecord, seen: Mapping[str, ContainerInfo]) -> Row:
     info = seen.get(job.id or "") if job.state.active else None
     return {name: getattr(info, name, None) for name in LIVE_UNITS}
-
-
-def _between(start: datetime | None, end: datetime | None) -> float | None:
-    """Seconds from one to the other; two clocks that differ make no negative time."""
-    return max(0.0, (end - start).total_seconds()) if start is not None and end is not None else None
 
 
 # -- for other programs -------------------------------------------------------------------------------------------
 
 
 def to_csv(jobs: Iterable[JobRecord], path: str | os.PathLike[str]) -> Path:
-    """Write the rows as CSV, a heading first; times in ISO 8601, lists and dicts as JSON, nothing for None.
+    """Write the rows as CSV with a heading, and return the path.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it, by which spreadsheets know text.
+    Times are in ISO 8601, lists and dicts in JSON; None is an empty cell.
+
+    A text that a spreadsheet would calculate as a formula gets an apostrophe before it, which marks it as text.
 
     Raises:
         HomeError: The file cannot be written. Also an `OSError`.
@@ -186,16 +216,16 @@ def to_csv(jobs: Iterable[JobRecord], path: str | os.PathLike[str]) -> Path:
     return target
 
 
-#: what spreadsheets calculate, or call a program with; coordinates (`-12:34:56`), options and `@list.txt` are no such
+#: text that spreadsheets calculate, or start a program with; coordinates (`-12:34:56`), options and `@list.txt` pass
 _FORMULA = re.compile(r"\s*(?:[=\uff1d]|[-+@\uff0b\uff0d\uff20].*[(|!])", re.DOTALL)
 
-#: halves of characters, as JSON may hold them, that no file can, and NUL, which no table should; the halves by which
-#: Python keeps odd file names are none
+#: surrogates, which JSON may hold and a file cannot, and NUL, which no table should hold; the surrogates by which
+#: Python keeps bytes of file names are allowed
 _NO_CHARACTER = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 
 def _inert(cell: Any) -> Any:
-    """The cell, so that it can be written, and no program that opens the file takes it for more than text."""
+    """The cell as text that can be written, and that no program takes for a formula."""
     if not isinstance(cell, str):
         return cell
     whole = _NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", cell)
@@ -203,7 +233,7 @@ def _inert(cell: Any) -> Any:
 
 
 def to_dataframe(jobs: Iterable[JobRecord]) -> pd.DataFrame:
-    """The rows as a pandas DataFrame; whole numbers stay whole where some are missing, times are UTC.
+    """Return the rows as a pandas DataFrame; integers stay exact if values are missing, times are UTC.
 
     Raises:
         ExtraMissing: pandas is not installed.
@@ -213,15 +243,31 @@ def to_dataframe(jobs: Iterable[JobRecord]) -> pd.DataFrame:
     except ImportError as error:
         raise ExtraMissing.of("to_dataframe()", library="pandas", extra="tables") from error
     rows = to_rows(jobs)
-    frame = pd.DataFrame(rows, columns=_columns_of(rows))
-    frame = frame.astype({**dict.fromkeys(_NUMBERS, "float64"), **dict.fromkeys(_WHOLE, "Int64")})
-    for name in _TIMES:
-        frame[name] = pd.to_datetime(frame[name], utc=True)
-    return frame
+    columns = {}
+    for name in _columns_of(rows):
+        # object first: pandas would turn integers beside None into floats, and identifiers of 19 digits would change
+        column = pd.Series([row[name] for row in rows], dtype="object")
+        columns[name] = pd.to_datetime(column, utc=True) if name in _TIMES else column.astype(_dtype(name, column))
+    return pd.DataFrame(columns)
+
+
+def _dtype(name: str, values: Iterable[Any]) -> str:
+    """The dtype of a column that keeps every value as it is."""
+    if name in UNITS:
+        return "Int64" if name in _WHOLE else "float64" if name in _MEASURED else "object"
+    known = [value for value in values if value is not None]
+    kinds = {type(value) for value in known}
+    if kinds == {bool}:
+        return "boolean" if len(known) < len(list(values)) else "bool"
+    if kinds == {int}:
+        return "Int64" if all(-(2**63) <= value < 2**63 for value in known) else "object"
+    if kinds and kinds <= {int, float}:
+        return "float64" if all(int(value) == value for value in known if isinstance(value, int)) else "object"
+    return "object"
 
 
 def to_table(jobs: Iterable[JobRecord]) -> Table:
-    """The rows as an astropy Table with units; what is missing is masked, times are `Time` columns (UTC).
+    """Return the rows as an astropy Table with units; missing values are masked, times are `Time` columns (UTC).
 
     Raises:
         ExtraMissing: astropy is not installed.
@@ -251,9 +297,9 @@ def to_table(jobs: Iterable[JobRecord]) -> Table:
 
 
 def _blank(name: str, values: Iterable[Any]) -> Any:
-    """A value of the kind of a column's others, to stand where there is none."""
+    """A value of the type of a column's other values, to stand for a missing one."""
     if name in UNITS:
-        return 0 if name in _WHOLE else 0.0 if name in _NUMBERS else ""
+        return 0 if name in _WHOLE else 0.0 if name in _MEASURED else ""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return False
@@ -267,7 +313,7 @@ def _columns_of(rows: Sequence[Row]) -> list[str]:
 
 
 def _flat(value: Any) -> Any:
-    """*value* as one cell: lists and dicts as JSON, times as text."""
+    """*value* as one cell: lists and dicts as JSON, times in ISO 8601."""
     if isinstance(value, (list, tuple, Mapping)):
         return json.dumps(value, ensure_ascii=False)
     return value.isoformat() if isinstance(value, datetime) else value
@@ -277,17 +323,17 @@ def _flat(value: Any) -> Any:
 
 
 def text_table(rows: Sequence[Mapping[str, Any]], width: int = 80, names: Sequence[str] | None = None) -> str:
-    """*rows* as text, a line each, with a heading.
+    """Return *rows* as text, a line each, with a heading.
 
     Args:
-        rows: As `to_rows` makes them, or any others.
+        rows: Rows of `to_rows`, or any others.
         width: Columns of the terminal.
-        names: What to show of each; by default, what tells most in a terminal's width.
+        names: The columns to show; by default the most important ones that fit.
     """
     if not rows:
         return ""
     shown = list(names) if names is not None else _brief(rows)
-    cells = {name: [_HEADINGS.get(name, name), *(_cell(name, row.get(name)) for row in rows)] for name in shown}
+    cells = {name: [_HEADINGS.get(name, name), *(_cell(name, row) for row in rows)] for name in shown}
     if names is None:
         cells = _spared(cells, width)
     flush_right = [place for place, name in enumerate(cells) if _is_number(name, rows)]
@@ -295,7 +341,7 @@ def text_table(rows: Sequence[Mapping[str, Any]], width: int = 80, names: Sequen
 
 
 def _spared(cells: dict[str, list[str]], width: int) -> dict[str, list[str]]:
-    """*cells*, by column, without those that matter least where they do not all fit side by side."""
+    """*cells*, by column, without the least important columns if not all fit side by side."""
     left = dict(cells)
     for name in _SPARED:
         needed = sum(min(_LONGEST, max(map(terminal.width, column))) + 2 for column in left.values()) - 2
@@ -304,54 +350,58 @@ def _spared(cells: dict[str, list[str]], width: int) -> dict[str, list[str]]:
     return left
 
 
-def overview(jobs: Collection[JobRecord], width: int = 80, at_most: int = 40) -> str:
-    """The jobs as a table for a person; where they are too many, what went wrong first, then what goes on.
+def overview(jobs: Collection[JobRecord], width: int = 80, at_most: int = 40, now: datetime | None = None) -> str:
+    """Return the jobs as a text table; failures come first, then unfinished jobs, if there are more than *at_most*.
 
     Args:
         jobs: All jobs of a batch.
         width: Columns of the terminal.
         at_most: Rows to show.
+        now: The present time, as for `to_rows`.
     """
-    chosen = list(jobs)
-    if len(chosen) > at_most:
-        chosen = sorted(chosen, key=_urgency)[:at_most]
-    text = text_table(to_rows(chosen), width)
+    chosen = _chosen(jobs, at_most)
+    text = text_table(to_rows(chosen, now=now), width)
     rest = len(jobs) - len(chosen)
     return f"{text}\n… and {rest:,} more" if rest else text
 
 
 def html_overview(
-    jobs: Collection[JobRecord], at_most: int = 50, live: Mapping[str, ContainerInfo] | None = None
+    jobs: Collection[JobRecord],
+    at_most: int = 50,
+    live: Mapping[str, ContainerInfo] | None = None,
+    *,
+    now: datetime | None = None,
 ) -> str:
-    """Likewise, as HTML.
+    """Return the jobs as an HTML table, with the same choice of jobs as `overview`.
 
     Args:
         jobs: All jobs of a batch.
         at_most: Rows to show.
-        live: As for `to_rows`.
+        live: Running containers, as for `to_rows`.
+        now: The present time, as for `to_rows`.
     """
-    chosen = list(jobs)
+    chosen = _chosen(jobs, at_most)
     if not chosen:
         return ""
-    if len(chosen) > at_most:
-        chosen = sorted(chosen, key=_urgency)[:at_most]
-    rows = to_rows(chosen, live)
-    told = any(row["message"] for row in rows)
+    rows = to_rows(chosen, live, now=now)
+    has_message = any(row["message"] for row in rows)
     names = [name for name in _brief(rows) if name != "attempt" or any(row["attempt"] > 1 for row in rows)]
     numbers = [place for place, name in enumerate(names) if _is_number(name, rows)]
-    cells = [[_html_cell(name, row) for name in names] + ([_html_message(row)] * told) for row in rows]
-    headings = [_HEADINGS.get(name, name) for name in names] + ["message"] * told
+    cells = [
+        [_html_cell(name, row) for name in names] + [html.text(row["message"] or "")] * has_message for row in rows
+    ]
+    headings = [_HEADINGS.get(name, name) for name in names] + ["message"] * has_message
     rest = len(jobs) - len(chosen)
-    caption = f"{len(chosen):,} of {len(jobs):,} jobs, what went wrong first" if rest else f"{len(jobs):,} jobs"
+    caption = f"{len(chosen):,} of {count(len(jobs), 'job')}, failures first" if rest else count(len(jobs), "job")
     return html.table(headings, cells, numbers=numbers, caption=caption)
 
 
-def _html_message(row: Row) -> str:
-    return html.text(explain.without_secrets(row["message"] or ""))
+def _chosen(jobs: Collection[JobRecord], at_most: int) -> list[JobRecord]:
+    return list(jobs) if len(jobs) <= at_most else sorted(jobs, key=_urgency)[:at_most]
 
 
 def _html_cell(name: str, row: Row) -> str:
-    return html.state(row[name]) if name == "state" else html.text(_cell(name, row[name]))
+    return html.state(row[name]) if name == "state" else html.text(_cell(name, row))
 
 
 def _urgency(job: JobRecord) -> int:
@@ -359,7 +409,7 @@ def _urgency(job: JobRecord) -> int:
 
 
 def _brief(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns that say something about one of the rows, of those that matter most."""
+    """The most important columns, of those that are not empty."""
     known = [name for name in _BRIEF if any(row.get(name) is not None for row in rows)]
     return known or list(rows[0])
 
@@ -368,19 +418,22 @@ def _is_number(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
     if name in LIVE_UNITS and name in rows[0]:
         return True
     if name in UNITS:
-        return name in _NUMBERS
+        return name in _MEASURED
     return all(isinstance(row.get(name), (int, float, type(None))) for row in rows)
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, row: Mapping[str, Any]) -> str:
+    value = row.get(name)
     if value is None:
         return "-" if name in UNITS or name in LIVE_UNITS else ""
+    if name == "cause":
+        return f"{value} (inferred)" if row.get("inferred") else str(value)
     if name in ("wait_seconds", "run_seconds", "cpu_seconds"):
-        return explain.span(value)
+        return duration(value)
     if name in ("peak_ram", "ram", "ram_in_use"):
-        return f"{value:.1f} GiB" if value >= 0.1 else f"{value * 1024:.0f} MiB"
+        return gib(value)
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
+        return timestamp(value)
     if isinstance(value, float):
         return f"{value:g}"
     return str(_flat(value))

@@ -1,33 +1,18 @@
-"""Text that fits the columns of a terminal: made printable, measured, clipped, wrapped, and set in a table.
-
-What jobs print may hold anything: escape sequences that would recolour the terminal, characters that take two columns.
-"""
+"""Text that fits the columns of a terminal: measured, clipped, wrapped, and set in a table."""
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-_MARKS = frozenset({"Mn", "Me", "Cf"})  # combining marks and invisible signs: drawn upon their neighbour, or not at all
+from canfar_batch.text import printable
 
-
-def without_escapes(text: str) -> str:
-    """*text* without the sequences that would recolour a terminal, or worse."""
-    return _ESCAPES.sub("", text) if "\x1b" in text else text
-
-
-def printable(text: str) -> str:
-    """*text* as one line without escape sequences, control characters and runs of blanks."""
-    plain = without_escapes(text)
-    if not plain.isprintable():
-        plain = "".join(char if char.isprintable() else " " for char in plain)
-    return " ".join(plain.split())
+_MARKS = frozenset({"Mn", "Me", "Cf"})  # combining marks and invisible signs: drawn on their neighbour, or not at all
+_NARROWEST = 6  # columns that a cell keeps when there is no room
 
 
 def width(text: str) -> int:
-    """How many columns *text* takes."""
+    """Return the number of columns that *text* takes."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
@@ -38,14 +23,14 @@ def _columns(char: str) -> int:
 
 
 def clip(text: str, columns: int) -> str:
-    """*text*, cut to so many columns; a cut is marked by an ellipsis."""
+    """Return *text*, cut to *columns* columns; an ellipsis marks the cut."""
     if width(text) <= columns:
         return text
     return _head(text, columns - 1) + "…" if columns > 0 else ""
 
 
 def _head(text: str, columns: int) -> str:
-    """The beginning of *text* that fits so many columns."""
+    """The beginning of *text* that fits in *columns* columns."""
     if text.isascii():
         return text[: max(0, columns)]
     taken = 0
@@ -57,14 +42,14 @@ def _head(text: str, columns: int) -> str:
 
 
 def wrapped(text: str, columns: int, *, first: str = "", rest: str | None = None, at_most: int = 0) -> list[str]:
-    """*text* as lines of at most so many columns, broken between words where that is possible.
+    """Return *text* as lines of at most *columns* columns, broken between words if possible.
 
     Args:
-        text: What to break.
-        columns: What each line may take, what stands before it included.
-        first: What stands before the first line.
-        rest: What stands before the others; by default as many blanks.
-        at_most: Lines to keep, a cut being marked by an ellipsis; 0 keeps all.
+        text: The text to break.
+        columns: The width of a line, its prefix included.
+        first: The prefix of the first line.
+        rest: The prefix of the other lines; by default as many blanks.
+        at_most: Lines to keep; an ellipsis marks a cut. 0 keeps all.
     """
     rest = " " * width(first) if rest is None else rest
     lines = [first]
@@ -81,7 +66,7 @@ def wrapped(text: str, columns: int, *, first: str = "", rest: str | None = None
 
 
 def _pieces(text: str, columns: int) -> Iterator[str]:
-    """The words of *text*, those that fit no line cut into pieces that do."""
+    """The words of *text*; a word that is longer than a line is cut into pieces."""
     for word in text.split():
         left = word
         while width(left) > columns:
@@ -93,14 +78,14 @@ def _pieces(text: str, columns: int) -> Iterator[str]:
 
 
 def table(rows: Sequence[Sequence[str]], columns: int, *, right: Sequence[int] = ()) -> list[str]:
-    """*rows* set in columns, two blanks apart, no line longer than so many columns.
+    """Return *rows* as lines of at most *columns* columns, their cells aligned and two blanks apart.
 
-    The first row is the heading. Where there is no room for all, the widest columns are cut first.
+    The first row is the heading. If there is not enough room, the widest columns are cut first.
 
     Args:
-        rows: The cells, row by row; every row has as many.
-        columns: What a line may take.
-        right: The places of the columns that are set flush right, as numbers are.
+        rows: The cells, row by row; all rows have the same number of cells.
+        columns: The width of a line.
+        right: The indices of the cells that are aligned right, as numbers are.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = _fitted([max(map(width, column)) for column in zip(*cells)], columns)  # noqa: B905 (equal, as asked)
@@ -117,7 +102,7 @@ def _padded(cell: str, columns: int, *, flush_right: bool) -> str:
 
 
 def _fitted(widths: list[int], columns: int) -> list[int]:
-    """*widths*, the widest made narrower until all fit side by side, but none below what shows something."""
+    """*widths*, the widest made narrower until all fit side by side or none can be made narrower."""
     room = columns - 2 * (len(widths) - 1)
     while sum(widths) > room:
         widest = max(widths)
@@ -128,6 +113,3 @@ def _fitted(widths: list[int], columns: int) -> list[int]:
         to = max(lower, widest - -(-(sum(widths) - room) // many), _NARROWEST)
         widths = [to if w == widest else w for w in widths]
     return widths
-
-
-_NARROWEST = 6

@@ -1,6 +1,7 @@
-"""What happened when: every attempt from its launch to its end, and how many waited and ran at each moment.
+"""The data of a timeline: every attempt from its launch to its end, and how many waited and ran at each moment.
 
-Here is what a drawing needs to know; `plot` and `svg` draw it.
+`timeline_mpl` and `timeline_svg` draw it. What they share is here: when rows get names, lines or colours by share,
+which ends are marked, the legend, and the order of drawing.
 """
 
 from __future__ import annotations
@@ -15,10 +16,21 @@ import attrs
 
 from canfar_batch.failures import Lost, Unwatched
 from canfar_batch.records import Attempt, JobRecord
+from canfar_batch.views.attempt_times import Times
+from canfar_batch.views.format import count, timestamp
 
-#: how an attempt can have ended, in the order of a legend; the last is not over
+#: the outcomes of attempts, in the order of a legend; the last has not ended
 OUTCOMES = ("succeeded", "failed", "lost", "cancelled", "running")
-WRONG = ("failed", "lost", "cancelled")  #: those of them that somebody may want to look into
+WRONG = ("failed", "lost", "cancelled")  #: the outcomes that a person may want to look into
+DRAWN = ("succeeded", "running", "cancelled", "lost", "failed")  #: the order of drawing: failures on top
+WAITING = "#8d96a0"  #: the colour of waiting
+
+NAMED = 40  #: jobs up to which each has a row with its name
+LINED = 400  #: jobs up to which each has a line; more share rows, in which colours are mixed by their shares
+MARKED = 1000  #: ends up to which they are marked on lines
+SPARSE = 200  #: ends up to which they are marked on shared rows
+FEW = 60  #: ends up to which their marks are large
+BINS = 120  #: parts of the time in which attempts that went wrong are counted
 
 _STEPS: Mapping[str, tuple[float, Sequence[float]]] = {  # unit: seconds in it, and steps that are easy to count in
     "s": (1, (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30)),
@@ -36,13 +48,18 @@ class Span:
     number: int  #: of the attempt, from 1
     outcome: str  #: one of `OUTCOMES`
     launched: float
-    started: float | None  #: None where it never ran
-    ended: float  #: or now, where it is not over
+    started: float | None  #: None if it never ran
+    ended: float  #: or now, if it has not ended
+
+    @property
+    def begun(self) -> float:
+        """The end of its wait: its start, or its end if it never ran."""
+        return self.ended if self.started is None else self.started
 
 
 @attrs.frozen(kw_only=True)
 class Level:
-    """How many attempts waited and ran, from one moment on."""
+    """The numbers of attempts that wait and run, from one moment on."""
 
     at: float  #: seconds since the first launch
     pending: int
@@ -51,44 +68,94 @@ class Level:
 
 @attrs.frozen(kw_only=True)
 class Timeline:
-    """All attempts of a batch, on one scale of time."""
+    """All attempts of a batch on one time scale."""
 
-    origin: datetime  #: when the first was launched, UTC
-    length: float  #: seconds from then to the last end, or to now; always more than 0
-    keys: tuple[str, ...]  #: of the jobs that were launched, by row
+    origin: datetime  #: the first launch, UTC
+    length: float  #: seconds from the first launch to the last end, or to now; at least 1
+    keys: tuple[str, ...]  #: the keys of the launched jobs, by row
     spans: tuple[Span, ...]
 
     @classmethod
     def of(cls, jobs: Iterable[JobRecord], now: datetime) -> Timeline:
-        """The attempts of *jobs*; those that are not over last until *now*."""
-        launched = sorted((job for job in jobs if job.attempts), key=lambda job: (_launch(job.attempts[0]), job.index))
-        origin = min((_launch(attempt) for job in launched for attempt in job.attempts), default=now)
-        spans = [_span(row, attempt, origin, now) for row, job in enumerate(launched) for attempt in job.attempts]
+        """Return the attempts of *jobs*; attempts that have not ended last until *now*."""
+        timed = [(job, [Times.of(attempt, now) for attempt in job.attempts]) for job in jobs if job.attempts]
+        timed.sort(key=lambda one: (one[1][0].launched, one[0].index))
+        origin = min((times.launched for _, all_times in timed for times in all_times), default=now)
+        spans = [
+            _span(row, attempt, times, origin)
+            for row, (job, all_times) in enumerate(timed)
+            for attempt, times in zip(job.attempts, all_times)  # noqa: B905 (equal: one is made of the other)
+        ]
         return cls(
             origin=origin.astimezone(timezone.utc),
             length=max([1.0, *(span.ended for span in spans)]),
-            keys=tuple(job.key for job in launched),
+            keys=tuple(job.key for job, _ in timed),
             spans=tuple(spans),
         )
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """Those that occur, in the order of a legend."""
+        """The outcomes that occur, in the order of a legend."""
         return tuple(self.counts)
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many attempts had each outcome, likewise."""
+        """The number of attempts with each outcome, in the order of a legend."""
         found = Counter(span.outcome for span in self.spans)
         return {outcome: found[outcome] for outcome in OUTCOMES if found[outcome]}
 
     @property
     def wrong(self) -> int:
-        """How many attempts went wrong."""
-        return sum(count for outcome, count in self.counts.items() if outcome in WRONG)
+        """The number of attempts that went wrong."""
+        return sum(number for outcome, number in self.counts.items() if outcome in WRONG)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether each job has a row with its name."""
+        return len(self.keys) <= NAMED
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether several jobs share a row, because there are too many for a line each."""
+        return len(self.keys) > LINED
+
+    @property
+    def marks_ends(self) -> bool:
+        """Whether ends of attempts that went wrong are marked: all or none, so that no outcome seems more frequent."""
+        return 0 < self.wrong <= (SPARSE if self.is_dense else MARKED)
+
+    @property
+    def since(self) -> str:
+        """The first launch, as the label of the time scale."""
+        return f"{timestamp(self.origin)} UTC"
+
+    @property
+    def title(self) -> str:
+        """The numbers of attempts and jobs."""
+        return f"{count(len(self.spans), 'attempt')} of {count(len(self.keys), 'job')}"
+
+    def legend(self) -> list[tuple[str, str]]:
+        """Return the outcomes that occur, each with its label."""
+        return [
+            (outcome, f"{number:,} {'still running' if outcome == 'running' else outcome}")
+            for outcome, number in self.counts.items()
+        ]
+
+    def with_outcome(self, outcome: str) -> list[Span]:
+        """Return the attempts with this outcome."""
+        return [span for span in self.spans if span.outcome == outcome]
+
+    def stacked_ends(self, bins: int = BINS) -> list[tuple[str, list[int], list[int]]]:
+        """Return, for each outcome in `ends`, the lower and the upper edge of its part of a stacked histogram."""
+        stack, base = [], [0] * bins
+        for outcome, numbers in self.ends(bins).items():
+            top = [below + number for below, number in zip(base, numbers)]  # noqa: B905 (equal)
+            stack.append((outcome, base, top))
+            base = top
+        return stack
 
     def ends(self, bins: int) -> Mapping[str, list[int]]:
-        """How many attempts went wrong in each of so many equal parts of the time, by outcome; those that occur."""
+        """Return how many attempts went wrong in each of *bins* equal parts of the time, by outcome."""
         counted = {outcome: [0] * bins for outcome in WRONG if outcome in self.outcomes}
         for span in self.spans:
             if span.outcome in counted:
@@ -96,11 +163,14 @@ class Timeline:
         return counted
 
     def lanes(self, lanes: int, columns: int) -> Iterator[dict[str, list[float]]]:
-        """What the jobs did, where there are too many for a row each: lane by lane, which part did what in each column.
+        """Yield, for each lane, which share of each column its jobs spent waiting and with each outcome.
 
-        A lane stands for as many jobs as any other, or one more, and a column for a stretch of time. The parts of a
-        cell are of the time that its jobs had: `"waiting"` and the outcomes together make 1 where all of them were
-        waiting or running throughout.
+        Each lane stands for the same number of jobs, or one more, and each column for a stretch of time. The shares of
+        `"waiting"` and the outcomes add up to 1 if all jobs of the lane waited or ran throughout the column.
+
+        Args:
+            lanes: Rows of the picture; at most the number of jobs.
+            columns: Columns of the picture.
         """
         by_lane: list[list[Span]] = [[] for _ in range(lanes)]
         for span in self.spans:
@@ -110,16 +180,16 @@ class Timeline:
         for lane, spans in enumerate(by_lane):
             shares: dict[str, _Shares] = {}
             for span in spans:
-                begun = span.ended if span.started is None else span.started
+                begun = span.begun
                 shares.setdefault("waiting", _Shares(columns)).add(span.launched * scale, begun * scale)
                 shares.setdefault(span.outcome, _Shares(columns)).add(begun * scale, span.ended * scale)
             yield {what: share.summed(sizes[lane]) for what, share in shares.items()}
 
     def levels(self) -> list[Level]:
-        """How many waited and ran, each time that changed."""
+        """Return how many attempts waited and ran, at each moment when that changed."""
         changes: dict[float, list[int]] = {}
         for span in self.spans:
-            begun = span.ended if span.started is None else span.started
+            begun = span.begun
             for at, pending, running in ((span.launched, 1, 0), (begun, -1, 1), (span.ended, 0, -1)):
                 change = changes.setdefault(at, [0, 0])
                 change[0] += pending
@@ -133,7 +203,7 @@ class Timeline:
             yield Level(at=at, pending=pending, running=running)
 
     def ticks(self, at_most: int = 8) -> list[tuple[float, str]]:
-        """Moments to mark on the scale: seconds since the first launch, and how to call them."""
+        """Return moments to mark on the scale: seconds since the first launch, and a label."""
         for unit, (size, steps) in _STEPS.items():
             for step in steps:
                 if self.length / (size * step) <= at_most:
@@ -146,14 +216,14 @@ class Timeline:
 
 
 class _Shares:
-    """How much of each column is covered, summed over stretches; a long stretch costs no more than a short one."""
+    """The share of each column that stretches of time cover; a long stretch costs no more than a short one."""
 
     def __init__(self, columns: int) -> None:
-        self._parts = [0.0] * columns  # of columns where a stretch begins or ends
-        self._steps = [0] * (columns + 1)  # how many more, or fewer, cover a column whole than the one before
+        self._parts = [0.0] * columns  # of the columns in which a stretch begins or ends
+        self._steps = [0] * (columns + 1)  # change in the number of stretches that cover a whole column
 
     def add(self, start: float, end: float) -> None:
-        """One stretch more, in columns."""
+        """Add a stretch, in columns."""
         last = len(self._parts) - 1
         first, final = min(last, int(start)), min(last, int(end))
         if first == final:
@@ -165,22 +235,22 @@ class _Shares:
         self._steps[final] -= 1
 
     def summed(self, whole: int) -> list[float]:
-        """What covers each column, over *whole*."""
+        """Return the covered share of each column, divided by *whole*."""
         return [(part + steps) / whole for part, steps in zip(self._parts, itertools.accumulate(self._steps))]  # noqa: B905
 
 
 def mixed(timeline: Timeline, lanes: int, columns: int, colours: Mapping[str, str]) -> bytes:
-    """The lanes as a picture, four bytes (red, green, blue, opacity) for each cell, row by row.
+    """Return the lanes as a picture, four bytes (red, green, blue, opacity) for each cell, row by row.
 
-    Each colour has the part of a cell that is its due: what is rare is faint, and hides nothing.
+    The colours of a cell are mixed by their shares: a rare outcome is faint, and hides nothing.
 
     Args:
-        timeline: What to draw.
+        timeline: The timeline.
         lanes: Rows of the picture.
-        columns: Columns of it.
-        colours: `"#rrggbb"` of the outcomes and of `"waiting"`.
+        columns: Columns of the picture.
+        colours: `"#rrggbb"` for each outcome.
     """
-    inks = {what: bytes.fromhex(colour[1:]) for what, colour in colours.items()}
+    inks = {what: bytes.fromhex(colour[1:]) for what, colour in {**colours, "waiting": WAITING}.items()}
     drawn = bytearray()
     for shares in timeline.lanes(lanes, columns):
         layers = [(*inks[what], share) for what, share in shares.items()]
@@ -197,23 +267,17 @@ def mixed(timeline: Timeline, lanes: int, columns: int, colours: Mapping[str, st
     return bytes(drawn)
 
 
-def _launch(attempt: Attempt) -> datetime:
-    """When it was launched: when the answer came, unless it was heard so late that the attempt had begun by then."""
-    answered, begun = attempt.launched_at, attempt.started_at
-    late = answered is not None and begun is not None and begun < answered
-    return attempt.intended_at if answered is None or late else answered
+def _span(row: int, attempt: Attempt, times: Times, origin: datetime) -> Span:
+    def since(moment: datetime) -> float:
+        return (moment - origin).total_seconds()
 
-
-def _span(row: int, attempt: Attempt, origin: datetime, now: datetime) -> Span:
-    """One attempt. Two clocks that differ make no negative lengths."""
-    launched = (_launch(attempt) - origin).total_seconds()
-    end = attempt.finished_at if attempt.ended else now
-    ended = max(launched, ((end or now) - origin).total_seconds())
-    started = None
-    if attempt.started_at is not None:
-        started = min(max(launched, (attempt.started_at - origin).total_seconds()), ended)
     return Span(
-        row=row, number=attempt.number, outcome=_outcome(attempt), launched=launched, started=started, ended=ended
+        row=row,
+        number=attempt.number,
+        outcome=_outcome(attempt),
+        launched=since(times.launched),
+        started=None if times.started is None else since(times.started),
+        ended=since(times.ended),
     )
 
 

@@ -7,32 +7,24 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from canfar_batch.errors import ExtraMissing
-from canfar_batch.views import explain
+from canfar_batch.views.format import duration
 from canfar_batch.views.html import COLOURS
-from canfar_batch.views.timeline import Span, Timeline, mixed
+from canfar_batch.views.timeline import BINS, DRAWN, FEW, WAITING, Span, Timeline, mixed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABELLED = 40  #: jobs at most that have a row with a name, and room for hatches
-LINED = 800  #: jobs at most that have a line each; more are drawn as a picture of what they did, mixed by their shares
-MARKED = 1000  #: ends at most that are marked where jobs have lines
-
 _HATCHES: Mapping[str, str] = {"failed": "////", "lost": "xxxx", "cancelled": "....", "succeeded": "", "running": ""}
 _MARKERS: Mapping[str, str] = {"failed": "x", "lost": "d", "cancelled": "|"}
-_FEW = 60  # ends that may be marked large without hiding the rest
-_SPARSE = 200  # likewise, of ends in a picture of thousands of jobs
-_LANES, _COLUMNS = 400, 800  # cells of the picture: about the dots that a screen has for it
-_BINS = 120  # parts of the time in which what went wrong is counted
-_WAITED = "#9aa3ad"
+_LANES, _COLUMNS = 400, 800  # cells of the picture: about as many as it has dots on a screen
 
 
 def figure(timeline: Timeline, *, name: str) -> Figure:
-    """Every attempt from its launch to its end, coloured by what became of it, and how many ran beneath.
+    """Return a figure of every attempt from its launch to its end, coloured by outcome; below, how many ran at once.
 
     Args:
-        timeline: What to draw.
+        timeline: The timeline.
         name: The batch's name.
 
     Raises:
@@ -44,7 +36,7 @@ def figure(timeline: Timeline, *, name: str) -> Figure:
         raise ExtraMissing.of("timeline()", library="matplotlib", extra="plots") from error
 
     class Drawing(Figure):
-        """A figure that notebooks show: they know by themselves only those that pyplot made."""
+        """A figure that notebooks show; by themselves they show only figures made by pyplot."""
 
         def _repr_png_(self) -> bytes:
             picture = io.BytesIO()
@@ -52,77 +44,77 @@ def figure(timeline: Timeline, *, name: str) -> Figure:
             return picture.getvalue()
 
     rows = len(timeline.keys)
-    height = min(8.0, 1.6 + 0.24 * max(3, rows)) if rows <= LABELLED else 5.5
-    wrong = timeline.ends(_BINS) if rows > LINED else {}
-    heights = [height, *([0.8] if wrong else ()), 1.6]
+    height = min(8.0, 1.6 + 0.24 * max(3, rows)) if timeline.is_named else 5.5
+    has_histogram = timeline.is_dense and timeline.wrong > 0
+    heights = [height, *([0.8] * has_histogram), 1.6]
     drawing = Drawing(figsize=(10, sum(heights)), layout="constrained")
     above, *between, below = drawing.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    if rows <= LABELLED:
+    if timeline.is_named:
         _bars(above, timeline)
-    elif rows <= LINED:
-        _lines(above, timeline)
-    else:
+    elif timeline.is_dense:
         _picture(above, timeline)
+    else:
+        _lines(above, timeline)
     _name_rows(above, timeline)
     for axes in between:
-        _went_wrong(axes, timeline, wrong)
+        _went_wrong(axes, timeline)
     _concurrency(below, timeline)
     _legend(above, timeline)
-    above.set_title(f"{name}: {len(timeline.spans):,} attempts of {rows:,} jobs", loc="left", fontsize="medium", pad=22)
+    above.set_title(f"{name}: {timeline.title}", loc="left", fontsize="medium", pad=22)
     return drawing
 
 
 def _bars(axes: Axes, timeline: Timeline) -> None:
     """A bar for each attempt, thin while it waited."""
     for outcome in timeline.outcomes:
-        spans = [span for span in timeline.spans if span.outcome == outcome]
-        for span in spans:
-            axes.broken_barh(
-                _ran([span]), (span.row - 0.36, 0.72), facecolors=COLOURS[outcome], hatch=_HATCHES[outcome],
-                edgecolor="white" if outcome != "running" else COLOURS["running"], linewidth=0.5,
-                alpha=0.55 if outcome == "running" else 1.0,
-            )  # fmt: skip
+        is_running = outcome == "running"
+        for span in timeline.with_outcome(outcome):
+            if span.started is not None:
+                axes.broken_barh(
+                    [(span.started, span.ended - span.started)], (span.row - 0.36, 0.72), facecolors=COLOURS[outcome],
+                    hatch=_HATCHES[outcome], edgecolor=COLOURS[outcome] if is_running else "white", linewidth=0.5,
+                    alpha=0.55 if is_running else 1.0,
+                )  # fmt: skip
     _waiting_lines(axes, timeline.spans, 1.6)
     _marks(axes, timeline, 5.0)
 
 
 def _lines(axes: Axes, timeline: Timeline) -> None:
-    """A line for each attempt, all equally thin, so that no outcome takes more room than is its due."""
+    """A line for each attempt, all equally thin, so that each outcome takes its share of the room."""
     from matplotlib.collections import LineCollection
 
     _waiting_lines(axes, timeline.spans, 0.5)
     thin = max(0.45, min(3.0, 260 / len(timeline.keys)))
-    for outcome in ("succeeded", "running", "cancelled", "lost", "failed"):
-        spans = [span for span in timeline.spans if span.outcome == outcome and span.started is not None]
+    for outcome in DRAWN:
+        spans = [span for span in timeline.with_outcome(outcome) if span.started is not None]
         paths: list[Any] = [[(span.started, span.row), (span.ended, span.row)] for span in spans]
         axes.add_collection(LineCollection(paths, colors=COLOURS[outcome], linewidths=thin, capstyle="butt"))
-    _marks(axes, timeline, 4.0 if timeline.wrong <= _FEW else 2.2)
+    _marks(axes, timeline, 4.0 if timeline.wrong <= FEW else 2.2)
 
 
 def _picture(axes: Axes, timeline: Timeline) -> None:
-    """What the jobs did, many to a row: lines of thousands hide each other, and the last drawn would seem to be all."""
+    """Several jobs to a row: thousands of lines would hide each other, and only those drawn last would show."""
     import numpy as np
 
     rows = len(timeline.keys)
     lanes = min(rows, _LANES)
-    cells = np.frombuffer(mixed(timeline, lanes, _COLUMNS, {**COLOURS, "waiting": _WAITED}), np.uint8)
+    cells = np.frombuffer(mixed(timeline, lanes, _COLUMNS, COLOURS), np.uint8)
     axes.imshow(
         cells.reshape(lanes, _COLUMNS, 4), extent=(0, timeline.length, rows - 0.5, -0.5), aspect="auto", zorder=2
     )
-    _marks(axes, timeline, 4.0 if timeline.wrong <= _FEW else 3.0)
+    _marks(axes, timeline, 4.0 if timeline.wrong <= FEW else 3.0)
 
 
-def _went_wrong(axes: Axes, timeline: Timeline, wrong: Mapping[str, Sequence[int]]) -> None:
-    """How many attempts went wrong when: beside thousands of others they would hardly be seen."""
+def _went_wrong(axes: Axes, timeline: Timeline) -> None:
+    """A histogram of the attempts that went wrong: on shared rows they would hardly be seen."""
     from matplotlib.ticker import MaxNLocator
 
-    edges = [timeline.length * n / _BINS for n in range(_BINS + 1)]
-    base = [0] * _BINS
-    for outcome, counts in wrong.items():
-        top = [below + count for below, count in zip(base, counts)]  # noqa: B905 (equal)
+    edges = [timeline.length * n / BINS for n in range(BINS + 1)]
+    highest = 0
+    for outcome, base, top in timeline.stacked_ends():
         axes.stairs(top, edges, baseline=base, fill=True, color=COLOURS[outcome])
-        base = top
-    axes.set_ylim(0, max(base) * 1.1)
+        highest = max(top)
+    axes.set_ylim(0, highest * 1.1)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     axes.set_ylabel("went\nwrong")
     axes.grid(visible=True, alpha=0.3, linewidth=0.6)
@@ -135,25 +127,14 @@ def _went_wrong(axes: Axes, timeline: Timeline, wrong: Mapping[str, Sequence[int
 def _waiting_lines(axes: Axes, spans: Sequence[Span], width: float) -> None:
     from matplotlib.collections import LineCollection
 
-    paths: list[Any] = [
-        [(span.launched, span.row), (span.ended if span.started is None else span.started, span.row)] for span in spans
-    ]
-    axes.add_collection(LineCollection(paths, colors=_WAITED, linewidths=width, capstyle="butt"))
-
-
-def _ran(spans: Sequence[Span]) -> list[tuple[float, float]]:
-    return [(span.started, span.ended - span.started) for span in spans if span.started is not None]
-
-
-def _marked(timeline: Timeline) -> bool:
-    """Whether ends have signs: all or none of them, lest one outcome seem more frequent than another."""
-    return timeline.wrong <= (MARKED if len(timeline.keys) <= LINED else _SPARSE)
+    paths: list[Any] = [[(span.launched, span.row), (span.begun, span.row)] for span in spans]
+    axes.add_collection(LineCollection(paths, colors=WAITING, linewidths=width, capstyle="butt"))
 
 
 def _marks(axes: Axes, timeline: Timeline, size: float) -> None:
-    """A sign at the end of what did not succeed: it tells the outcomes apart without colour."""
-    for outcome, marker in _MARKERS.items() if _marked(timeline) else ():
-        ends = [(span.ended, span.row) for span in timeline.spans if span.outcome == outcome]
+    """A mark at the end of each attempt that went wrong: its shape shows the outcome without colour."""
+    for outcome, marker in _MARKERS.items() if timeline.marks_ends else ():
+        ends = [(span.ended, span.row) for span in timeline.with_outcome(outcome)]
         if ends:
             x, y = zip(*ends)  # noqa: B905 (pairs)
             axes.plot(x, y, marker, color=COLOURS[outcome], markersize=size, markeredgewidth=1.3, clip_on=False)
@@ -163,7 +144,7 @@ def _name_rows(axes: Axes, timeline: Timeline) -> None:
     rows = len(timeline.keys)
     axes.set_ylim(max(rows, 1) - 0.4, -0.6)
     axes.set_xlim(0, timeline.length * 1.01)
-    if rows <= LABELLED:
+    if timeline.is_named:
         axes.set_yticks(range(rows), [_short(key) for key in timeline.keys], fontsize="small", parse_math=False)
     else:
         axes.set_ylabel("jobs, in the order of their launch")
@@ -185,13 +166,13 @@ def _concurrency(axes: Axes, timeline: Timeline) -> None:
     at = [level.at for level in levels]
     running = [level.running for level in levels]
     both = [level.running + level.pending for level in levels]
-    axes.fill_between(at, both, step="post", color=_WAITED, alpha=0.55, linewidth=0, label="waiting")
+    axes.fill_between(at, both, step="post", color=WAITING, alpha=0.55, linewidth=0, label="waiting")
     axes.fill_between(at, running, step="post", color=COLOURS["running"], linewidth=0, label="running")
     axes.set_ylim(0, max(both, default=1) * 1.08 or 1)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     marks = timeline.ticks()
     axes.set_xticks([at for at, _ in marks], [name for _, name in marks])
-    axes.set_xlabel(f"since {timeline.origin:%Y-%m-%d %H:%M:%S} UTC{_said_of_rows(timeline)}")
+    axes.set_xlabel(f"since {timeline.since}{_note(timeline)}")
     axes.set_ylabel("at once")
     axes.grid(visible=True, alpha=0.3, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -202,13 +183,12 @@ def _concurrency(axes: Axes, timeline: Timeline) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _said_of_rows(timeline: Timeline) -> str:
-    rows = len(timeline.keys)
-    if rows <= LINED:
+def _note(timeline: Timeline) -> str:
+    if not timeline.is_dense:
         return ""
-    each = f"A row above stands for {round(rows / _LANES):,} jobs, and mixes colours by their shares"
-    counted = f"; each step of what went wrong is {explain.span(timeline.length / _BINS)}" if timeline.wrong else ""
-    return f"\n{each}{counted}."
+    each = f"A row above stands for {round(len(timeline.keys) / _LANES):,} jobs, and mixes colours by their shares"
+    bins = f"; each step of the histogram is {duration(timeline.length / BINS)}" if timeline.wrong else ""
+    return f"\n{each}{bins}."
 
 
 def _legend(axes: Axes, timeline: Timeline) -> None:
@@ -216,15 +196,14 @@ def _legend(axes: Axes, timeline: Timeline) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [Line2D([], [], color=_WAITED, linewidth=1.6)]
+    handles: list[Any] = [Line2D([], [], color=WAITING, linewidth=1.6)]
     labels = ["waiting"]
-    rows = len(timeline.keys)
-    for outcome, count in timeline.counts.items():
-        hatch = _HATCHES[outcome] if rows <= LABELLED else ""
+    for outcome, label in timeline.legend():
+        hatch = _HATCHES[outcome] if timeline.is_named else ""
         patch = Patch(facecolor=COLOURS[outcome], hatch=hatch, edgecolor="white", linewidth=0)
         end = Line2D([], [], linestyle="", marker=_MARKERS.get(outcome, ""), color=COLOURS[outcome], markersize=5)
-        handles.append((patch, end) if outcome in _MARKERS and _marked(timeline) else patch)
-        labels.append(f"{count:,} {'still running' if outcome == 'running' else outcome}")
+        handles.append((patch, end) if outcome in _MARKERS and timeline.marks_ends else patch)
+        labels.append(label)
     axes.legend(
         handles, labels, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(handles), fontsize="x-small",
         frameon=False, borderaxespad=0.2, columnspacing=1.4, handlelength=2,

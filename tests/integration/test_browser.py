@@ -1,7 +1,10 @@
-"""Views and report in a real browser, without a network: nothing to complain of, and everything works."""
+"""Views and report in a real browser without a network: no errors, and every control works."""
 
 from __future__ import annotations
 
+import io
+import re
+from importlib import resources
 from pathlib import Path
 
 import attrs
@@ -11,11 +14,13 @@ from made import NOON, after, attempt, job
 from canfar_batch.failures import ExitCode, Lost, OutOfMemory
 from canfar_batch.records import JobState
 from canfar_batch.views import notebook, report_page
+from canfar_batch.views.format import duration, gib
+from canfar_batch.views.progress import Snapshot, View
 from canfar_batch.views.report import Report
 
 browser = pytest.importorskip("browser", reason="websocket-client is not installed")
 pytestmark = [
-    pytest.mark.skipif(browser.PROGRAM is None, reason="there is no Chromium on this machine"),
+    pytest.mark.skipif(browser.PROGRAM is None, reason="Chromium is not installed"),
     pytest.mark.timeout(180),
 ]
 
@@ -124,7 +129,7 @@ def test_a_heading_sorts_by_its_column_and_says_so(opened):
     assert opened(state) == "descending"
 
 
-def test_what_is_not_known_comes_last_whichever_way_it_is_sorted(opened):
+def test_empty_cells_come_last_in_both_orders(opened):
     for _ in range(2):
         place = sort(opened, "cause")
         assert rows(opened, place)[0]
@@ -136,7 +141,7 @@ def test_numbers_in_names_are_sorted_as_numbers(opened):
     assert names[:3] == ["obs-0", "obs-1", "obs-2"]
 
 
-def test_everything_is_reached_by_the_tab_key_in_the_order_in_which_it_is_read(opened):
+def test_the_tab_key_reaches_everything_in_reading_order(opened):
     focused = (
         "document.activeElement.id || document.activeElement.textContent.trim() || document.activeElement.ariaLabel"
     )
@@ -145,7 +150,7 @@ def test_everything_is_reached_by_the_tab_key_in_the_order_in_which_it_is_read(o
         opened.press("Tab")
         return opened(focused)
 
-    assert [next_stop() for _ in range(3)] == ["Skip to the table of jobs", "Timeline", "What went wrong"]
+    assert [next_stop() for _ in range(3)] == ["Skip to the table of jobs", "Timeline", "Failures"]
     opened("document.getElementById('search').focus()")
     assert [next_stop() for _ in range(3)] == ["state", "cause", "clear"]
     next_stop()
@@ -273,7 +278,7 @@ def test_views_open_without_a_complaint_and_names_stay_text(tab, views_file):
     assert tab("document.querySelectorAll('table')[0].tBodies[0].rows.length") == 50
 
 
-#: what JupyterLab 4.6 says of everything that a cell shows, as far as it matters here
+#: the rules of JupyterLab 4.6 for the outputs of cells that matter here
 JUPYTERLAB = """\
 .jp-OutputArea-output dl{width:100%;overflow:hidden;padding:0;margin:0}
 .jp-OutputArea-output dt{font-weight:bold;float:left;width:20%;padding:0;margin:0}
@@ -288,7 +293,7 @@ JUPYTERLAB = """\
 
 
 @pytest.mark.parametrize("width", [400, 1400])
-def test_in_jupyterlab_names_stand_on_one_line_lists_have_no_bullets_and_nothing_overflows(tab, views_file, width):
+def test_views_keep_their_layout_in_jupyterlab(tab, views_file, width):
     tab.look(width=width)
     tab.open(views_file)
     tab("document.body.className = 'jp-OutputArea-output jp-RenderedHTMLCommon'")
@@ -300,10 +305,70 @@ def test_in_jupyterlab_names_stand_on_one_line_lists_have_no_bullets_and_nothing
         " return range.getBoundingClientRect().height / parseFloat(getComputedStyle(name).lineHeight)"
         " + (range.getBoundingClientRect().right > name.nextSibling.getBoundingClientRect().left) })"
     )
-    assert max(lines) < 1.5  # neither broken nor lying upon what is said of it
+    assert max(lines) < 1.5  # neither broken nor on top of the value
     styles = "[...document.querySelectorAll('.cb-legend,.cb-causes')].map(e => getComputedStyle(e).listStyleType)"
     assert set(tab(styles)) == {"none"}
     assert tab("getComputedStyle(document.querySelector('.cb-t tbody td:not(.cb-n)')).textAlign") == "left"
+
+
+def test_the_end_of_a_log_is_what_its_box_shows(tab, tmp_path):
+    log = tmp_path / "some.log"
+    log.write_text("".join(f"line {n}: {'word ' * 60}\n" for n in range(40)) + "KeyError: 'GAIN'\n")
+    made = [job("a", attrs.evolve(attempt(failure=ExitCode(1)), log=log))]
+    origin = report_page.Origin(platform="local", user="me", created=NOON)
+    pages = {
+        ".log": report_page.render(report(made), made, origin=origin),
+        ".cb-log": f"<!DOCTYPE html><title>job</title>{notebook.job(made[0], after(1e5))}",
+    }
+    for box, page in pages.items():
+        file = tmp_path / "shown.html"
+        file.write_text(page)
+        tab.open(file)
+        shown = tab(
+            "(box => { const text = box.firstChild.getBoundingClientRect(), room = box.getBoundingClientRect();"
+            " return [text.height > room.height, Math.round(text.bottom) <= Math.round(room.bottom)] })"
+            f"(document.querySelector({box!r}))"
+        )
+        assert shown == [True, True], box  # it overflows, and its last line is in sight
+
+
+@pytest.mark.parametrize("width", [250, 400, 900, 1400])
+def test_the_progress_bar_is_visible_at_every_width(tab, tmp_path, width):
+    counts = dict.fromkeys(JobState, 11)
+    snapshot = Snapshot(name="calib-2026-" + "x" * 50, counts=counts, rate=0.03, use="31.4 cores, 118 GiB")
+    cell = IPythonCell()
+    view = View(io.StringIO(), display=cell)
+    view.draw(snapshot)
+    file = tmp_path / "progress.html"
+    file.write_text(f"<!DOCTYPE html><title>progress</title><body>{cell.content}")
+    tab.look(width=width)
+    tab.open(file)
+    bar = tab("document.querySelector('.cb-bar').getBoundingClientRect().toJSON()")
+    assert bar["width"] > 0.8 * width
+    assert bar["height"] > 8
+    assert tab("document.documentElement.scrollWidth") <= width
+
+
+class IPythonCell:
+    """The output of a cell."""
+
+    content = ""
+
+    def HTML(self, content: str) -> str:  # noqa: N802 (IPython's name)
+        return content
+
+    def display(self, content: str, *, display_id: bool) -> None:
+        self.content = content
+
+
+def test_the_page_formats_numbers_as_python_does(opened):
+    source = resources.files("canfar_batch.views").joinpath("assets").joinpath("report.js").read_text()
+    formats = re.search(r"const span = .*?\n  \};\n  const formats = \{.*?\n  \};", source, re.DOTALL)
+    assert formats is not None
+    seconds = [0, 0.3, 0.94, 0.96, 1.4, 42, 119.4, 120, 7140, 7500]
+    sizes = [0, 0.05, 0.1, 3.14, 99.94, 99.96, 2048]
+    texts = opened(f"(() => {{ {formats[0]} return [{seconds}.map(formats.span), {sizes}.map(formats.gib)] }})()")
+    assert texts == [[duration(one) for one in seconds], [gib(one) for one in sizes]]
 
 
 def test_views_take_the_notebooks_colours_before_the_systems(tab, views_file):

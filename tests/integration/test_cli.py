@@ -1,7 +1,8 @@
-"""The command line, from planning to reading what became of it; most of it needs no connection."""
+"""The command line, from planning to reports; most commands need no connection."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import csv
 import errno
@@ -14,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ ON_THIS_MACHINE = ["--url", "local", "--quiet"]
 
 @attrs.frozen
 class Ended:
-    """What a command ended with, and what it printed."""
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -123,7 +125,7 @@ def test_the_same_command_again_does_nothing_twice(command: Command):
     assert sorted(Path("runs").read_text().split()) == ["1", "2"]
 
 
-def test_the_name_alone_goes_on_with_a_batch(command: Command):
+def test_the_name_alone_resumes_a_batch(command: Command):
     command("run", "again", *IMAGE, *ON_THIS_MACHINE, "--", "echo", "hello")
     ended = command("run", "again", *ON_THIS_MACHINE)
     assert ended.code == 0
@@ -152,6 +154,20 @@ def test_a_grid_combines_each_with_each(command: Command):
     assert told == [["fit", f"--t={t}", m] for t in ("0.1", "0.5") for m in ("gauss", "top")]
 
 
+def test_ranges_are_whole_numbers_and_combine_with_grids(command: Command):
+    words = [*IMAGE, "--range", "seed=8:12:2", "--grid", "m=a,b", "--preview", "--json"]
+    ended = command("run", "mocks", *words, "--", "mock", "{seed}", "{m}")
+    assert [job["argv"] for job in ended.json] == [["mock", seed, m] for m in "ab" for seed in ("8", "10")]
+
+
+def test_replicas_differ_in_their_number_alone(command: Command):
+    words = [*IMAGE, *ON_THIS_MACHINE, "--replicas", "2", "--", "sh", "-c", "echo $REPLICA_ID of $REPLICA_COUNT"]
+    shown = command("run", "twins", "--preview", *words)
+    assert "env      REPLICA_ID=2" in shown.out
+    assert command("run", "twins", *words).code == 0
+    assert [command("logs", "twins", f"replica-{n}").out for n in (1, 2)] == ["1 of 2\n", "2 of 2\n"]
+
+
 def test_a_preview_remembers_nothing(command: Command):
     ended = command("run", "later", *IMAGE, "--cores", 2, "--preview", "--", "echo", "hello")
     assert ended.code == 0
@@ -160,18 +176,18 @@ def test_a_preview_remembers_nothing(command: Command):
     assert not Path("batches").exists()
 
 
-def test_what_a_job_needs_is_passed_on(command: Command):
+def test_variables_workdir_and_outputs_are_passed_on(command: Command):
     words = ["--env", "A=1=2", "--env", "B=", "--workdir", "sub", "--output", "{key}.out", "--timeout", "60"]
     Path("sub").mkdir()
     ended = command(
         "run", "env", *IMAGE, *ON_THIS_MACHINE, *words, "--", "sh", "-c", 'echo "$A,$B" > "$CANFAR_BATCH_KEY".out'
     )
-    assert ended.code == 1, "without fields, {key} stands as it is written, and no such file was made"
+    assert ended.code == 1, "without fields, {key} is not filled in, and no file of this name was made"
     assert "missing output" in ended.out
     assert [path.read_text() for path in Path("sub").glob("*.out")] == ["1=2,\n"]
 
 
-def test_a_secret_is_handed_on_and_not_kept(command: Command, monkeypatch):
+def test_a_secret_is_passed_on_and_not_stored(command: Command, monkeypatch):
     monkeypatch.setenv("MY_KEY", "hush-hush")
     words = [*IMAGE, *ON_THIS_MACHINE, "--secret", "MY_KEY", "--", "sh", "-c", "printf %s $MY_KEY | wc -c"]
     assert command("run", "quiet", *words).code == 0
@@ -190,7 +206,7 @@ def test_exit_codes_are_retried_only_if_asked(command: Command):
     assert Path("tries").read_text() == "x\nx\nx\n"
 
 
-def test_jobs_that_all_fail_alike_stop_the_batch_and_the_reason_is_told(command: Command):
+def test_a_batch_whose_first_jobs_fail_alike_stops_with_the_reason(command: Command):
     words = ["--window", 1, "--grid", f"n={','.join(map(str, range(20)))}", "--json"]
     ended = command("run", "alike", *IMAGE, *ON_THIS_MACHINE, *words, "--", "sh", "-c", "exit 3", "{n}")
     assert ended.code == 1
@@ -215,13 +231,16 @@ def test_progress_goes_to_standard_error(command: Command):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["run", "x", "--preview", "--", "echo"], "no image was given: name one, as --image skaha/astroml:latest"),
-        (["run", "x", "--preview", *IMAGE], "no command was given: write it behind --"),
+        (
+            ["run", "x", "--preview", "--", "echo"],
+            "no image was given: name one, for example: --image skaha/astroml:latest",
+        ),
+        (["run", "x", "--preview", *IMAGE], "no command was given: put it after --, for example"),
         (["run", "x", "--preview", *IMAGE, "--", "a > b"], "say shell=True"),
         (["run", "x", "--preview", *IMAGE, "--each", "p=*.fits", "--", "a"], r"no file matches '\*\.fits'; quote"),
         (["run", "x", "--preview", *IMAGE, "--rows", "no.csv", "--", "a"], r"no\.csv cannot be read as a table"),
         (["run", "x", "--preview", *IMAGE, "--grid", "n=1", "--", "a {m}"], "m"),
-        (["run", "x", *ON_THIS_MACHINE], "batch 'x' is empty: say what to run"),
+        (["run", "x", *ON_THIS_MACHINE], "batch 'x' is empty: name what to run"),
         (["run", "../x", *ON_THIS_MACHINE, *IMAGE, "--", "a"], "cannot be a batch's name"),
         (["run", "x", *ON_THIS_MACHINE, *IMAGE, "--ram", "99999", "--", "a"], "ram=99999 is not offered"),
         (["run", "x", "--window", "0"], "'0' is not a whole number of at least 1"),
@@ -233,15 +252,22 @@ def test_progress_goes_to_standard_error(command: Command):
         (["run", "x", *ON_THIS_MACHINE, *IMAGE, "--grid", "n=1", "--", "a {m}"], "unknown field {m}"),
         (["run", "x", *ON_THIS_MACHINE, *IMAGE, "--grid", "n=1,2", "--key", "k", "--", "a"], "more than one row"),
         (["run", "x", *ON_THIS_MACHINE, *IMAGE, "--secret", "UNSET_IT_IS", "--", "a"], "UNSET_IT_IS"),
+        (["run", "x", "--range", "n=5"], "'n=5' is not FIELD=FIRST:END"),
+        (["run", "x", "--range", "n=5:5"], "or it has no numbers"),
+        (["run", "x", "--range", "n=1:9:0"], "is not FIELD=FIRST:END"),
+        (["run", "x", "--preview", *IMAGE, "--grid", "n=1", "--replicas", "2", "--", "a"], "cannot be combined"),
+        (["run", "x", "--preview", *IMAGE, "--each", "p=*", "--rows", "t.csv", "--", "a"], "--each and --rows cannot"),
+        (["retry", "nope"], "there is no batch in .*nope"),
+        (["watch", "nope"], "there is no batch in .*nope"),
         (["cancel", "x", "--timeout", "nan"], "'nan' is not a number of at least 0"),
-        (["ls", "--home", "afile"], "afile is no folder"),
+        (["ls", "--home", "afile"], "afile is not a directory; pass --home DIR"),
         (["status", "nope"], "there is no batch in .*nope"),
         (["report", "nope", "--json"], "there is no batch in .*nope"),
-        (["ls", "--", "x"], "only run takes a command"),
+        (["ls", "--", "x"], "only run takes a command after --"),
         (["run", "x", *IMAGE, "--", "true"], "(?i)credential|login"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_advice(command: Command, words: Sequence[str], told: str, monkeypatch):
+def test_a_mistake_is_reported_in_one_line_with_advice(command: Command, words: Sequence[str], told: str, monkeypatch):
     monkeypatch.setenv("HOME", os.getcwd())
     Path("afile").touch()
     ended = command(*words)
@@ -251,7 +277,9 @@ def test_a_mistake_is_told_in_one_line_with_advice(command: Command, words: Sequ
     assert re.match("canfar-batch.*: error: ", last)
     assert re.search(told, last)
     assert "Traceback" not in ended.err
-    assert not Path("batches/x").exists() or "--ram" in words  # what the platform offers is asked of a batch
+    assert (
+        not Path("batches/x").exists() or "--ram" in words
+    )  # the platform's limits are checked after the batch was made
 
 
 def test_a_table_with_a_short_row_is_refused(command: Command):
@@ -259,12 +287,12 @@ def test_a_table_with_a_short_row_is_refused(command: Command):
     assert "longer or shorter" in command("run", "x", *IMAGE, "--rows", "t.csv", "--preview", "--", "echo {a}").err
 
 
-@pytest.mark.parametrize("name", ["run", "ls", "status", "logs", "failures", "cancel", "report"])
+@pytest.mark.parametrize("name", ["run", "ls", "status", "watch", "logs", "failures", "retry", "cancel", "report"])
 def test_every_command_explains_itself(command: Command, name: str):
     ended = command(name, "--help")
     assert ended.code == 0
     assert "--json" in ended.out
-    assert "130 if Ctrl-C" in ended.out
+    assert "130 after Ctrl-C" in ended.out
 
 
 # -- looking, without a connection --------------------------------------------------------------------------------
@@ -272,26 +300,26 @@ def test_every_command_explains_itself(command: Command, name: str):
 
 def test_batches_are_listed(there: Command):
     assert there("ls").out.splitlines() == [
-        "batch  jobs  stands                 driver", "count     3  2 succeeded, 1 failed",
+        "batch  jobs  state                  driver", "count     3  2 succeeded, 1 failed",
     ]  # fmt: skip
     (told,) = there("ls", "--json").json
     assert told == {"batch": "count", "jobs": 3, "counts": {"succeeded": 2, "failed": 1}, "driver": None}
 
 
-def test_where_there_are_no_batches_it_says_where_it_looked(command: Command, tmp_path: Path):
+def test_a_directory_without_batches_is_named(command: Command, tmp_path: Path):
     assert command("ls", "--home", tmp_path / "nowhere").out == f"no batches in {tmp_path}/nowhere\n"
 
 
 def test_a_batch_that_cannot_be_read_does_not_hide_the_others(command: Command):
     command("run", "good", *IMAGE, *ON_THIS_MACHINE, "--", "true")
     Path("batches/bad").mkdir()
-    Path("batches/bad/ledger.db").write_text("this is no ledger, whatever its name says")
+    Path("batches/bad/ledger.db").write_text("not a ledger")
     ended = command("ls")
     assert ended.code == 0
     assert [line.split()[0] for line in ended.out.splitlines()] == ["batch", "bad", "good"]
 
 
-def test_a_batch_that_was_mangled_does_not_hide_the_others_either(there: Command, ran: Path, tmp_path: Path):
+def test_a_damaged_batch_does_not_hide_the_others(there: Command, ran: Path, tmp_path: Path):
     shutil.copytree(ran / "batches", tmp_path / "batches")
     shutil.copytree(ran / "batches" / "count", tmp_path / "batches" / "a-copy")
     with contextlib.closing(sqlite3.connect(tmp_path / "batches" / "count" / "ledger.db")) as db, db:
@@ -307,7 +335,7 @@ def test_a_batch_that_was_mangled_does_not_hide_the_others_either(there: Command
     assert "ledger.db is damaged" in ended.err
 
 
-def test_a_batch_of_somebody_else_does_not_hide_the_others(there: Command, ran: Path, monkeypatch):
+def test_a_batch_without_permission_does_not_hide_the_others(there: Command, ran: Path, monkeypatch):
     (ran / "batches" / "theirs").mkdir(exist_ok=True)
     usual = Path.is_file
 
@@ -321,7 +349,7 @@ def test_a_batch_of_somebody_else_does_not_hide_the_others(there: Command, ran: 
     assert (told["count"], "Permission denied" in told["theirs"]) == ("", True)
 
 
-def test_a_terminal_that_knows_no_such_letter_is_no_error(ran: Path):
+def test_characters_that_the_output_lacks_are_not_an_error(ran: Path):
     words = ["run", "x", *IMAGE, "--preview", "--grid", "n=1,2,3,4", "--", "echo", "\u00e9 {n}"]
     done = process(ran, *words, env={"PYTHONIOENCODING": "ascii"})
     out, err = done.communicate(timeout=60)
@@ -335,16 +363,17 @@ def test_the_jobs_of_a_batch_are_listed(there: Command):
     assert [row["path"] for row in there("ls", "count", "--json").json] == ["a.txt", "b.txt", "c.txt"]
 
 
-def test_status_counts_and_shows_what_went_wrong(there: Command):
+def test_status_counts_jobs_and_lists_failures(there: Command):
     ended = there("status", "count")
     assert ended.code == 1
     assert ended.out.startswith("batch count: 3 jobs (2 succeeded, 1 failed)\n")
-    assert [line.split()[0] for line in ended.out.splitlines()[2:]] == ["key", "c"]
+    assert ended.out.splitlines()[2].startswith("next: fix the cause, then batch.retry_failed()")
+    assert [line.split()[0] for line in ended.out.splitlines()[3:]] == ["key", "c"]
     told = there("status", "count", "--json").json
     assert (told["done"], told["ok"], told["driver"], told["platform"]) == (True, False, None, "local")
 
 
-def test_status_of_a_job_says_what_happened_and_ends_accordingly(there: Command):
+def test_status_of_a_job_explains_it(there: Command):
     assert (there("status", "count", "a").code, there("status", "count", "c").code) == (0, 1)
     assert there("status", "count", "c").out.startswith("Job c failed after ")
     assert there("status", "count", "c", "--json").json["cause"] == "exit code 1"
@@ -362,18 +391,76 @@ def test_the_end_of_a_log(command: Command):
     assert command("logs", "long", "--tail", "0").out == ""
 
 
-def test_a_beginning_of_a_key_is_enough_where_it_is_the_only_one(command: Command):
+def test_the_beginning_of_a_key_is_enough_if_no_other_has_it(command: Command):
     command("run", "k", *IMAGE, *ON_THIS_MACHINE, "--grid", "name=alpha,beta", "--", "echo {name}")
     assert command("logs", "k", "alp").out == "alpha\n"
     assert "did you mean alpha-" in command("logs", "k", "alpah").err
     assert "name one; canfar-batch ls k lists them" in command("logs", "k").err
 
 
-def test_an_attempt_that_never_was_is_told(there: Command):
-    assert "job c has no attempt 7; there are 1" in there("logs", "count", "c", "--attempt", "7").err
+def test_the_logs_of_all_failed_jobs_are_shown_under_their_keys(command: Command):
+    words = ["--grid", "n=1,2,3", "--key", "k{n}", "--", "sh", "-c", "seq 100; echo no {n}; exit {n}"]
+    command("run", "bad", *IMAGE, *ON_THIS_MACHINE, *words)
+    out = command("logs", "bad", "--failed", "--tail", "2").out
+    assert out == "".join(f"==> k{n} (attempt 1: exit code {n}) <==\n100\nno {n}\n" for n in (1, 2, 3))
+    assert [row["log"] for row in command("logs", "bad", "--failed", "--tail", "1", "--json").json] == [
+        "no 1\n", "no 2\n", "no 3\n",
+    ]  # fmt: skip
 
 
-def test_failures_are_told_by_cause_with_advice(there: Command):
+def test_following_a_final_job_prints_its_log(there: Command):
+    assert there("logs", "count", "c", "-f").out == there("logs", "count", "c").out != ""
+
+
+def test_failed_jobs_are_retried_with_changed_resources(command: Command):
+    words = ["--grid", "n=1,2", "--key", "k{n}", "--", "sh", "-c", "test {n} = 1 || test -e fixed"]
+    assert command("run", "again", *IMAGE, *ON_THIS_MACHINE, "--ram", 1, *words).code == 1
+    refused = command("retry", "again", *ON_THIS_MACHINE, "--cause", "out of memory")
+    assert refused.code == 2
+    assert "has no job to retry; the causes are: exit code 1" in refused.err
+    Path("fixed").touch()
+    ended = command("retry", "again", *ON_THIS_MACHINE, "--cause", "exit code 1", "--ram", 2, "--json")
+    assert (ended.code, ended.json["counts"], ended.json["attempts"]) == (0, {"succeeded": 2}, 3)
+    assert "1 job opened again" in ended.err
+    assert [row["ram"] for row in command("ls", "again", "--json").json] == [1, 2]
+
+
+def test_the_report_is_written_as_a_page(there: Command, ran: Path, tmp_path: Path):
+    ended = there("report", "count", "--html", tmp_path / "page.html")
+    assert (ended.code, ended.out) == (1, f"{tmp_path}/page.html\n")
+    assert "<title>count: report</title>" in (tmp_path / "page.html").read_text()
+    assert there("report", "count", "--json", "--html").json == {"path": str(ran / "batches/count/report.html")}
+
+
+def test_watching_a_final_batch_prints_its_report(there: Command):
+    ended = there("watch", "count")
+    assert ended.code == 1
+    assert ended.out == there("report", "count").out
+
+
+def test_names_and_keys_are_completed(there: Command, monkeypatch: pytest.MonkeyPatch):
+    """argcomplete is played: it gets the parser, and calls the completers of the arguments."""
+    found: list[list[str]] = []
+
+    def autocomplete(made: argparse.ArgumentParser) -> None:
+        options = argparse.Namespace(home=None, name="count")
+        status = made._subparsers._group_actions[0].choices["status"]
+        name, key = (action.completer for action in status._actions if hasattr(action, "completer"))
+        found.extend(list(one("c", parsed_args=options)) for one in (name, key))
+        options.name = "nope"
+        found.append(list(key("", parsed_args=options)))
+
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    monkeypatch.setitem(sys.modules, "argcomplete", types.SimpleNamespace(autocomplete=autocomplete))
+    there("ls")
+    assert found == [["count"], ["c"], []]
+
+
+def test_an_unknown_attempt_is_an_error(there: Command):
+    assert "job c has no attempt 7; it has 1" in there("logs", "count", "c", "--attempt", "7").err
+
+
+def test_failures_are_listed_by_cause_with_advice(there: Command):
     ended = there("failures", "count")
     assert ended.code == 1
     assert ended.out.startswith("Why 1 job failed:\n  1 x exit code 1 (c)\n")
@@ -388,14 +475,14 @@ def test_no_failures_are_fine(command: Command):
     assert command("failures", "fine", "--json").json == []
 
 
-def test_the_report_can_be_had_later(there: Command):
+def test_the_report_is_printed_later(there: Command):
     ended = there("report", "count")
     assert ended.code == 1
     assert ended.out.startswith("Batch count: 3 jobs in ")
     assert there("report", "count", "--json").json["counts"] == {"succeeded": 2, "failed": 1}
 
 
-def test_it_is_a_module_too(ran: Path):
+def test_the_package_runs_as_a_module(ran: Path):
     done = subprocess.run(
         [sys.executable, "-m", "canfar_batch", "ls", "--json"], cwd=ran, capture_output=True, text=True, timeout=60
     )
@@ -403,7 +490,7 @@ def test_it_is_a_module_too(ran: Path):
     assert json.loads(done.stdout)[0]["batch"] == "count"
 
 
-def test_a_reader_that_has_enough_is_no_error(ran: Path):
+def test_a_closed_pipe_is_not_an_error(ran: Path):
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -446,24 +533,22 @@ def running(
 
 
 def test_ctrl_c_detaches_and_the_jobs_run_on_until_they_are_cancelled(running, command: Command):
-    assert "driven by process" in command("status", "slow").out
+    assert "run by process" in command("status", "slow").out
     running.send_signal(signal.SIGINT)
     assert running.wait(20) == cli.DETACHED
     assert "its jobs run on" in running.stderr.read()
 
     ended = command("status", "slow")
-    assert (ended.code, "2 running" in ended.out, "nobody drives it" in ended.out) == (0, True, True)
+    assert (ended.code, "2 running" in ended.out, "no process runs it" in ended.out) == (0, True, True)
     assert command("logs", "slow", "1").out == "begun 1\n", "a log that is not saved yet comes from the platform"
 
     ended = command("cancel", "slow", "--json")
     assert (ended.code, len(ended.json["cancelled"])) == (0, 2)
     assert command("status", "slow", "--json").json["counts"] == {"cancelled": 2}
-    assert "every job was over already" in command("cancel", "slow").out
+    assert "every job was final already" in command("cancel", "slow").out
 
 
-def test_ctrl_c_on_this_machine_ends_the_jobs_says_so_and_the_next_run_launches_them_again(
-    tmp_path: Path, command: Command
-):
+def test_ctrl_c_on_the_local_platform_ends_the_jobs_until_the_next_run(tmp_path: Path, command: Command):
     words = ["run", "here", *IMAGE, "--url", "local", "--", "sh", "-c", "touch begun; test -e go || exec sleep 600"]
     driver = process(tmp_path, *words)
     deadline = time.monotonic() + 60
@@ -478,21 +563,43 @@ def test_ctrl_c_on_this_machine_ends_the_jobs_says_so_and_the_next_run_launches_
     assert command("run", "here", "--quiet", "--json", "--url", "local").json["counts"] == {"succeeded": 1}
 
 
-def test_the_process_that_drives_a_batch_stops_what_another_command_cancels(running, command: Command):
+def test_cancelled_jobs_are_stopped_by_the_process_that_runs_them(running, command: Command):
     ended = command("cancel", "slow")
     assert ended.code == 0
-    assert re.search(r"2 jobs: process \d+ on .* drives the batch and stops them", ended.out)
+    assert re.search(r"2 jobs: process \d+ on .* runs the batch and stops them", ended.out)
     assert running.wait(30) == cli.SOME_FAILED
     assert command("status", "slow", "--json").json["counts"] == {"cancelled": 2}
 
 
-def test_a_second_driver_is_told_who_drives(running, command: Command):
+def test_a_batch_is_watched_until_its_jobs_are_final(running, tmp_path: Path, command: Command):
+    with contextlib.ExitStack() as ends:
+        watching = process(tmp_path, "watch", "slow", "--every", "0.05", "--json")
+        follower = process(tmp_path, "logs", "slow", "1", "-f", env=dict(os.environ))
+        for one in (watching, follower):
+            ends.callback(one.communicate)
+            ends.callback(one.kill)
+        assert watching.stderr.readline() == "slow 0/2 | 2 running\n"
+        assert follower.stdout.readline() == "begun 1\n"
+        command("cancel", "slow")
+        assert json.loads(watching.stdout.read())["counts"] == {"cancelled": 2}
+
+
+def test_watching_a_batch_that_no_process_runs_says_how_to_resume_it(running, command: Command):
+    running.send_signal(signal.SIGINT)
+    running.wait(20)
+    ended = command("watch", "slow")
+    assert ended.code == 0
+    assert "no process runs it; to resume it: canfar-batch run slow" in ended.err
+    command("cancel", "slow")
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_name(running, command: Command):
     ended = command("run", "slow")
     assert ended.code == 2
     assert "is being run by process" in ended.err
 
 
-def test_what_cannot_be_cancelled_now_is_remembered(running, platform, command: Command, monkeypatch):
+def test_a_cancel_that_cannot_be_delivered_is_stored(running, platform, command: Command, monkeypatch):
     running.send_signal(signal.SIGINT)
     running.wait(20)
     monkeypatch.setenv("CANFAR_TOKEN", "not.the.token")
@@ -502,7 +609,7 @@ def test_what_cannot_be_cancelled_now_is_remembered(running, platform, command: 
     assert command("run", "slow", "--quiet", "--json").json["counts"] == {"cancelled": 2}
 
 
-def test_a_first_run_at_an_address_where_nobody_answers_ends(command: Command, monkeypatch):
+def test_a_first_run_at_a_dead_address_ends(command: Command, monkeypatch):
     monkeypatch.setenv("CANFAR_URL", "http://127.0.0.1:9/skaha")
     monkeypatch.setenv("CANFAR_TOKEN", "x")
     monkeypatch.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda self: None)

@@ -1,4 +1,4 @@
-"""A batch that runs in a real terminal: the live line never breaks, whatever the width."""
+"""A batch in a real terminal: the live line never wraps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ with cb.Session.connect("local") as session:
 
 
 class Terminal:
-    """A terminal of so many columns, whose screens are looked at again and again."""
+    """A terminal of *columns* columns."""
 
     def __init__(self, columns: int, folder: Path) -> None:
         self.columns = columns
@@ -51,11 +51,11 @@ class Terminal:
         return subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
 
     def screen(self) -> list[str]:
-        """The lines of the screen; one that the terminal had to break counts as two."""
+        """The lines of the screen; a line that the terminal wrapped counts as two."""
         return self._tmux("capture-pane", "-p", "-S", "-", "-t", "run").rstrip("\n").split("\n")
 
     def joined(self) -> list[str]:
-        """The lines as they were written: those that the terminal broke are whole again."""
+        """The lines as they were written, unwrapped."""
         return self._tmux("capture-pane", "-p", "-J", "-S", "-", "-t", "run").rstrip().split("\n")
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class Terminal:
 
 @pytest.fixture
 def terminals(tmp_path):
-    """A narrow one and a wide one, in which the same run begins at once."""
+    """A narrow and a wide terminal, in which the same run begins."""
     opened = []
     for columns in (80, 160):
         folder = tmp_path / str(columns)

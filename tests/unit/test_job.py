@@ -176,7 +176,7 @@ def test_raising_for_a_failure_needs_no_platform():
     _, platform, job = begin(Fate(lasts=0, code=1))
     platform.before["logs"] = raising(errors.PlatformBroken("no logs today"))
     job.wait()
-    with pytest.raises(errors.JobFailed, match="not to be had: no logs today"):
+    with pytest.raises(errors.JobFailed, match="unavailable: no logs today"):
         job.raise_if_failed()
 
 

@@ -153,7 +153,8 @@ def test_a_refused_variable_does_not_show_its_value():
 def test_repr_shows_what_was_given_and_no_secrets():
     shown = repr(spec(cores=2, env={"API_TOKEN": "s3cret", "MODE": "fast"}, shell=True))
     assert shown == (
-        "JobSpec('python fit.py', image='skaha/astroml', cores=2, env={'API_TOKEN': '***', 'MODE': 'fast'}, shell=True)"
+        "JobSpec('python fit.py', image='skaha/astroml', cores=2, "
+        "env={'API_TOKEN': '[secret]', 'MODE': 'fast'}, shell=True)"
     )
     assert len(repr(spec(["prog", "x" * 10_000]))) < 200
     assert "s3cret" not in repr(spec(env={"DB_PASSWORD": "s3cret"}).fill())

@@ -11,14 +11,14 @@
   let order = Array.from({length: count}, (_, row) => row), shown = order, page = 0, texts = null;
 
   const span = (s) => {
-    if (s < 1) return s.toFixed(1) + " s";
+    if (s < 0.95) return s.toFixed(1) + " s";
     if (s < 120) return s.toFixed(0) + " s";
     const m = Math.round(s / 60);
     return m < 120 ? m + " min" : Math.floor(m / 60) + " h " + String(m % 60).padStart(2, "0") + " min";
   };
   const formats = {
     span,
-    gib: (x) => x >= 0.1 ? x.toFixed(1) + " GiB" : (x * 1024).toFixed(0) + " MiB",
+    gib: (x) => x < 0.1 ? (x * 1024).toFixed(0) + " MiB" : x < 99.95 ? x.toFixed(1) + " GiB" : Math.round(x).toLocaleString("en") + " GiB",
     time: (x) => new Date(x * 1000).toISOString().slice(0, 19).replace("T", " "),
     number: (x) => String(x),
   };

@@ -1,4 +1,4 @@
-"""What a notebook shows of sessions, jobs, batches and reports."""
+"""Notebook views of sessions, jobs, batches and reports."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ def info(id: str, **more) -> ContainerInfo:
     return ContainerInfo(id=id, name=id, phase=Phase.RUNNING, status="Running", **more)
 
 
-# -- what is safe -------------------------------------------------------------------------------------------------
+# -- safety -------------------------------------------------------------------------------------------------------
 
 
 @given(st.text())
-def test_no_text_means_anything_to_a_browser(anything: str):
+def test_all_text_is_escaped(anything: str):
     for made in (html.text(anything), html.lines(anything), html.table(["a"], [[html.text(anything)]])):
         assert Tree(made).tags() <= {"div", "table", "thead", "tbody", "tr", "th", "td"}
 
 
-def test_whatever_a_job_is_called_and_says_stays_text(tmp_path):
+def test_keys_messages_and_logs_are_escaped(tmp_path):
     log = tmp_path / "evil.log"
     log.write_text(f"{EVIL}\n\x1b[31mred\x1b[0m\x00\n")
     end = attrs.evolve(attempt(failure=ExitCode(2, message=EVIL)), launch_name=EVIL, log=log)
@@ -99,7 +99,7 @@ def test_views_load_nothing():
     assert not re.search(r"https?://|url\(|@import|<link|<img|src=", shown.replace("https://example", ""))
 
 
-def test_what_looks_like_a_secret_in_a_command_or_log_is_not_shown(tmp_path):
+def test_secrets_in_commands_and_logs_are_masked(tmp_path):
     log = tmp_path / "a.log"
     log.write_text("TOKEN=abc123\n")
     bad = job("a", attrs.evolve(attempt(failure=ExitCode(1)), log=log))
@@ -111,10 +111,10 @@ def test_what_looks_like_a_secret_in_a_command_or_log_is_not_shown(tmp_path):
         assert secret not in shown
 
 
-# -- what is told -------------------------------------------------------------------------------------------------
+# -- content ------------------------------------------------------------------------------------------------------
 
 
-def test_many_jobs_are_summarised_what_went_wrong_first():
+def test_many_jobs_are_summarised_failures_first():
     jobs = [job(f"ok-{n}", attempt()) for n in range(5000)]
     jobs.append(job("bad", attempt(failure=OutOfMemory(message="8 GiB were not enough"))))
     jobs.append(job("gone", attempt(failure=Lost()), state=JobState.LOST))
@@ -149,7 +149,7 @@ def test_a_bar_gives_each_state_its_share():
     assert html.bar({}) == ""
 
 
-def test_a_job_tells_its_attempts():
+def test_a_job_lists_its_attempts():
     twice = job("a", attempt(failure=OutOfMemory(message="killed")), attempt(2, begun=700))
     text = Tree(notebook.job(twice, after(0))).text
     assert "out of memory" in text
@@ -166,16 +166,16 @@ def test_tables_have_headings_for_rows_and_columns():
 # -- live use -----------------------------------------------------------------------------------------------------
 
 
-def test_running_jobs_tell_what_they_use_where_the_platform_does():
+def test_running_jobs_show_what_they_use_if_it_is_measured():
     running, done = job("a", attempt(ran=None)), job("b", attempt())
     live = {"id1": info("id1", cores_in_use=1.5, ram_in_use=3.25)}
     first, second = to_rows([running, done], live)
     assert (first["cores_in_use"], first["ram_in_use"]) == (1.5, 3.25)
-    assert (second["cores_in_use"], second["ram_in_use"]) == (None, None)  # it is over, whatever was last seen
+    assert (second["cores_in_use"], second["ram_in_use"]) == (None, None)  # it has ended; the measurement is old
     assert "3.2 GiB" in text_table([first, second], 120)
     assert "1.5 cores, 3.2 GiB" in Tree(batch(running, done, live=live)).text
 
 
-def test_rows_have_no_columns_for_use_where_the_platform_does_not_tell():
+def test_rows_have_no_columns_for_use_that_is_not_measured():
     (row,) = to_rows([job("a", attempt(ran=None))], {"id1": info("id1")})
     assert "ram_in_use" not in row

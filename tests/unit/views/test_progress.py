@@ -1,4 +1,4 @@
-"""How a batch is shown while it goes: in a terminal, in a file, in a notebook, or not at all."""
+"""Progress: in a terminal, in a file, in a notebook, or not shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canfar_batch.records import JobState
-from canfar_batch.views.progress import News, Progress
+from canfar_batch.views.progress import Progress, Snapshot
 
 LOG = logging.getLogger("canfar_batch")
 
@@ -36,7 +36,7 @@ class Batch:
 
 
 class Terminal(io.StringIO):
-    """A terminal: text that is written, and what a person sees of it."""
+    """A terminal: the text that is written, and the screen that a person sees."""
 
     def __init__(self, columns: int = 80) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Terminal(io.StringIO):
 
     @property
     def screen(self) -> list[str]:
-        """The lines that stand there now. A line that reaches the last column would wrap: that is refused."""
+        """The lines on the screen. A line that reaches the last column would wrap, and is refused."""
         lines, at = [""], 0
         for piece in re.findall(r"\r|\n|\x1b\[K|[^\r\n\x1b]+", self.getvalue()):
             if piece == "\r":
@@ -115,7 +115,7 @@ def test_a_shorter_line_leaves_nothing_of_the_longer_one(live: Shown, terminal: 
     assert terminal.screen == ["calib 10/10 | 10 succeeded | 8/s"]
 
 
-def test_what_is_said_stands_above_the_line(live: Shown, terminal: Terminal):
+def test_messages_go_above_the_line(live: Shown, terminal: Terminal):
     live.after(0, planned=10)
     live.progress.say("batch calib in /arc/home/me/batches/calib: 0 jobs known, 10 new")
     assert terminal.screen == [
@@ -124,7 +124,7 @@ def test_what_is_said_stands_above_the_line(live: Shown, terminal: Terminal):
     ]
 
 
-def test_the_last_state_stands_when_all_is_over_and_the_prompt_is_below(terminal: Terminal):
+def test_the_last_line_stays_and_the_prompt_is_below_it(terminal: Terminal):
     shown = Shown(terminal, width=lambda: 80)
     with shown.progress:
         shown.after(0, planned=10)
@@ -151,7 +151,7 @@ def test_a_terminal_is_written_to_a_few_times_a_second_at_most(live: Shown, term
     assert terminal.getvalue().count("\r") <= 4 * 10 + 1
 
 
-def test_what_was_too_soon_to_show_is_asked_for_again(live: Shown, terminal: Terminal):
+def test_a_change_that_came_too_soon_is_shown_later(live: Shown, terminal: Terminal):
     assert live.after(0, planned=10) == math.inf
     wait = live.after(0.1, planned=9, succeeded=1)
     assert wait == pytest.approx(0.15)
@@ -159,14 +159,12 @@ def test_what_was_too_soon_to_show_is_asked_for_again(live: Shown, terminal: Ter
     assert terminal.screen[0].startswith("calib 1/10")
 
 
-def test_nothing_needs_showing_again_where_nothing_changed(live: Shown):
+def test_nothing_is_drawn_again_if_nothing_changed(live: Shown):
     live.after(0, planned=10)
     assert live.after(0.1, planned=10) == math.inf
 
 
-def test_thousands_of_events_between_two_drawings_are_not_counted_one_by_one(
-    live: Shown, monkeypatch: pytest.MonkeyPatch
-):
+def test_events_between_two_drawings_are_counted_once(live: Shown, monkeypatch: pytest.MonkeyPatch):
     looks: list[str] = []
     live.after(0, planned=10_000)
     del live.batch.counts
@@ -183,7 +181,7 @@ def test_the_line_follows_the_width_of_the_terminal(live: Shown, terminal: Termi
     assert terminal.screen == ["2/10 | 3 running, 1 failed"]
 
 
-def test_a_line_that_a_narrower_window_broke_is_taken_away_whole(live: Shown, terminal: Terminal):
+def test_a_line_wrapped_by_a_narrower_window_is_erased_whole(live: Shown, terminal: Terminal):
     live.after(0, planned=5, running=3, succeeded=1, failed=1)
     assert len(terminal.screen[0]) == 56
     terminal.columns = 30  # so it takes two lines now
@@ -192,7 +190,7 @@ def test_a_line_that_a_narrower_window_broke_is_taken_away_whole(live: Shown, te
     assert terminal.getvalue() == "\x1b[1A\r\x1b[J2/10 | 3 running, 1 failed"
 
 
-def test_what_is_said_in_a_narrower_window_breaks_nothing(live: Shown, terminal: Terminal):
+def test_messages_in_a_narrower_window_break_nothing(live: Shown, terminal: Terminal):
     live.after(0, planned=5, running=3, succeeded=1, failed=1)
     terminal.columns = 30
     terminal.truncate(terminal.seek(0))
@@ -210,7 +208,7 @@ def test_what_is_said_in_a_narrower_window_breaks_nothing(live: Shown, terminal:
         ({"TERM": "xterm-256color", "XTERM_VERSION": "XTerm(379)"}, False),
     ],
 )
-def test_nothing_above_is_taken_away_in_terminals_that_cut_lines_off(
+def test_terminals_that_cut_lines_off_keep_what_is_above(
     environment: dict[str, str], rewraps: bool, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ):
     for name, value in environment.items():
@@ -226,23 +224,21 @@ def test_nothing_above_is_taken_away_in_terminals_that_cut_lines_off(
 @given(st.lists(st.integers(0, 10**7), min_size=9, max_size=9), st.integers(1, 200), st.floats(1e-6, 1e6) | st.none())
 def test_no_line_is_wider_than_it_may_be(numbers: list[int], columns: int, rate: float | None):
     counts = {state: number for state, number in zip(JobState, numbers, strict=True) if number}
-    assert len(News(name="b" * 64, counts=counts, rate=rate).line(columns)) <= columns
+    assert len(Snapshot(name="b" * 64, counts=counts, rate=rate).line(columns)) <= columns
 
 
 def test_in_the_narrowest_terminal_the_count_stays(terminal: Terminal):
-    assert News(name="calib", counts={JobState.PLANNED: 10}, rate=None).line(6) == "0/10"
+    assert Snapshot(name="calib", counts={JobState.PLANNED: 10}, rate=None).line(6) == "0/10"
 
 
-def test_a_warning_that_nobody_else_prints_goes_above_the_line(
-    live: Shown, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-):
+def test_warnings_go_above_the_line(live: Shown, terminal: Terminal, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     live.after(0, planned=10)
     LOG.warning("calib: the platform does not answer")
     assert terminal.screen == ["calib: the platform does not answer", "calib 0/10 | 10 planned"]
 
 
-def test_a_platforms_words_can_neither_colour_nor_clear_the_terminal(
+def test_answers_of_a_platform_cannot_control_the_terminal(
     live: Shown, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
@@ -251,7 +247,7 @@ def test_a_platforms_words_can_neither_colour_nor_clear_the_terminal(
     assert terminal.screen == ["calib: the platform says no", "  twice", "calib 0/10 | 10 planned"]
 
 
-def test_the_way_is_cleared_for_programs_that_print_their_own_log(
+def test_the_line_is_erased_before_another_handler_prints(
     live: Shown, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(terminal)])
@@ -272,14 +268,14 @@ def test_the_log_is_left_as_it_was_found(terminal: Terminal):
 # -- the rate -----------------------------------------------------------------------------------------------------
 
 
-def test_the_rate_counts_what_was_final_before_for_nothing(live: Shown, terminal: Terminal):
+def test_the_rate_ignores_jobs_that_were_final_before(live: Shown, terminal: Terminal):
     live.after(0, planned=50, succeeded=50)
     assert "left" not in terminal.screen[0]
     live.after(100, planned=40, succeeded=60)
     assert terminal.screen[0].endswith("| 6/min, 7 min left")
 
 
-def test_the_rate_follows_what_changed_of_late(live: Shown, terminal: Terminal):
+def test_the_rate_follows_recent_changes(live: Shown, terminal: Terminal):
     for minute in range(60):  # fast at first, then a job every ten minutes
         done = min(500 + minute // 10, 100 * minute)
         live.after(60, planned=1000 - done, succeeded=done)
@@ -295,7 +291,7 @@ def test_jobs_that_are_opened_again_make_no_negative_rate(live: Shown, terminal:
 # -- elsewhere ----------------------------------------------------------------------------------------------------
 
 
-def test_a_file_gets_a_line_when_something_changed_and_ten_seconds_have_passed(plain: Shown):
+def test_a_file_gets_a_line_every_ten_seconds_if_something_changed(plain: Shown):
     for number in range(1, 101):
         plain.after(1, planned=100 - number, succeeded=number)
     lines = plain.stream.getvalue().splitlines()
@@ -320,7 +316,7 @@ def test_a_file_gets_the_last_state_once(plain: Shown):
     assert len(plain_again.stream.getvalue().splitlines()) == 1
 
 
-def test_a_run_of_days_fills_no_disk(plain: Shown):
+def test_a_run_of_days_does_not_fill_a_disk(plain: Shown):
     for second in range(0, 86_400, 10):
         plain.after(10, planned=10_000 - second // 10, succeeded=second // 10)
     assert len(plain.stream.getvalue().splitlines()) < 1600
@@ -340,7 +336,7 @@ def test_a_dumb_terminal_is_treated_like_a_file(monkeypatch: pytest.MonkeyPatch,
     assert terminal.getvalue() == "calib 0/10 | 10 planned\n"
 
 
-def test_silence_is_silent_and_asks_nothing(terminal: Terminal):
+def test_a_run_that_is_not_shown_writes_nothing(terminal: Terminal):
     shown = Shown(terminal, shown=False)
     with shown.progress:
         shown.progress.say("hello")
@@ -364,117 +360,115 @@ def test_a_stream_that_breaks_ends_the_showing_and_not_the_batch(tty: bool, monk
     assert LOG.handlers == before
 
 
-def test_a_stream_that_is_closed_ends_the_showing_and_not_the_batch(terminal: Terminal):
+def test_a_closed_stream_ends_the_showing_and_not_the_batch(terminal: Terminal):
     shown = Shown(terminal, width=lambda: 80)
     with shown.progress:
         terminal.close()
         shown.after(0, planned=10)
+        assert shown.after(1, succeeded=10) == math.inf
+        shown.progress.say("hello")
+    assert shown.progress.update() == math.inf
 
 
-def test_what_the_terminal_cannot_write_becomes_a_question_mark():
+def test_characters_that_the_terminal_lacks_become_question_marks():
     raw = io.BytesIO()
     shown = Shown(io.TextIOWrapper(raw, encoding="ascii"))
     shown.progress.say("größer")
     assert raw.getvalue() == b"gr??er\n"
 
 
-def test_without_any_standard_error_nothing_is_shown(monkeypatch: pytest.MonkeyPatch):
+def test_without_standard_error_nothing_is_shown(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stderr", None)
     with Progress(Batch(planned=1)) as progress:
         progress.say("hello")
+        assert progress.update() == math.inf
 
 
 # -- in a notebook ------------------------------------------------------------------------------------------------
 
 
-class Widget:
-    """What tqdm's widget is asked to show."""
+class Notebook:
+    """IPython's display functions, and the cell's output that they make: views that are updated in place."""
 
-    made: list[Widget] = []
+    def __init__(self) -> None:
+        self.views: list[str] = []
+        self.broken = False
 
-    def __init__(self, **arguments: Any) -> None:
-        self.arguments, self.total, self.n, self.postfix, self.closed = arguments, 0, 0, "", False
-        self.made.append(self)
+    def HTML(self, content: str) -> str:  # noqa: N802 (IPython's name)
+        return content
 
-    def set_postfix_str(self, text: str, refresh: bool) -> None:
-        self.postfix = text
+    def display(self, content: str, *, display_id: bool) -> Notebook:
+        assert display_id
+        self.views.append(content)
+        return self
 
-    def refresh(self) -> None:
-        self.shown = (self.n, self.total, self.postfix)
-
-    def close(self) -> None:
-        self.closed = True
+    def update(self, content: str) -> None:
+        if self.broken:
+            raise RuntimeError("no kernel")
+        self.views[-1] = content
 
 
 @pytest.fixture
-def widgets(monkeypatch: pytest.MonkeyPatch) -> list[Widget]:
-    pytest.importorskip("tqdm")
-    Widget.made = []
-    monkeypatch.setitem(sys.modules, "tqdm.notebook", types.SimpleNamespace(tqdm=Widget))
-    monkeypatch.setitem(sys.modules, "ipywidgets", types.ModuleType("ipywidgets"))
-    return Widget.made
+def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
+    made = Notebook()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=made))
+    return made
 
 
-def test_a_notebook_shows_a_bar(widgets: list[Widget]):
+def test_a_notebook_shows_one_view_that_is_updated(notebook: Notebook):
     shown = Shown(io.StringIO(), notebook=True)
     with shown.progress:
         shown.after(0, planned=10)
-        shown.after(1, planned=5, running=3, succeeded=1, failed=1)
-    (bar,) = widgets
-    assert bar.arguments["desc"] == "calib"
-    assert bar.shown == (2, 10, "5 planned, 3 running, 1 failed")
-    assert bar.closed
+        shown.after(60, planned=5, running=3, succeeded=1, failed=1)
+    (view,) = notebook.views
+    assert "calib: 2 of 10 final <small>2/min · 4 min left</small>" in view
+    assert "<b>3</b> running" in view
+    assert "<b>1</b> failed" in view
 
 
-def test_a_notebook_without_widgets_shows_a_bar_of_text(monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("tqdm")
-    monkeypatch.setitem(sys.modules, "tqdm.notebook", None)
-    stream = io.StringIO()
-    shown = Shown(stream, notebook=True)
-    with shown.progress:
-        shown.after(0, planned=5, succeeded=5)
-    assert "calib:  50%" in stream.getvalue()
+def test_a_view_of_a_long_run_is_updated_less_often(notebook: Notebook):
+    shown = Shown(io.StringIO(), notebook=True)
+    assert shown.after(0, planned=10) == math.inf
+    assert shown.after(0.1, planned=9, running=1) == pytest.approx(0.4)
+    shown.after(7200, planned=9, running=1)
+    assert shown.after(0.1, planned=8, running=2) == pytest.approx(4.9)
 
 
-def test_a_notebook_without_tqdm_shows_plain_lines(monkeypatch: pytest.MonkeyPatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+def test_a_notebook_without_ipython_shows_plain_lines(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "IPython", None)
     shown = Shown(io.StringIO(), notebook=True)
     with shown.progress:
         shown.progress.say("hello")
     assert shown.stream.getvalue() == "hello\ncalib 0/10 | 10 planned\n"
 
 
-def test_a_widget_that_fails_ends_the_showing_and_not_the_batch(widgets: list[Widget], monkeypatch: pytest.MonkeyPatch):
-    def fails(self: Widget, *_: object, **__: object) -> None:
-        raise RuntimeError("no comm")
-
+def test_a_view_that_fails_ends_the_showing_and_not_the_batch(notebook: Notebook):
     shown = Shown(io.StringIO(), notebook=True)
     with shown.progress:
         shown.after(0, planned=10)
-        for part in ("refresh", "close"):
-            monkeypatch.setattr(Widget, part, fails)
+        notebook.broken = True
         shown.after(1, succeeded=10)
+        notebook.broken = False
+        shown.after(1, succeeded=10)
+    assert "<b>10</b> planned" in notebook.views[-1]
     assert shown.progress.update() == math.inf
 
 
-def test_a_notebook_is_told_on_standard_output_for_the_other_is_red_there(
-    capsys: pytest.CaptureFixture[str], widgets: list[Widget]
-):
+def test_a_notebook_gets_texts_on_standard_output(capsys: pytest.CaptureFixture[str], notebook: Notebook):
+    """Notebooks show standard error in red, as if something were wrong."""
     with Progress(Batch(planned=1), notebook=True) as progress:
         progress.say("hello")
     with Progress(Batch(planned=1), notebook=False) as progress:
         progress.say("hello")
-    told = capsys.readouterr()
-    assert told.out == "hello\n"
-    assert told.err.startswith("hello\n")
+    printed = capsys.readouterr()
+    assert printed.out == "hello\n"
+    assert printed.err.startswith("hello\n")
 
 
 @pytest.mark.parametrize("bases", [(), (type("ZMQInteractiveShell", (), {}),)], ids=["itself", "derived"])
-def test_a_notebook_is_known_by_its_shell(bases, monkeypatch: pytest.MonkeyPatch, widgets: list[Widget]):
+def test_a_notebook_is_known_by_its_shell(bases, monkeypatch: pytest.MonkeyPatch, notebook: Notebook):
     shell = type("Shell" if bases else "ZMQInteractiveShell", bases, {})()
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell, display=notebook))
     with Shown(io.StringIO(), notebook=None).progress:
         pass
-    assert len(widgets) == 1
+    assert len(notebook.views) == 1

@@ -1,4 +1,4 @@
-"""The report: what it counts, what it advises, and how it reads."""
+"""The report: its counts, its advice and its text."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_one_job_that_did_not_succeed_raises(state: JobState):
         found.raise_if_failed()
 
 
-def test_a_batch_that_goes_on_is_not_ok_and_does_not_raise():
+def test_an_unfinished_batch_is_not_ok_and_does_not_raise():
     found = report(*succeeded(1), job("runs", attempt(ran=None)), job("planned"))
     assert not found.ok
     assert found.raise_if_failed().unfinished == 2
 
 
-def test_a_result_that_could_not_be_collected_raises_though_its_job_succeeded():
+def test_a_result_that_was_not_collected_raises():
     found = report(job("obs-1", attempt(), collect_error="no cat/obs-1.cat"))
     assert not found.ok
     with pytest.raises(BatchFailed, match="1 result not collected"):
@@ -73,26 +73,26 @@ def test_failures_are_grouped_by_cause_the_most_frequent_first():
     assert "ram=" in found.failures[0].advice
 
 
-def test_a_group_tells_the_first_line_that_says_anything():
+def test_a_group_shows_the_first_message_that_is_not_empty():
     silent, telling = Evicted(), Evicted(message="the node had no memory left")
     found = report(job("a", attempt(failure=silent)), job("b", attempt(failure=telling)))
     assert found.failures[0].message == "the node had no memory left"
 
 
-def test_the_job_that_says_most_stands_first_so_that_its_words_and_log_are_taken_for_its_own(tmp_path: Path):
+def test_the_message_and_log_of_a_group_are_those_of_its_first_key(tmp_path: Path):
     telling = attrs.evolve(attempt(failure=Evicted(message="no room")), log=tmp_path / "b.log")
     found = report(job("a", attempt(failure=Evicted())), job("b", telling), job("c", attempt(failure=Evicted())))
     assert found.failures[0].keys == ("b", "a", "c")
     assert found.failures[0].log == tmp_path / "b.log"
 
 
-def test_a_log_that_was_saved_is_shown_rather_than_none(tmp_path: Path):
+def test_a_job_with_a_saved_log_comes_first(tmp_path: Path):
     saved = attrs.evolve(attempt(failure=Lost()), log=tmp_path / "b.log")
     found = report(job("a", attempt(failure=Lost())), job("b", saved))
     assert (found.failures[0].keys[0], found.failures[0].log) == ("b", tmp_path / "b.log")
 
 
-def test_what_looks_like_a_secret_is_not_repeated():
+def test_secrets_in_messages_are_masked():
     found = report(job("a", attempt(failure=ExitCode(1, message="api_key=k3y refused"))))
     for told in (str(found), found._repr_html_(), json.dumps(found.as_dict())):
         assert "refused" in told
@@ -134,20 +134,20 @@ def test_clocks_that_differ_make_no_negative_times():
     assert found.waiting.longest == 0.0
 
 
-def test_core_hours_count_every_attempt_whatever_became_of_it():
+def test_core_hours_count_every_attempt():
     found = report(job("a", attempt(1, ran=1800, failure=Evicted()), attempt(2, begun=2000, ran=3600)))
     assert found.core_hours == pytest.approx(2 * 1.5)
     assert not found.estimated
 
 
-def test_jobs_that_ask_for_no_cores_count_with_the_platforms_default_and_are_marked():
+def test_jobs_without_cores_count_with_the_default_and_are_marked():
     found = report(job("a", attempt(cores=None, ram=None, ran=3600)))
     assert found.core_hours == pytest.approx(1.5)
     assert found.estimated
     assert "estimated" in str(found)
 
 
-def test_memory_that_was_not_needed_is_told_with_what_would_do():
+def test_unused_memory_is_reported_with_a_suggestion():
     (use,) = report(*succeeded(4, ram=8, peak=3.1)).uses
     assert use.peak_ram == 3.1
     assert use.suggestion == "ram=4 would do"
@@ -167,7 +167,7 @@ def test_without_limits_whole_gib_are_suggested():
 
 
 @pytest.mark.parametrize("failure", [OutOfMemory(), Killed()])
-def test_jobs_that_ran_out_of_memory_are_advised_to_ask_for_more_never_less(failure: OutOfMemory | Killed):
+def test_jobs_that_ran_out_of_memory_are_advised_to_ask_for_more(failure: OutOfMemory | Killed):
     (use,) = report(*succeeded(9, ram=8, peak=1.0), job("big", attempt(ram=8, failure=failure))).uses
     assert use.suggestion == "try ram=16"
     assert use.ran_out == 1
@@ -178,13 +178,13 @@ def test_nothing_larger_than_what_is_offered_is_suggested():
     assert use.suggestion == "no more is offered: split the work"
 
 
-def test_cores_that_were_idle_are_told():
+def test_idle_cores_are_reported():
     (use,) = report(*succeeded(3, cores=4, ram=8, peak=7.0, ran=100.0, cpu=80.0)).uses
     assert use.cpu_share == pytest.approx(0.2)
     assert use.suggestion == "cores=1 would do"
 
 
-def test_short_jobs_suggest_no_cores_for_their_start_is_most_of_them():
+def test_short_jobs_suggest_no_cores():
     (use,) = report(*succeeded(3, cores=4, ram=8, peak=7.0, ran=9.0, cpu=0.5)).uses
     assert (use.suggestion, use.cpu_share) == ("", pytest.approx(0.5 / 9 / 4))
 
@@ -194,23 +194,23 @@ def test_a_batch_of_a_few_seconds_says_nothing_about_cpu_use():
     assert use.cpu_share is None
 
 
-def test_different_requests_are_judged_apart():
+def test_different_requests_are_reported_separately():
     found = report(job("a", attempt(ram=4, peak=3.9)), *succeeded(2, ram=16, peak=3.0))
     assert [(use.asked.ram, use.attempts) for use in found.uses] == [(16, 2), (4, 1)]
 
 
-def test_retries_are_counted_by_what_made_them_necessary():
+def test_retries_are_counted_by_cause():
     evicted = job("a", attempt(1, failure=Evicted()), attempt(2, begun=700, failure=Lost()), attempt(3, begun=1400))
     found = report(evicted, job("b", attempt(1, failure=Evicted()), attempt(2, begun=700, failure=Evicted())))
     assert found.retries == {"evicted": 2, "lost": 1}
     assert (found.attempts, found.recovered) == (5, 1)
-    assert "3 (2 evicted, 1 lost); 1 job succeeded by them" in str(found)
+    assert "3 (2 evicted, 1 lost); 1 job succeeded after a retry" in str(found)
 
 
-def test_successes_without_a_receipt_are_told():
+def test_successes_without_a_receipt_are_counted():
     found = report(*succeeded(2), job("c", attempt(verified=False)))
     assert found.unverified == 1
-    assert "1 success by the platform's word" in str(found)
+    assert "1 success according to the platform" in str(found)
 
 
 def test_the_dictionary_is_json():
@@ -251,7 +251,7 @@ def test_a_report_on_fifty_thousand_jobs_is_short_and_quick():
     assert "92 other causes" in text
 
 
-def test_failures_of_one_exit_code_that_say_different_things_are_told_apart():
+def test_failures_of_one_exit_code_are_grouped_by_message():
     said = {
         "a": "FileNotFoundError: [Errno 2] No such file or directory: '/x/1.fits'",
         "b": "FileNotFoundError: [Errno 2] No such file or directory: '/x/2.fits'",

@@ -26,7 +26,7 @@ def render(*jobs, name="calib", now=3600.0, **more) -> str:
 
 
 def data(source: str) -> dict:
-    """What the table is made of, as a browser would read it."""
+    """The data of the table, as a browser would read it."""
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', source, re.DOTALL)[1])
 
 
@@ -35,7 +35,7 @@ def column(source: str, id: str) -> list:
     return [found["words"][value] for value in found["values"]] if "words" in found else found["values"]
 
 
-# -- what is safe -------------------------------------------------------------------------------------------------
+# -- safety -------------------------------------------------------------------------------------------------------
 
 
 def test_the_data_can_neither_end_its_element_nor_begin_a_comment():
@@ -55,7 +55,7 @@ def test_nothing_is_loaded_and_only_the_pages_own_script_may_run():
     assert not re.search(r"""(?:src|href)=["']?(?:https?:|//)|@import|\bon\w+=["']""", source)
 
 
-def test_secrets_are_shown_nowhere(tmp_path):
+def test_secrets_are_masked_everywhere(tmp_path):
     log = tmp_path / "a.log"
     log.write_text("Authorization: Bearer abc.def\n")
     spec = attrs.evolve(SPEC, env={"MY_TOKEN": "t0ken", "MODE": "fast"}, cmd="run --password hunter2 {path}")
@@ -63,27 +63,27 @@ def test_secrets_are_shown_nowhere(tmp_path):
     source = render(attrs.evolve(job("a", bad), spec=spec))
     for secret in ("t0ken", "hunter2", "abc.def", "k3y"):
         assert secret not in source
-    assert "MY_TOKEN=***" in source
+    assert "MY_TOKEN=[secret]" in source
     assert "MODE=fast" in source
 
 
-def test_text_that_is_no_unicode_does_no_harm():
+def test_text_that_is_not_unicode_is_written():
     render(job("a", attempt(), fields={"path": "bad\udcff.fits"})).encode()
 
 
-def test_signs_that_turn_text_around_are_left_out_of_the_table():
+def test_characters_that_reverse_text_are_left_out():
     source = render(job("a", attempt(failure=ExitCode(1, message="\u202egnp.exe")), fields={"path": "\u2067x\x00y"}))
     assert column(source, "path") == ["x y"]
     assert column(source, "message") == ["gnp.exe"]
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x00]|\\\\u20[26]", source)
 
 
-def test_numbers_that_json_lacks_are_left_out():
+def test_numbers_that_json_cannot_hold_are_left_out():
     source = render(job("a", attempt(), fields={"x": float("nan")}), job("b", attempt(), fields={"x": float("inf")}))
     assert data(source)["count"] == 2
 
 
-# -- what is told -------------------------------------------------------------------------------------------------
+# -- content ------------------------------------------------------------------------------------------------------
 
 
 def test_the_table_has_every_job_in_plan_order():
@@ -93,16 +93,16 @@ def test_the_table_has_every_job_in_plan_order():
     assert column(source, "sigma")[:3] == [0, 0.5, 1]
     assert (
         source.count('<th scope="row"') == report_page.FIRST + 1
-    )  # the first are there without scripts; one is of resources
+    )  # the first rows need no script; one is of resources
 
 
-def test_words_that_repeat_are_said_once():
+def test_repeated_texts_are_stored_once():
     source = render(*(job(f"obs-{n}", attempt()) for n in range(250)))
     (state,) = (c for c in data(source)["columns"] if c["id"] == "state")
     assert state["words"] == ["succeeded"]
 
 
-def test_failures_are_told_by_cause_with_the_end_of_a_log(tmp_path):
+def test_failures_are_listed_by_cause_with_the_end_of_a_log(tmp_path):
     log = tmp_path / "a.log"
     log.write_text("\n".join(f"line {n}" for n in range(100)))
     bad = attrs.evolve(attempt(failure=OutOfMemory(message="8 GiB were not enough")), log=log)
@@ -114,18 +114,18 @@ def test_failures_are_told_by_cause_with_the_end_of_a_log(tmp_path):
     assert column(source, "cause") == ["out of memory", "out of memory", None]
 
 
-def test_a_log_that_is_not_here_is_not_missed():
+def test_a_log_that_is_not_on_this_machine_is_left_out():
     bad = attrs.evolve(attempt(failure=ExitCode(1)), log=Path("/nowhere/a.log"))
     assert "exit code 1</h3>" in render(job("a", bad))
 
 
-def test_a_result_that_was_not_collected_is_told():
+def test_a_result_that_was_not_collected_is_listed():
     source = render(job("a", attempt(), collect_error="no cat/a.cat"))
     assert "result not collected" in source
     assert column(source, "cause") == ["result not collected"]
 
 
-def test_resources_are_told_with_a_suggestion():
+def test_resources_have_a_suggestion():
     assert "ram=4 would do" in render(*(job(f"a{n}", attempt(peak=3.0)) for n in range(3)))
 
 
@@ -136,12 +136,12 @@ def test_the_page_says_where_it_comes_from():
         assert told in source
 
 
-def test_pages_are_made_of_nothing_and_of_what_never_ran():
+def test_pages_are_made_of_no_jobs_and_of_jobs_that_never_ran():
     assert data(render())["count"] == 0
     assert "Nothing was launched yet" in render(job("a"), job("b"))
 
 
-def test_columns_in_which_nothing_stands_are_left_out():
+def test_empty_columns_are_left_out():
     names = [c["id"] for c in data(render(job("a"), job("b")))["columns"]]
     assert "peak_ram" not in names
     assert {"key", "state", "cause"} <= set(names)
@@ -155,7 +155,7 @@ def test_ten_thousand_jobs_make_a_file_that_can_be_mailed():
 # -- how it can be read -------------------------------------------------------------------------------------------
 
 
-def test_the_page_is_built_for_every_reader():
+def test_the_page_has_a_language_a_title_and_labels():
     source = render(job("a", attempt()))
     assert '<html lang="en">' in source
     assert "<title>calib: report</title>" in source

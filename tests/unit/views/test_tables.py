@@ -1,4 +1,4 @@
-"""Jobs as rows, and rows as text, CSV, a DataFrame and an astropy Table."""
+"""Rows, and tables of them: text, CSV, a DataFrame and an astropy Table."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from made import after, attempt, job
 
 from canfar_batch.errors import ExtraMissing, HomeError
 from canfar_batch.failures import ExitCode
+from canfar_batch.text import printable
 from canfar_batch.views.tables import UNITS, overview, text_table, to_csv, to_dataframe, to_rows, to_table
-from canfar_batch.views.terminal import clip, printable, width, wrapped
+from canfar_batch.views.terminal import clip, width, wrapped
 
 DONE = job("obs-1", attempt(waited=20, ran=600))
 BAD = job("obs-2", attempt(failure=ExitCode(2, message="no such option")))
@@ -24,11 +25,11 @@ NEXT = job("obs-3")
 # -- rows ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_tells_all_there_is_to_know_of_a_job():
+def test_a_row_holds_all_facts_about_a_job():
     (row,) = to_rows([DONE])
     assert row == {
         "key": "obs-1", "path": "obs-1.fits", "state": "succeeded", "attempt": 1, "exit_code": 0, "cause": None,
-        "message": None, "launched_at": after(0), "started_at": after(20), "finished_at": after(620),
+        "message": None, "inferred": None, "launched_at": after(0), "started_at": after(20), "finished_at": after(620),
         "wait_seconds": 20.0, "run_seconds": 600.0, "cores": 2, "ram": 8, "gpus": None, "peak_ram": 3.1,
         "cpu_seconds": 600.0, "host": "node-1", "id": "id1", "launch_name": "cb-1-0",
     }  # fmt: skip
@@ -46,12 +47,12 @@ def test_a_job_that_was_never_launched_has_no_times():
     assert (row["attempt"], row["launched_at"], row["wait_seconds"], row["id"]) == (0, None, None, None)
 
 
-def test_a_row_tells_why_a_job_failed():
+def test_a_row_says_why_a_job_failed():
     (row,) = to_rows([BAD])
     assert (row["exit_code"], row["cause"], row["message"]) == (2, "exit code 2", "no such option")
 
 
-def test_a_row_tells_why_a_result_is_missing():
+def test_a_row_says_why_a_result_is_missing():
     (row,) = to_rows([job("a", attempt(), collect_error="no cat/a.cat")])
     assert row["message"] == "no cat/a.cat"
 
@@ -74,7 +75,7 @@ def test_a_result_that_is_a_path_is_text_in_a_row():
     assert row["result"] == "cat/a.cat"
 
 
-def test_a_result_and_a_field_of_one_name_are_told_apart():
+def test_a_result_and_a_field_of_one_name_have_two_columns():
     (row,) = to_rows([job("a", attempt(), fields={"result": "wanted"}, result="got")])
     assert (row["result"], row["result_result"]) == ("wanted", "got")
 
@@ -92,7 +93,7 @@ def test_csv_has_a_heading_and_reads_back(tmp_path: Path):
     assert rows[1]["exit_code"] == ""
 
 
-def test_csv_keeps_file_names_that_are_no_text(tmp_path: Path):
+def test_csv_keeps_file_names_that_are_not_text(tmp_path: Path):
     target = to_csv([job("a", fields={"path": "caf\udce9.fits"})], tmp_path / "jobs.csv")
     assert b"caf\xe9.fits" in target.read_bytes()
 
@@ -115,8 +116,8 @@ def test_csv_holds_no_formulas_whatever_jobs_print(formula: str, tmp_path: Path)
     jobs = [job("a", end, fields={formula: formula}, result={formula: formula})]
     with to_csv(jobs, tmp_path / "jobs.csv").open(newline="") as file:
         heading, row = csv.reader(file)
-    assert [cell for cell in (*heading, *row) if formula in cell] == [
-        "'" + formula, "result_" + formula, "'" + formula, "'" + formula, "'" + formula,
+    assert [cell for cell in (*heading, *row) if formula.strip() in cell] == [
+        "'" + formula, "result_" + formula, "'" + formula, "'" + formula.strip(), "'" + formula,
     ]  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def test_csv_of_no_jobs_is_a_heading(tmp_path: Path):
     assert to_csv([], tmp_path / "jobs.csv").read_text().splitlines() == [",".join(UNITS)]
 
 
-def test_csv_where_nothing_can_be_written_says_so(tmp_path: Path):
+def test_csv_that_cannot_be_written_raises(tmp_path: Path):
     with pytest.raises(HomeError, match=r"jobs\.csv cannot be written: No such file or directory"):
         to_csv([DONE], tmp_path / "nowhere" / "jobs.csv")
 
@@ -207,7 +208,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(make, library,
 # -- text ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_text_table_shows_what_tells_most():
+def test_a_text_table_shows_the_most_important_columns():
     lines = text_table(to_rows([DONE, BAD])).splitlines()
     assert lines[0].split() == ["key", "state", "attempt", "waited", "ran", "peak", "code", "cause"]
     assert " ".join(lines[2].split()) == "obs-2 failed 1 10 s 10 min 3.1 GiB 2 exit code 2"
@@ -235,7 +236,7 @@ def test_a_text_table_fits_the_terminal_whatever_is_in_it(texts: list[str], colu
     assert all(width(line) <= columns for line in lines)
 
 
-def test_an_overview_of_many_jobs_tells_first_what_went_wrong_then_what_goes_on():
+def test_an_overview_of_many_jobs_lists_failures_first():
     jobs = [*(job(f"ok-{n}", attempt()) for n in range(50)), NEXT, job("runs", attempt(ran=None)), BAD]
     lines = overview(jobs, at_most=4).splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["obs-2", "runs", "obs-3", "ok-0", "…"]
@@ -253,7 +254,7 @@ def test_wide_characters_take_two_columns_and_marks_none():
     assert clip("abc", 0) == ""
 
 
-def test_what_is_printable_stays_on_one_line():
+def test_printable_text_is_one_line_without_escapes():
     assert printable("a\r\nb\tc\x1b[2Jd\x1b]0;title\x07e") == "a b cde"
 
 

@@ -1,4 +1,4 @@
-"""What happened when, and how that is drawn."""
+"""The timeline and its drawings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from made import NOON, after, attempt, job
 from canfar_batch.errors import ExtraMissing
 from canfar_batch.failures import ExitCode, LaunchRefused, Lost, OutOfMemory
 from canfar_batch.records import JobState
-from canfar_batch.views import timeline_mpl, timeline_svg
+from canfar_batch.views import html, timeline_mpl, timeline_svg
 from canfar_batch.views.timeline import Timeline, mixed
 
 TWICE = job("b", attempt(begun=5, waited=10, ran=100, failure=OutOfMemory()), attempt(2, begun=200, ran=50))
@@ -33,10 +33,10 @@ def some(count: int) -> list:
     ]
 
 
-# -- what it holds ------------------------------------------------------------------------------------------------
+# -- data ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_attempt_has_its_wait_and_its_run_in_seconds_since_the_first_launch():
+def test_attempts_are_in_seconds_since_the_first_launch():
     first, second = timeline(TWICE).spans
     assert (first.launched, first.started, first.ended, first.outcome) == (0, 10, 110, "failed")
     assert (second.launched, second.started, second.ended, second.outcome) == (195, 205, 255, "succeeded")
@@ -47,18 +47,18 @@ def test_rows_are_in_the_order_of_first_launches():
     assert timeline(job("late", attempt(begun=9)), job("early", attempt()), job("never")).keys == ("early", "late")
 
 
-def test_what_is_not_over_lasts_until_now():
+def test_an_attempt_that_has_not_ended_lasts_until_now():
     (span,) = timeline(job("a", attempt(ran=None)), now=100).spans
     assert (span.outcome, span.ended) == ("running", 100)
 
 
-def test_what_never_ran_has_no_start():
+def test_an_attempt_that_never_ran_has_no_start():
     refused = attrs.evolve(attempt(failure=LaunchRefused()), started_at=None, launched_at=None, receipt=None)
     (span,) = timeline(job("a", refused)).spans
     assert (span.started, span.outcome) == (None, "failed")
 
 
-def test_outcomes_are_told_apart():
+def test_lost_cancelled_and_succeeded_are_different_outcomes():
     stopped = attrs.evolve(attempt(), succeeded=False)
     jobs = (job("a", attempt(failure=Lost())), job("b", stopped, state=JobState.CANCELLED), job("c", attempt()))
     assert timeline(*jobs).outcomes == ("succeeded", "lost", "cancelled")
@@ -70,20 +70,20 @@ def test_clocks_that_differ_make_no_negative_lengths():
     assert span.launched <= span.started <= span.ended
 
 
-def test_a_launch_whose_answer_was_heard_late_is_drawn_from_when_it_was_sent():
+def test_a_late_answer_to_a_launch_does_not_delay_its_start():
     late = attrs.evolve(attempt(waited=10, ran=20), launched_at=after(25))
     (span,) = timeline(job("a", late)).spans
     assert (span.launched, span.started, span.ended) == (0, 10, 30)
 
 
-def test_levels_count_what_waits_and_runs():
+def test_levels_count_waiting_and_running_attempts():
     levels = timeline(job("a", attempt(waited=10, ran=100)), job("b", attempt(begun=5, waited=10, ran=10))).levels()
     assert [(level.at, level.pending, level.running) for level in levels] == [
         (0, 1, 0), (5, 2, 0), (10, 1, 1), (15, 0, 2), (25, 0, 1), (110, 0, 0),
     ]  # fmt: skip
 
 
-def test_what_many_jobs_did_is_told_by_shares_that_are_due():
+def test_a_lane_mixes_outcomes_by_their_shares():
     bad = attempt(waited=40, ran=60, failure=ExitCode(1))
     jobs = [job(f"{n}", bad if n == 7 else attempt(waited=40, ran=60)) for n in range(200)]
     lanes = list(timeline(*jobs).lanes(2, 10))
@@ -118,7 +118,7 @@ def test_a_picture_shows_as_much_time_of_each_outcome_as_there_was(times, lanes:
     assert drawn["waiting"] == pytest.approx(sum(s.started - s.launched for s in whole.spans), rel=1e-6, abs=1e-3)
 
 
-def test_what_went_wrong_is_counted_in_parts_of_the_time():
+def test_failures_are_counted_in_parts_of_the_time():
     ends = {1: ExitCode(1), 91: ExitCode(1)}
     jobs = [job(f"{n}", attempt(begun=n, waited=1, ran=8, failure=ends.get(n))) for n in range(92)]
     assert timeline(*jobs).ends(10) == {"failed": [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]}
@@ -132,7 +132,7 @@ def test_there_are_a_few_ticks_whatever_the_length(length: float):
     assert len({name for _, name in marks}) == len(marks)
 
 
-def test_nothing_launched_can_be_drawn():
+def test_a_batch_without_launches_can_be_drawn():
     empty = timeline(job("a"))
     assert "Nothing was launched" in timeline_svg.figure(empty)
     assert timeline_mpl.figure(empty, name="calib").axes
@@ -154,7 +154,7 @@ def test_a_figure_is_drawn_of_few_jobs_and_of_thousands(count: int, tmp_path):
 
 
 def reddish(picture) -> float:
-    """The part of what is drawn that has the colour of failures, each cell counted by how much of it has."""
+    """The share of the picture that has the colour of failures; a mixed cell counts by its share."""
     import numpy as np
 
     red, green, blue, covered = (picture[..., channel] / 255 for channel in range(4))
@@ -165,7 +165,7 @@ def reddish(picture) -> float:
 
 
 @pytest.mark.parametrize(("every", "share"), [(50, 0.02), (4, 0.25)])
-def test_rare_failures_among_thousands_take_no_more_room_than_is_their_due(every: int, share: float):
+def test_rare_failures_among_thousands_take_their_share(every: int, share: float):
     jobs = [
         job(f"{n}", attempt(begun=n // 6, waited=0, ran=600, failure=ExitCode(1) if n % every == 0 else None))
         for n in range(1200)
@@ -188,7 +188,7 @@ def test_ends_are_marked_all_or_none_whatever_the_outcome():
 
 
 def test_lines_of_failures_are_no_thicker_than_those_of_successes():
-    collections = timeline_mpl.figure(timeline(*some(500)), name="calib").axes[0].collections
+    collections = timeline_mpl.figure(timeline(*some(300)), name="calib").axes[0].collections
     assert len({float(lines.get_linewidth()[0]) for lines in collections[1:]}) == 1
 
 
@@ -198,7 +198,7 @@ def test_drawing_leaves_pyplot_alone():
     assert ("matplotlib.pyplot" in sys.modules) is before
 
 
-def test_names_with_dollars_are_no_formulas(tmp_path):
+def test_names_with_dollars_are_not_formulas(tmp_path):
     figure = timeline_mpl.figure(timeline(job("$x^{$", attempt())), name="calib")
     figure.savefig(tmp_path / "a.png")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["$x^{$"]
@@ -216,7 +216,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
 def test_each_attempt_of_few_jobs_says_what_it_was():
     drawn = timeline_svg.figure(timeline(TWICE))
     assert "<title>b, attempt 1: failed; waited 10 s, ran 100 s</title>" in drawn
-    assert "2 attempts of 1 jobs" in drawn
+    assert "2 attempts of 1 job" in drawn
 
 
 def test_the_drawing_of_many_jobs_is_small():
@@ -228,7 +228,7 @@ def test_the_drawing_of_many_jobs_is_small():
     assert "dot" not in drawn
 
 
-def test_a_picture_of_many_jobs_has_a_dot_for_each_failure_as_long_as_they_are_few():
+def test_a_picture_of_many_jobs_marks_failures_if_they_are_few():
     jobs = [job(f"{n}", attempt(begun=n, failure=ExitCode(1) if n % 100 == 0 else None)) for n in range(1000)]
     drawn = timeline_svg.figure(timeline(*jobs))
     assert re.search(r'class="d d-failed"[^>]*? d="([^"]*)"', drawn)[1].count("M") == 10
@@ -241,7 +241,7 @@ def test_the_picture_in_a_page_is_the_one_that_was_mixed():
     whole = timeline(*some(1000))
     inside = re.search(r'href="data:image/png;base64,([^"]*)"', timeline_svg.figure(whole))[1]
     picture = image.imread(io.BytesIO(base64.b64decode(inside)), format="png")
-    cells = bytearray(mixed(whole, 200, 600, {**timeline_svg.COLOURS, "waiting": timeline_svg._WAITED}))
+    cells = bytearray(mixed(whole, 200, 600, html.COLOURS))
     assert abs(picture * 255 - memoryview(cells).cast("B", (200, 600, 4))).max() <= 4.5
 
 
