@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import attrs
 
 from canfar_batch.errors import TransitionError
-from canfar_batch.failures import Failure, LaunchRefused, Lost, Unwatched
+from canfar_batch.failures import Deleted, Failure, LaunchRefused, Lost, Unwatched
 from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
 from canfar_batch.spec import JobSpec
 
@@ -65,10 +65,12 @@ class Deferred(Event):
 
 @attrs.frozen(kw_only=True)
 class PhaseChanged(Event):
-    """The platform's word for the container changed."""
+    """The platform's status of the container changed, or its start time."""
 
     phase: Phase
-    started_at: datetime | None = None
+    started_at: datetime | None = None  #: since when the container runs, if it is running
+    start_time: datetime | None = None  #: as the platform gave it: it vanishes when the container is suspended
+    expires_at: datetime | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -80,6 +82,18 @@ class Ended(Event):
     failure: Failure | None = None
     receipt: Receipt | None = None
     log: Path | None = None
+    log_is_cut: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class EvidenceAdded(Event):
+    """A log or receipt of an ended attempt became available later; the attempt's outcome stays what it is."""
+
+    log: Path | None = None
+    log_is_cut: bool = False
+    receipt: Receipt | None = None
+    failure: Failure | None = None  #: the failure by all the evidence
+    verified: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -163,6 +177,7 @@ ALLOWED: Mapping[type[Event], frozenset[JobState]] = {
     CancelAsked: frozenset({_P, _L, _PE, _R, _W}),
     Cancelled: frozenset({_P, _L, _PE, _R, _W}),
     LateSuccess: frozenset({_LOST, _FAILED, _OFF, _W}),
+    EvidenceAdded: frozenset({_OK, _LOST, _FAILED, _OFF, _W}),
     Collected: frozenset({_OK}),
     NotCollected: frozenset({_OK}),
     Reopened: frozenset({_FAILED, _LOST, _OFF}),
@@ -170,7 +185,7 @@ ALLOWED: Mapping[type[Event], frozenset[JobState]] = {
 }
 
 #: the failures that rest on absence alone, so that a container or receipt that turns up later overrules them
-BY_ABSENCE = (Lost, Unwatched, LaunchRefused)
+BY_ABSENCE = (Lost, Unwatched, Deleted, LaunchRefused)
 
 E = TypeVar("E", bound=Event)
 
@@ -238,8 +253,30 @@ def _seen(job: JobRecord, event: PhaseChanged) -> JobRecord:
     if event.phase not in (Phase.PENDING, Phase.RUNNING):
         raise TransitionError(f"{event.phase.value!r} is not a state of a job")
     state = JobState.RUNNING if event.phase is Phase.RUNNING else JobState.PENDING
-    started = event.started_at or job.attempts[-1].started_at
-    return attrs.evolve(job, state=state, attempts=_newest(job, seen_at=event.at, started_at=started))
+    return attrs.evolve(job, state=state, attempts=_newest(job, seen_at=event.at, **_run(job.attempts[-1], event)))
+
+
+def _run(attempt: Attempt, event: PhaseChanged) -> dict[str, Any]:
+    """Return what changes about the present run of a container.
+
+    The start time vanishes when the platform suspends a container, and is later when it begins again (Kueue;
+    production-like.md §2). A row `Running` without a start time is shown for a moment while it is being suspended.
+    """
+    if event.phase is Phase.RUNNING and event.start_time is None and attempt.start_time is not None:
+        return {}
+    vanished = attempt.start_time is not None and event.start_time is None
+    began_again = None not in (attempt.start_time, event.start_time) and event.start_time > attempt.start_time  # type: ignore[operator]
+    changes: dict[str, Any] = {
+        "start_time": event.start_time,
+        "expires_at": event.expires_at or attempt.expires_at,
+        "started_at": attempt.started_at or event.started_at,
+    }
+    if (vanished or began_again) and attempt.started_at is not None:
+        changes["restarts"] = attempt.restarts + 1
+        lost = ((event.start_time if began_again else event.at) or event.at) - attempt.started_at
+        changes["lost_seconds"] = attempt.lost_seconds + max(0.0, lost.total_seconds())
+        changes["started_at"] = event.started_at
+    return changes
 
 
 def _ended(job: JobRecord, event: Ended) -> JobRecord:
@@ -251,6 +288,7 @@ def _ended(job: JobRecord, event: Ended) -> JobRecord:
         failure=event.failure,
         receipt=event.receipt,
         log=event.log,
+        log_is_cut=event.log_is_cut,
         started_at=_started(job.attempts[-1], event.receipt),
     )
     state = JobState.SUCCEEDED if event.succeeded else JobState.WAITING
@@ -293,6 +331,21 @@ def _late_success(job: JobRecord, event: LateSuccess) -> JobRecord:
     return attrs.evolve(job, state=JobState.SUCCEEDED, attempts=attempts, due=None)
 
 
+def _evidence_added(job: JobRecord, event: EvidenceAdded) -> JobRecord:
+    attempt = job.attempts[-1]
+    if not attempt.ended:
+        raise TransitionError(f"job {job.key!r} has no ended attempt that more could be known about")
+    attempts = _newest(
+        job,
+        log=event.log or attempt.log,
+        log_is_cut=event.log_is_cut if event.log else attempt.log_is_cut,
+        receipt=event.receipt or attempt.receipt,
+        failure=attempt.failure and (event.failure or attempt.failure),
+        verified=attempt.verified or event.verified,
+    )
+    return attrs.evolve(job, attempts=attempts)
+
+
 def _collected(job: JobRecord, event: Collected) -> JobRecord:
     return attrs.evolve(job, result=event.result, stored=event.stored, collected=True, collect_error=None)
 
@@ -327,6 +380,7 @@ _APPLY: Mapping[type[Event], Callable[[JobRecord, Any], JobRecord]] = {
     CancelAsked: _cancel_asked,
     Cancelled: _cancelled,
     LateSuccess: _late_success,
+    EvidenceAdded: _evidence_added,
     Collected: _collected,
     NotCollected: _not_collected,
     Reopened: _reopened,

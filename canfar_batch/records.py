@@ -177,6 +177,11 @@ class Receipt:
         )
 
 
+def _few(paths: tuple[str, ...]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(paths[:3]) + more
+
+
 @attrs.frozen(kw_only=True)
 class Attempt:
     """One launch of a job, from the intent to launch it until its end."""
@@ -187,14 +192,51 @@ class Attempt:
     intended_at: datetime  #: when the launch was recorded, just before it was sent
     id: str | None = None  #: the platform's name for it; None until the platform answered
     launched_at: datetime | None = None  #: when the platform's answer came
-    started_at: datetime | None = None  #: when it began to run, by the container's clock, else by the platform's
+    started_at: datetime | None = (
+        None  #: when its present or last run began: by its receipt, else as first seen running
+    )
+    start_time: datetime | None = None  #: the platform's start time of the present run: of its pod, before any pull
+    expires_at: datetime | None = None  #: when the platform ends the present run
+    restarts: int = 0  #: runs of this container that the platform stopped and began again from the start
+    lost_seconds: float = 0.0  #: time that those runs took
     seen_at: datetime | None = None  #: when the platform last reported it
     ended_at: datetime | None = None  #: when its end became known
     succeeded: bool | None = None  #: None until it has ended
     verified: bool = False  #: True if a receipt shows how it ended
     receipt: Receipt | None = None
     failure: Failure | None = None
-    log: Path | None = None  #: the file to which its log was saved
+    log: Path | None = None  #: the file to which its log was saved; None if it was not available
+    log_is_cut: bool = False  #: whether the log's beginning was missing
+
+    @property
+    def has_run(self) -> bool:
+        """Whether there is proof that its command ran at some time."""
+        return self.started_at is not None or self.restarts > 0
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the platform stopped it to make room, and will start it again from the beginning."""
+        return not self.ended and self.restarts > 0 and self.started_at is None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know about this attempt's success or log, as sentences without a full stop."""
+        found: list[str] = []
+        receipt = self.receipt
+        if receipt is not None and self.succeeded:
+            if receipt.timed_out:
+                found.append("its time-out stopped it; it ended with 0, and its outputs are there")
+            elif receipt.stopped_by is not None:
+                found.append(f"it was told to stop ({receipt.stopped_by}); it ended with 0, and its outputs are there")
+            if receipt.oom_kills:
+                found.append(f"{receipt.oom_kills} of its processes were killed for lack of memory")
+            if receipt.stale:
+                found.append(f"outputs that were there before and were not written: {_few(receipt.stale)}")
+            if receipt.empty:
+                found.append(f"outputs that are empty: {_few(receipt.empty)}")
+        if self.log_is_cut:
+            found.append("the beginning of its log is missing: the node had rotated it away")
+        return tuple(found)
 
     @property
     def ended(self) -> bool:

@@ -265,7 +265,8 @@ class FakePlatform:
     def write_receipts(self, home: Path, key: str, attempt: int, name: str, code: int = 0) -> None:
         """Leave the receipt files of an attempt, as a container does that sees the home."""
         start, end = receipt_paths(str(home), file_name(key), attempt)
-        Path(start).write_text(f"{MARK} {name} start key={key} attempt={attempt} started=1 #{name}\n")
-        Path(end).write_text(
-            f"{MARK} {name} end key={key} attempt={attempt} started=1 finished=2 code={code} outputs=0 #{name}\n"
-        )
+        own = (one.born + one.fate.queue for one in self.all.values() if one.request.name == name)
+        began = (EPOCH + timedelta(seconds=next(own, 0.0))).timestamp()
+        facts = f"key={key} attempt={attempt} started={began:.0f}"
+        Path(start).write_text(f"{MARK} {name} start {facts} #{name}\n")
+        Path(end).write_text(f"{MARK} {name} end {facts} finished={began + 1:.0f} code={code} outputs=0 #{name}\n")

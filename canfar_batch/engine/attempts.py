@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import attrs
 
-from canfar_batch.engine.verdict import Evidence, classify
+from canfar_batch.engine.cluster_events import Events
+from canfar_batch.engine.verdict import Evidence, Verdict
 from canfar_batch.errors import JobNotFound, PlatformError
 from canfar_batch.failures import Failure, StuckPending
 from canfar_batch.fields.keys import file_name
 from canfar_batch.lifecycle import Cancelled, Ended
 from canfar_batch.payload import encode, launch_names, receipts
 from canfar_batch.protocols import Platform
-from canfar_batch.records import JobRecord, LaunchRequest, Phase, Receipt
+from canfar_batch.records import Attempt, JobRecord, LaunchRequest, Phase, Receipt
 from canfar_batch.spec import full_image
 from canfar_batch.store.files import write_file
 from canfar_batch.store.home import Home
@@ -104,39 +105,46 @@ def request_for(job: JobRecord, context: LaunchContext) -> LaunchRequest:
 class Gathered:
     """The evidence about one attempt that could be fetched so far."""
 
-    log: bytes | None = attrs.field(default=None, repr=False)  #: the job's own output; None if it was not available
-    began: Receipt | None = None
-    ended: Receipt | None = None
-    events: str = ""
+    log: bytes | None = attrs.field(default=None, repr=False)  #: the end of the job's output; None if not available
+    log_is_cut: bool = False  #: whether the log's beginning was missing
+    began: Receipt | None = None  #: the start receipt of the newest run
+    ended: Receipt | None = None  #: the end receipt of the newest run
+    events: Events = attrs.field(factory=Events)
     saved: Path | None = None  #: the file that the log was saved in
     trouble: PlatformError | None = None  #: why the log or the events were not available
-    cancel_sent: bool = False  #: whether the platform was asked to remove the container
-    gone: bool = False  #: whether the service itself said that it knows no such container
+    cancel_sent: float | None = None  #: when the platform was asked to remove the container, in the clock's ticks
+    is_gone: bool = False  #: whether the service itself said that it knows no such container
     cancel_error: Exception | None = None  #: why the platform could not be asked to remove it
-
-    @property
-    def is_incomplete(self) -> bool:
-        """Whether another try may find more: there is no log, or the log has a start receipt and no end receipt."""
-        return self.ended is None and (self.log is None or self.began is not None)
+    phase: Phase | None = None  #: the platform's final status, as far as it is known
 
     def merged_with(self, earlier: Gathered | None) -> Gathered:
         """Return this evidence, with gaps filled from an earlier attempt to fetch it."""
         if earlier is None:
             return self
+        keeps_log = not self.log and earlier.log is not None
         return attrs.evolve(
             self,
-            log=self.log or earlier.log or self.log,
+            log=earlier.log if keeps_log else self.log,
+            log_is_cut=earlier.log_is_cut if keeps_log else self.log_is_cut,
             began=self.began or earlier.began,
             ended=self.ended or earlier.ended,
-            events=self.events or earlier.events,
-            cancel_sent=self.cancel_sent or earlier.cancel_sent,
+            events=self.events if self.events.pod or earlier.events.pod is None else earlier.events,
+            saved=self.saved or earlier.saved,
+            cancel_sent=self.cancel_sent if self.cancel_sent is not None else earlier.cancel_sent,
+            is_gone=self.is_gone or earlier.is_gone,
+            phase=self.phase or earlier.phase,
         )
 
-    def evidence(self, phase: Phase | None, *, watched: bool = True) -> Evidence:
-        """Return the evidence for a verdict, beside the platform's final status."""
-        return Evidence(
-            phase=phase, receipt=self.ended, began=self.began, log=self.log or b"", events=self.events, watched=watched
-        )
+
+def lacks_log(job: JobRecord, gathered: Gathered) -> bool:
+    """Return whether the log that there must be was not available.
+
+    The wrapper prints a line before the command runs, so the log of a job that ran is never empty. The platform
+    answers with an empty log, too, when it cannot read the log (skaha-api §5.3; cluster.md F11).
+    """
+    if gathered.log:
+        return False
+    return gathered.log is None or (job.spec.receipt and gathered.began is None and gathered.events.pod is not False)
 
 
 def gather(
@@ -155,37 +163,89 @@ def gather(
         HomeError: The log cannot be written.
     """
     attempt = job.attempts[-1]
-    log: bytes | None = None
+    runs = Runs.in_files(receipt_home, job)
+    if attempt.id is None:
+        return Gathered(began=runs.newest_start, ended=runs.newest_end(attempt))
     trouble: PlatformError | None = None
-    began, ended = receipt_files(receipt_home, job.key, attempt.number)
-    if attempt.id is not None:
+    log, is_cut, saved = None, False, archive.log(job.key, attempt.number)
+    try:
+        raw = platform.logs(attempt.id)
+        own, start, end = receipts.split_log(raw, attempt.launch_name)
+        runs = runs.with_receipts(_receipt(start), _receipt(end))
+        is_cut = bool(raw) and end is not None and start is None
+        if raw or not job.spec.receipt:
+            log = own
+            if own or not saved.exists():
+                write_file(saved, own)
+    except PlatformError as error:
+        trouble = error
+    ended = runs.newest_end(attempt)
+    events = Events()
+    needs_events = ended is None or ended.exit_code != 0 or ended.stopped_by is not None
+    if needs_events:
         try:
-            log, start, end = _read_log(platform.logs(attempt.id), attempt.launch_name)
-            began, ended = began or start, ended or end
-        except PlatformError as error:
-            trouble = error
-    events = ""
-    if attempt.id is not None and (ended is None or ended.exit_code != 0) and phase is not Phase.COMPLETED:
-        try:
-            events = platform.events(attempt.id) or ""
+            events = Events.read(platform.events(attempt.id))
+            if events.text:
+                write_file(archive.events(job.key, attempt.number), events.text.encode())
         except PlatformError as error:
             trouble = trouble or error
-    saved = archive.log(job.key, attempt.number)
-    if log or (log is not None and not saved.exists()):
-        write_file(saved, log)
-    if events:
-        write_file(archive.events(job.key, attempt.number), events.encode())
     return Gathered(
-        log=log, began=began, ended=ended, events=events, saved=saved if saved.exists() else None, trouble=trouble
-    )
+        log=log, log_is_cut=is_cut, began=runs.newest_start, ended=ended, events=events,
+        saved=saved if log is not None and saved.exists() else None, trouble=trouble,
+    )  # fmt: skip
 
 
-def receipt_files(home: Home | None, key: str, number: int) -> tuple[Receipt | None, Receipt | None]:
-    """Return the start and the end receipt that a container left in *home*, as far as they are there."""
-    if home is None:
-        return None, None
-    start, end = receipts.receipt_paths(str(home.path), file_name(key), number)
-    return _read_receipt(Path(start)), _read_receipt(Path(end))
+@attrs.frozen
+class Runs:
+    """The receipts that were found of one attempt's runs: the platform may have begun its container several times."""
+
+    starts: tuple[Receipt, ...] = ()
+    ends: tuple[Receipt, ...] = ()
+
+    @classmethod
+    def in_files(cls, home: Home | None, job: JobRecord) -> Runs:
+        """Return the receipts of the newest attempt that its container left in *home*."""
+        if home is None:
+            return cls()
+        attempt = job.attempts[-1]
+        paths = receipts.receipt_paths(str(home.path), file_name(job.key), attempt.number)
+        found = [_read_receipt(Path(path), attempt.launch_name) for path in paths]
+        return cls().with_receipts(*found)
+
+    def with_receipts(self, *found: Receipt | None) -> Runs:
+        """Return these and more receipts."""
+        starts = [one for one in found if one is not None and not one.ended]
+        ends = [one for one in found if one is not None and one.ended]
+        return Runs((*self.starts, *starts), (*self.ends, *ends))
+
+    @property
+    def newest_start(self) -> Receipt | None:
+        """The start receipt of the newest run."""
+        return max(self.starts, key=_start_of, default=None)
+
+    def newest_end(self, attempt: Attempt) -> Receipt | None:
+        """Return the end receipt of the newest run, if it has one.
+
+        The end of an earlier run decides nothing: its start is older than the newest start receipt, or than the start
+        that the platform reported after a restart.
+        """
+        end = max(self.ends, key=_start_of, default=None)
+        if end is None or end.started_at is None:
+            return end
+        start = self.newest_start
+        if start is not None and start.started_at is not None and end.started_at < start.started_at:
+            return None
+        if attempt.restarts and attempt.start_time and end.started_at < attempt.start_time - _START_TOLERANCE:
+            return None
+        return end
+
+
+_START_TOLERANCE = timedelta(seconds=5)  # the platform gives whole seconds
+_EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
+
+
+def _start_of(receipt: Receipt) -> datetime:
+    return receipt.started_at or _EARLIEST
 
 
 def is_gone(platform: Platform, id: str) -> bool:
@@ -202,17 +262,13 @@ def own_output(raw: bytes, launch_name: str) -> bytes:
     return receipts.split_log(raw, launch_name)[0]
 
 
-def _read_log(raw: bytes, launch_name: str) -> tuple[bytes, Receipt | None, Receipt | None]:
-    own, start, end = receipts.split_log(raw, launch_name)
-    return own, _receipt(start), _receipt(end)
-
-
-def _read_receipt(path: Path) -> Receipt | None:
+def _read_receipt(path: Path, launch_name: str) -> Receipt | None:
+    """Return the receipt in a file, unless it is of another launch, as in a home that was restored."""
     try:
-        raw = path.read_bytes()
+        fields = receipts.parse_receipt(path.read_bytes())
     except OSError:
         return None
-    return _receipt(receipts.parse_receipt(raw))
+    return _receipt(fields) if fields and fields.get("launch_name") == launch_name else None
 
 
 def _receipt(fields: Mapping[str, object] | None) -> Receipt | None:
@@ -242,23 +298,50 @@ class Absence:
         return self.polls >= ABSENT_POLLS and now - self.since >= settle
 
 
-def end_event(
+def evidence_of(
     job: JobRecord, gathered: Gathered, *, phase: Phase | None, watched: bool, stopped_for: Failure | None, at: datetime
-) -> Ended | Cancelled:
-    """Return the event that ends the newest attempt of *job*, by all the evidence; a success wins over a cancel."""
-    verdict = classify(attrs.evolve(gathered.evidence(phase, watched=watched), stopped_for=stopped_for))
+) -> Evidence:
+    """Return the evidence for a verdict on the newest attempt of *job*."""
+    attempt = job.attempts[-1]
+    return Evidence(
+        phase=phase,
+        receipt=gathered.ended,
+        began=gathered.began,
+        log=gathered.log,
+        events=gathered.events,
+        watched=watched,
+        seen=attempt.has_run or attempt.start_time is not None,
+        ran=attempt.has_run,
+        expects_receipt=job.spec.receipt,
+        has_outputs=bool(job.filled.outputs),
+        stopped_for=stopped_for,
+        cancelling=job.cancelling and gathered.cancel_sent is not None,
+        expires_at=attempt.expires_at,
+        ended_at=at,
+    )
+
+
+def end_event(job: JobRecord, gathered: Gathered, verdict: Verdict, at: datetime) -> Ended | Cancelled:
+    """Return the event that ends the newest attempt of *job* with *verdict*; a success wins over a cancel."""
     receipt = gathered.ended or gathered.began
     if job.cancelling and not verdict.succeeded:
         return Cancelled(key=job.key, at=at, receipt=receipt, log=gathered.saved)
     return Ended(
         key=job.key, at=at, succeeded=verdict.succeeded, verified=verdict.verified, failure=verdict.failure,
-        receipt=receipt, log=gathered.saved,
+        receipt=receipt, log=gathered.saved, log_is_cut=gathered.log_is_cut,
     )  # fmt: skip
 
 
 def stuck_pending(job: JobRecord, at: datetime) -> StuckPending | None:
-    """Return the failure of a job that has waited too long to begin, or None."""
-    launched, allowed = job.attempts[-1].launched_at, job.spec.pending_timeout
-    if launched is None or allowed is None or (waited := (at - launched).total_seconds()) <= allowed:
+    """Return the failure of a job that has waited too long to begin, or None.
+
+    A job that has run at some time never waits too long: the platform shows `Pending`, too, when a container ends, is
+    suspended, or when its node is silent (cluster.md F5).
+    """
+    attempt, allowed = job.attempts[-1], job.spec.pending_timeout
+    if attempt.launched_at is None or allowed is None or attempt.has_run:
+        return None
+    waited = (at - attempt.launched_at).total_seconds()
+    if waited <= allowed:
         return None
     return StuckPending(message=f"it waited {waited:.0f} s to begin; {allowed:.0f} s were allowed")

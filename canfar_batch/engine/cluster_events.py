@@ -6,6 +6,7 @@ The platform shows a table with the columns TYPE, REASON, MESSAGE, FIRST-TIME an
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -59,7 +60,7 @@ def parse(text: str) -> tuple[Note, ...]:
 
 
 def _cut(row: str, starts: list[int]) -> Note:
-    kind, reason, message = (row[begin:end].strip() for begin, end in zip(starts, starts[1:], strict=False))
+    kind, reason, message = (row[begin:end].strip() for begin, end in itertools.pairwise(starts))
     return Note(kind, reason, message)
 
 

@@ -55,6 +55,8 @@ class Setup:
     clock: Clock
     archive: Home  #: the directory that logs and events are saved in
     settle: float = 120.0  #: seconds for which a container must be absent before it counts as gone
+    grace: float = 35.0  #: seconds for which a container may live on after `Failed` or a delete
+    memory: float = 3600.0  #: seconds for which the platform remembers an ended container (skaha, launch template)
     shared: bool = False  #: whether containers are known to see this machine's files
     quiet: bool = False  #: whether troubles are logged for information only, since the caller reports them
     launch_context: LaunchContext | None = None  #: of a single job; None to make it from the ledger

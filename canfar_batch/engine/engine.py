@@ -390,6 +390,7 @@ class _Stages:
         self.context.drain()
         self._carry_out_requests()
         self.finisher.seek_late_receipts()
+        self.finisher.seek_late_logs()
 
     def _launch(self) -> None:
         if self.monitor.has_polled:  # a launch of the last driver may have succeeded: the first poll shows it
@@ -432,7 +433,13 @@ class _Stages:
     @property
     def is_done(self) -> bool:
         index = self.context.journal.index
-        if index.unfinished or index.uncollected or self._is_busy or self.finisher.owes_search:
+        if (
+            index.unfinished
+            or index.uncollected
+            or self._is_busy
+            or self.finisher.owes_search
+            or self.finisher.owes_logs
+        ):
             return False
         return self.context.clock.ticks() >= self.context.schedule.watch_until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import attrs
@@ -13,22 +13,27 @@ from canfar_batch.engine.attempts import (
     ABSENT_POLLS,
     Absence,
     Gathered,
+    Runs,
     end_event,
+    evidence_of,
     gather,
     is_gone,
-    receipt_files,
+    lacks_log,
 )
 from canfar_batch.engine.context import LONGEST_PAUSE, Context
 from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.retry import Retrier
-from canfar_batch.errors import CanfarBatchError, CredentialError, HomeError, PlatformError
+from canfar_batch.engine.verdict import Verdict, classify
+from canfar_batch.errors import CanfarBatchError, CredentialError, HomeError, JobNotFound, PlatformError
 from canfar_batch.failures import Failure, LaunchRefused
-from canfar_batch.lifecycle import Cancelled, Ended, Event, LateSuccess, apply, may_be_overturned
+from canfar_batch.lifecycle import Cancelled, Ended, Event, EvidenceAdded, LateSuccess, apply, may_be_overturned
 from canfar_batch.records import JobRecord, JobState, Phase
 
 log = logging.getLogger("canfar_batch")
 
-TRIES = 12  #: tries to fetch the log of an ended container: some minutes, if the platform fails at it
+LOG_PATIENCE = 600.0  #: seconds to try to fetch a log that the platform does not give
+LATE_LOGS_EVERY = 60.0  #: seconds between two tries to fetch the logs of attempts that ended without one
+_AT_ONCE = 8  #: late logs that are fetched at a time
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +44,7 @@ class Finishing:
     stopping: bool = False  #: whether the container has to be removed, not only read
     stopped_for: Failure | None = None
     watched: bool = True
+    since: float = 0.0  #: when the end was first seen, in the clock's ticks
     tries: int = 0
     due: float | None = None  #: when to try again, in the clock's ticks; None while a worker thread is at it
     gathered: Gathered | None = None  #: found so far; the next try may find less
@@ -50,6 +56,7 @@ class FinishRequest:
 
     job: JobRecord
     finishing: Finishing
+    at: float  #: the clock's ticks
 
 
 class Finisher:
@@ -60,6 +67,8 @@ class Finisher:
         self._open: dict[str, Finishing] = {}  # by the job's key
         self._absences: dict[str, Absence] = {}  # by launch name
         self._late_receipts_sought: float | None = None
+        self._late_logs_sought: float | None = None
+        self._late_logs: set[str] = set()  # keys of the jobs whose log is being fetched late
 
     # -- whether it ended -----------------------------------------------------------------------------------------
 
@@ -75,7 +84,8 @@ class Finisher:
     def cancel_sent(self, key: str) -> bool:
         """Return whether the platform was asked to remove this job's container."""
         finishing = self._open.get(key)
-        return finishing is not None and finishing.gathered is not None and finishing.gathered.cancel_sent
+        gathered = finishing.gathered if finishing else None
+        return gathered is not None and gathered.cancel_sent is not None
 
     def trouble(self, key: str) -> Exception | None:
         """Return why the evidence about this job's end is not available, if that is so."""
@@ -117,7 +127,7 @@ class Finisher:
     def begin(self, job: JobRecord, finishing: Finishing) -> None:
         """Look into the end of *job*'s newest attempt, unless that has begun."""
         if job.key not in self._open:
-            self._pursue(job, finishing)
+            self._pursue(job, attrs.evolve(finishing, since=self._context.clock.ticks()))
 
     # -- how it ended ---------------------------------------------------------------------------------------------
 
@@ -131,30 +141,38 @@ class Finisher:
     def _pursue(self, job: JobRecord, finishing: Finishing) -> None:
         current = attrs.evolve(finishing, due=None, tries=finishing.tries + 1)
         self._open[job.key] = current
-        request = FinishRequest(job=job, finishing=current)
+        request = FinishRequest(job=job, finishing=current, at=self._context.clock.ticks())
         self._context.pool.submit("gather", partial(self._gather, request), partial(self._gathered, job))
 
     def _gather(self, request: FinishRequest) -> Gathered | None:
         """In a worker thread: gather the evidence about an end; None if the container is there after all."""
         job, finishing = request.job, request.finishing
-        platform, setup = self._context.platform, self._context.setup
-        receipt_home = self._context.launch_context.home
-        id = job.id
-        if finishing.phase is None and not finishing.stopping and id is not None and not is_gone(platform, id):
-            return None
-        found = gather(platform, job, phase=finishing.phase, archive=setup.archive, receipt_home=receipt_home)
-        found = found.merged_with(finishing.gathered)
+        platform, archive = self._context.platform, self._context.setup.archive
+        receipt_home, id = self._context.launch_context.home, job.id
+        if finishing.phase is None and not finishing.stopping and id is not None:
+            try:
+                info = platform.container(id)
+            except JobNotFound:
+                pass
+            else:
+                if not info.phase.final:
+                    return None
+                finishing = attrs.evolve(finishing, phase=info.phase)  # a list left it out; its own answer counts
+        found = gather(platform, job, phase=finishing.phase, archive=archive, receipt_home=receipt_home)
+        found = attrs.evolve(found.merged_with(finishing.gathered), phase=finishing.phase)
         if not finishing.stopping or id is None or (found.trouble is not None and finishing.tries < ABSENT_POLLS):
             return found
         try:
             platform.cancel(id)
-            found = attrs.evolve(found, cancel_sent=True)
+            sent = found.cancel_sent if found.cancel_sent is not None else request.at
+            found = attrs.evolve(found, cancel_sent=sent)
             if not is_gone(platform, id):
                 return found
+            found = attrs.evolve(found, is_gone=True)
+            after = gather(platform, job, phase=None, archive=archive, receipt_home=receipt_home)
+            return after.merged_with(found)  # it may just have ended, or live for its grace time
         except (PlatformError, CredentialError) as error:
             return attrs.evolve(found, cancel_error=error)
-        began, ended = receipt_files(receipt_home, job.key, job.attempts[-1].number)  # it may just have ended
-        return attrs.evolve(found, gone=True, began=began or found.began, ended=ended or found.ended)
 
     def _gathered(self, job: JobRecord, outcome: Outcome[Gathered | None]) -> None:
         current, finishing = self._journal.job(job.key), self._open[job.key]
@@ -166,17 +184,37 @@ class Finisher:
             return
         found = outcome.get()
         if found is not None:
-            finishing = attrs.evolve(finishing, gathered=found)
+            finishing = attrs.evolve(finishing, gathered=found, phase=found.phase)
             if found.cancel_error is not None:
                 self._try_later(job, finishing, found.cancel_error)
                 return
-            if (pause := _pause_before_more(job, finishing, found)) is not None:
+            pause = self._pause_before_more(current, finishing, found)
+            if pause is not None:
                 self._open[job.key] = attrs.evolve(finishing, due=self._context.clock.ticks() + pause)
                 return
         del self._open[job.key]
         self.note_present(job)
         if found is not None:
             self._journal.record(self._end(current, finishing, found))
+
+    def _pause_before_more(self, job: JobRecord, finishing: Finishing, found: Gathered) -> float | None:
+        """Return the seconds until another try may find more, or see the container gone; None if this is all."""
+        now, setup = self._context.clock.ticks(), self._context.setup
+        pause = min(60.0, 2.0 ** min(finishing.tries, 8))
+        if finishing.stopping and job.id is not None and not found.is_gone:
+            return min(30.0, pause)
+        if finishing.phase is None and not finishing.stopping:
+            return None
+        if lacks_log(job, found) and (finishing.phase is not None or found.trouble is not None):
+            may_have_run = job.attempts[-1].has_run or found.ended is not None or finishing.phase is Phase.COMPLETED
+            patience = LOG_PATIENCE if may_have_run or found.trouble is not None else setup.grace
+            if now - finishing.since < patience:
+                return pause
+        if _may_still_report(job, finishing, found):
+            since = found.cancel_sent if found.cancel_sent is not None else finishing.since
+            left = since + setup.grace - now
+            return min(pause, left) if left > 0 else None
+        return None
 
     def _try_later(self, job: JobRecord, finishing: Finishing, error: BaseException) -> None:
         if isinstance(error, CredentialError):
@@ -193,20 +231,25 @@ class Finisher:
             self._context.schedule.watch_for(self._context.setup.settle)
             ended: Event = self._never_came(job, now)
         else:
-            ended = end_event(
-                job,
-                found,
-                phase=finishing.phase,
-                watched=finishing.watched,
-                stopped_for=finishing.stopped_for,
-                at=now,
-            )
+            verdict = self._verdict(job, finishing, found, now)
+            ended = end_event(job, found, verdict, now)
         yield ended
         after = apply(job, ended)
         if after.state is not JobState.CANCELLED:
             self._retrier.compare_with_others(after)
         if after.state is JobState.WAITING:
             yield self._retrier.decide(after)
+
+    def _verdict(self, job: JobRecord, finishing: Finishing, found: Gathered, now: datetime) -> Verdict:
+        """Return the verdict; a doubtful success becomes a failure if the retry policy wants to act on the doubt."""
+        verdict = classify(
+            evidence_of(
+                job, found, phase=finishing.phase, watched=finishing.watched, stopped_for=finishing.stopped_for, at=now
+            )
+        )
+        if verdict.doubt is None or not self._retrier.wants_again(job, verdict.doubt):
+            return verdict
+        return attrs.evolve(verdict, succeeded=False, failure=verdict.doubt)
 
     def _never_came(self, job: JobRecord, now: datetime) -> Event:
         """Return the event that ends a launch that got no answer and never appeared in a list."""
@@ -241,16 +284,70 @@ class Finisher:
         """Return the success of an attempt that ended without a receipt, if a receipt has reported it since."""
         if job.last_attempt is None or not may_be_overturned(job):
             return None
-        _, end = receipt_files(self._context.launch_context.home, job.key, job.last_attempt.number)
-        if end is None or end.exit_code != 0 or end.missing:
+        end = Runs.in_files(self._context.launch_context.home, job).newest_end(job.last_attempt)
+        if end is None or end.exit_code != 0 or end.missing or end.stopped_by is not None or end.timed_out:
             return None
         return LateSuccess(key=job.key, at=self._context.clock.now(), receipt=end)
 
+    # -- logs that come late --------------------------------------------------------------------------------------
 
-def _pause_before_more(job: JobRecord, finishing: Finishing, found: Gathered) -> float | None:
-    """Return the seconds until another try may find more, or see the container gone; None if this is all."""
-    stays = finishing.stopping and not found.gone and job.id is not None
-    incomplete = finishing.phase is not None and found.is_incomplete
-    if stays or (incomplete and finishing.tries < (TRIES if found.trouble else ABSENT_POLLS)):
-        return min(60.0 if incomplete else 30.0, 2.0 ** min(finishing.tries, 8))
-    return None
+    def seek_late_logs(self) -> None:
+        """Fetch, now and then, the logs of attempts that ended without one, while the platform may have them."""
+        now = self._context.clock.ticks()
+        if self._late_logs_sought is not None and now - self._late_logs_sought < LATE_LOGS_EVERY:
+            return
+        self._late_logs_sought = now
+        oldest = self._context.clock.now() - timedelta(seconds=self._context.setup.memory)
+        room = _AT_ONCE - len(self._late_logs)
+        for key in list(self._journal.index.without_log):
+            job = self._journal.jobs[key]
+            ended_at = job.attempts[-1].ended_at
+            if key in self._late_logs or ended_at is None or ended_at < oldest:
+                continue
+            if (room := room - 1) < 0:
+                break
+            self._late_logs.add(key)
+            self._context.pool.submit("gather", partial(self._gather_late, job), partial(self._gathered_late, job))
+
+    @property
+    def owes_logs(self) -> bool:
+        """Whether logs are being fetched late, or none was looked for yet."""
+        return bool(self._late_logs) or (bool(self._journal.index.without_log) and self._late_logs_sought is None)
+
+    def _gather_late(self, job: JobRecord) -> Gathered:
+        """In a worker thread: fetch the evidence about an attempt that ended without a log."""
+        setup = self._context.setup
+        receipt_home = self._context.launch_context.home
+        phase = Phase.COMPLETED if job.attempts[-1].succeeded else Phase.FAILED
+        return gather(self._context.platform, job, phase=phase, archive=setup.archive, receipt_home=receipt_home)
+
+    def _gathered_late(self, job: JobRecord, outcome: Outcome[Gathered]) -> None:
+        self._late_logs.discard(job.key)
+        current = self._journal.job(job.key)
+        unchanged = current.attempts == job.attempts and not current.state.active
+        if outcome.value is None or not unchanged or lacks_log(job, outcome.value):
+            return
+        found, attempt, now = outcome.value, job.attempts[-1], self._context.clock.now()
+        phase = Phase.COMPLETED if attempt.succeeded else Phase.FAILED
+        verdict = classify(evidence_of(job, found, phase=phase, watched=True, stopped_for=None, at=now))
+        keeps = attempt.verified or verdict.succeeded != attempt.succeeded
+        self._journal.record(
+            [
+                EvidenceAdded(
+                    key=job.key, at=now, log=found.saved, log_is_cut=found.log_is_cut,
+                    receipt=None if keeps else found.ended, failure=None if keeps else verdict.failure,
+                    verified=not keeps and verdict.verified,
+                )
+            ]
+        )  # fmt: skip
+
+
+def _may_still_report(job: JobRecord, finishing: Finishing, found: Gathered) -> bool:
+    """Return whether the container may live on, and its receipt may come: `Failed` is not its end (cluster.md F4)."""
+    if found.ended is not None:
+        return False
+    if finishing.stopping:
+        return found.is_gone and found.events.pod is not False and (job.attempts[-1].has_run or found.began is not None)
+    if finishing.phase is Phase.COMPLETED:
+        return job.spec.receipt
+    return job.attempts[-1].has_run or found.began is not None or found.events.pod is False

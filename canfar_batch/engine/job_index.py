@@ -23,6 +23,7 @@ class JobIndex:
         undecided: Keys of the jobs whose newest attempt failed and for which no retry policy was asked yet.
         uncollected: Keys of the jobs that succeeded and whose result was not fetched yet.
         overturnable: Keys of the jobs whose outcome a late receipt may still change.
+        without_log: Keys of the jobs whose newest attempt ended without its log.
         by_name: The job's key and the attempt's number, by launch name.
         by_id: The job's key and the attempt's number, by the platform's id.
     """
@@ -34,6 +35,7 @@ class JobIndex:
         self.undecided: dict[str, None] = {}
         self.uncollected: dict[str, None] = {}
         self.overturnable: dict[str, None] = {}
+        self.without_log: dict[str, None] = {}
         self.by_name: dict[str, tuple[str, int]] = {}
         self.by_id: dict[str, tuple[str, int]] = {}
         self._ready: list[tuple[int, str]] = []  # a heap in plan order; outdated entries are skipped
@@ -56,6 +58,7 @@ class JobIndex:
         _set_member(self.undecided, after.key, after.state is JobState.WAITING and after.due is None)
         _set_member(self.uncollected, after.key, after.state is JobState.SUCCEEDED and not after.collected)
         _set_member(self.overturnable, after.key, after.state in _ENDED_BADLY and may_be_overturned(after))
+        _set_member(self.without_log, after.key, _lacks_log(after))
         for attempt in after.attempts[-1:] if before is not None else after.attempts:
             self.by_name[attempt.launch_name] = (after.key, attempt.number)
             if attempt.id is not None:
@@ -118,6 +121,11 @@ class JobIndex:
 
 def _is_launchable(job: JobRecord) -> bool:
     return job.state is JobState.PLANNED or (job.state is JobState.WAITING and job.due is not None)
+
+
+def _lacks_log(job: JobRecord) -> bool:
+    attempt = job.last_attempt
+    return attempt is not None and attempt.ended and attempt.id is not None and attempt.log is None
 
 
 def _set_member(keys: dict[str, None], key: str, is_member: bool) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.engine.attempts import PLATFORM_MEMORY, stuck_pending
+from canfar_batch.engine.attempts import stuck_pending
+from canfar_batch.engine.cluster_events import Events
 from canfar_batch.engine.context import Context
 from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.pool import Outcome
@@ -28,6 +29,8 @@ log = logging.getLogger("canfar_batch")
 SHORTEST_WAIT = 0.05  #: seconds between two polls at least, whatever a monitor wishes
 TIMEOUT_MARGIN = 60.0  #: seconds beyond its time-out after which a job is stopped that its wrapper should have stopped
 PULL_CHECK = 120.0  #: seconds of waiting after which a pending container's events are read, and again at twice that
+_CLOCK_STEP = 60.0  #: seconds by which a clock may go back without a doubt
+_AWAY = 120.0  #: seconds without a poll after which the beginning of a run was not seen
 _ASKED_BY_ID = 5  #: containers that are asked for one by one if a list is empty against expectation
 _DISOWNED = 2  #: of them, how many the platform must disown for the list to be believed
 
@@ -214,13 +217,11 @@ class Monitor:
     def _compare_all(self, observation: Observation, good: bool) -> None:
         """Compare all that was seen with what is known, and record the differences in one transaction."""
         context, journal = self._context, self._journal
-        last = context.schedule.last_contact
-        watched = last is None or (observation.at - last).total_seconds() < PLATFORM_MEMORY
         by_name = self._ours(observation)
         events: list[Event] = []
         for job in [journal.job(key) for key in journal.index.active if not self._finisher.is_open(key)]:
             if job.state.active:  # a result drained just before may have ended it
-                events.extend(self._compare(job, observation, by_name, good, watched))
+                events.extend(self._compare(job, observation, by_name, good))
         events.extend(self._unexpected(by_name, observation))
         if observation.complete:
             context.health.usage = Usage.of(filter(None, observation.containers.values()), context.health.limits)
@@ -237,7 +238,7 @@ class Monitor:
         return ours
 
     def _compare(
-        self, job: JobRecord, observation: Observation, by_name: dict[str, ContainerInfo], good: bool, watched: bool
+        self, job: JobRecord, observation: Observation, by_name: dict[str, ContainerInfo], good: bool
     ) -> Iterator[Event]:
         attempt = job.attempts[-1]
         info = by_name.get(attempt.launch_name) if attempt.id is None else observation.containers.get(attempt.id)
@@ -252,15 +253,35 @@ class Monitor:
         if job.cancelling and job.id is not None and shown:
             self._finisher.begin(job, Finishing(phase=None, stopping=True))  # the platform's answer to that settles it
         elif good and shown and job.key not in self._context.traffic.in_flight:
-            self._finisher.note_absent(job, watched=watched)
+            self._finisher.note_absent(job, watched=self._watched(job, observation.at))
+
+    def _watched(self, job: JobRecord, at: datetime) -> bool:
+        """Return whether the platform was polled so recently that it cannot have forgotten an ended container.
+
+        A clock that was set back between two runs makes that unknowable.
+        """
+        last = self._context.schedule.last_contact or job.attempts[-1].seen_at
+        gap = 0.0 if last is None else (at - last).total_seconds()
+        return -_CLOCK_STEP <= gap < self._context.setup.memory
 
     def _present(self, job: JobRecord, info: ContainerInfo, at: datetime) -> Iterator[Event]:
         """Yield the changes of a container that was expected, and act on them."""
         attempt, state = job.attempts[-1], _STATES.get(info.phase)
-        has_started = attempt.started_at is None and info.started_at is not None
-        if state is not None and (state is not job.state or has_started):
-            yield PhaseChanged(key=job.key, at=at, phase=info.phase, started_at=info.started_at)
+        moved = info.started_at != attempt.start_time or (info.expires_at or attempt.expires_at) != attempt.expires_at
+        if state is not None and (state is not job.state or moved):
+            yield PhaseChanged(
+                key=job.key, at=at, phase=info.phase, started_at=self._run_began(info, at),
+                start_time=info.started_at, expires_at=info.expires_at,
+            )  # fmt: skip
         self._act_on(job, info)
+
+    def _run_began(self, info: ContainerInfo, at: datetime) -> datetime | None:
+        """Return since when a container runs: its start time only says when its pod was assigned, before any pull."""
+        if info.phase is not Phase.RUNNING:
+            return None
+        last = self._context.schedule.last_contact
+        was_away = last is None or (at - last).total_seconds() > _AWAY
+        return min(info.started_at or at, at) if was_away else at
 
     def _unexpected(self, by_name: dict[str, ContainerInfo], observation: Observation) -> Iterator[Event]:
         """Adopt unexpected containers of ours that resolve a doubt, and remove the others.
@@ -318,8 +339,8 @@ class Monitor:
             events = partial(self._context.platform.events, id)
             self._context.pool.submit("gather", events, partial(self._act_on_events, job))
 
-    def _act_on_events(self, job: JobRecord, outcome: Outcome[str]) -> None:
-        failure = image_trouble(outcome.value) if outcome.value else None
+    def _act_on_events(self, job: JobRecord, outcome: Outcome[str | None]) -> None:
+        failure = image_trouble(Events.read(outcome.value)) if outcome.value else None
         current = self._journal.job(job.key)
         if failure is not None and current.state is JobState.PENDING and current.id == job.id:
             self._finisher.begin(current, Finishing(phase=None, stopping=True, stopped_for=failure))

@@ -8,6 +8,7 @@ import attrs
 
 from canfar_batch.engine.context import Context, Pause
 from canfar_batch.errors import StrategyError
+from canfar_batch.failures import Failure
 from canfar_batch.lifecycle import Cancelled, Event, RetryExhausted, Retrying
 from canfar_batch.protocols import Again, Stop
 from canfar_batch.records import JobRecord, JobState, Resources
@@ -52,6 +53,10 @@ class Retrier:
                 f"the retry policy {self._policy!r} returned {answer!r}; it returns Again(…) or Stop(…)"
             )
         return RetryExhausted(key=job.key, at=now, why=answer.why)
+
+    def wants_again(self, job: JobRecord, doubt: Failure) -> bool:
+        """Return whether the policy would launch a job again that succeeded, for a *doubt* about its success."""
+        return isinstance(self._policy(job, doubt), Again)
 
     def _offered(self, wished: Resources) -> Resources:
         """Return *wished*, its memory rounded to what the platform offers."""

@@ -282,7 +282,7 @@ def newest_events(record: JobRecord, archive: Home, platform: Platform | None) -
         return saved.read_text()
     if platform is None or attempt.id is None or attempt.ended:
         return ""
-    return platform.events(attempt.id)
+    return platform.events(attempt.id) or ""
 
 
 def _never(job: JobRecord, failure: Failure) -> Stop:

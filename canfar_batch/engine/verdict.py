@@ -44,7 +44,7 @@ class Evidence:
     receipt: Receipt | None = None  #: the end receipt of the newest run
     began: Receipt | None = None  #: the start receipt of the newest run
     log: bytes | None = attrs.field(default=b"", repr=False)  #: the end of the job's output; None if not available
-    events: Events = Events()
+    events: Events = attrs.field(factory=Events)
     watched: bool = True  #: False if no one polled for longer than the platform remembers
     seen: bool = True  #: whether the container was ever seen
     ran: bool = False  #: whether the platform showed it running
@@ -131,18 +131,6 @@ def _is_silent(evidence: Evidence) -> bool:
     return not evidence.log and evidence.began is None
 
 
-def _has_begun(evidence: Evidence) -> bool:
-    return (
-        evidence.began is not None
-        or (evidence.ran and bool(evidence.log))
-        or (evidence.ran and _pod_was_there(evidence))
-    )
-
-
-def _pod_was_there(evidence: Evidence) -> bool:
-    return evidence.events.pod is not False and evidence.expects_receipt is False
-
-
 def _pod_is_gone(evidence: Evidence) -> bool:
     """Whether the pod was removed: a container that ended by itself keeps its pod, its log and its events."""
     return evidence.events.pod is False and _is_silent(evidence)
@@ -159,6 +147,7 @@ _NODE_REFUSED = (
 _OWN_DISK_LIMIT = re.compile(r"exceeds the limit|exceeds the total limit|exceeded its local ephemeral storage limit")
 _OWN_MEMORY = re.compile(r"was using \S+, (?:which exceeds its )?request (?:is|of) \S+")
 _NOT_STARTED = re.compile(r"executable file not found|exec: |exec format error|OCI runtime|no such file or directory")
+_PULL_REASONS = ("Failed", "BackOff", "InspectFailed", "ErrImageNeverPull")
 _PULL = re.compile(r"ErrImagePull|ImagePullBackOff|InvalidImageName|Failed to pull image|ErrImageNeverPull")
 
 
@@ -561,7 +550,7 @@ def image_trouble(events: Events) -> ImagePull | None:
     """
     trouble: Note | None = None
     for note in events.notes:
-        if note.reason in ("Failed", "BackOff", "InspectFailed", "ErrImageNeverPull") and _PULL.search(note.message):
+        if note.reason in _PULL_REASONS and _PULL.search(note.message):
             longer = trouble is None or len(note.message) >= len(trouble.message)
             trouble = note if longer else trouble
         elif note.reason in ("Pulled", "Started") and trouble is not None:

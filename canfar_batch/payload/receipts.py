@@ -29,7 +29,7 @@ def split_log(raw: bytes, launch_name: str) -> tuple[bytes, dict[str, Any] | Non
     """Separate a container's log into the job's own output, byte for byte, and its receipts.
 
     Lines with the name of another launch belong to the job's output. If the log has several runs, because the platform
-    restarted the container, the receipts are those of the last run: a start after an end leaves no end.
+    restarted the container, the receipts are those of the newest run, which may have no end yet.
 
     Args:
         raw: The log; its beginning or its end may be missing.
@@ -111,19 +111,31 @@ def _marked(raw: bytes, name: str) -> Iterator[tuple[int, int, str | None]]:
 
 
 def _receipts(name: str, lines: Iterable[str]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the start and end receipt of the last run in *lines*."""
-    start: dict[str, Any] | None = None
-    end: dict[str, Any] | None = None
+    """Return the start and end receipt of the newest run in *lines*.
+
+    The log of a restarted container may hold two runs, in either order (production-like.md §2): the newest is the one
+    that began last, and an end belongs to the run whose beginning it repeats.
+    """
+    starts: list[dict[str, Any]] = []
+    ends: list[dict[str, Any]] = []
     outputs: list[str] = []
     for line in lines:
         kind, _, rest = line.partition(" ")
         if kind == "start":
-            start, end, outputs = _receipt(kind, name, rest, []), None, []
+            starts.append(_receipt(kind, name, rest, []))
+            outputs = []
         elif kind == "outputs":
             outputs.append(rest)
         elif kind == "end":
-            end, outputs = _receipt(kind, name, rest, outputs), []
-    return start, end
+            ends.append(_receipt(kind, name, rest, outputs))
+            outputs = []
+    start = max(starts, key=_began, default=None)
+    own = [end for end in ends if start is None or _began(end) >= _began(start)]
+    return start, max(own, key=_began, default=None)
+
+
+def _began(receipt: Mapping[str, Any]) -> float:
+    return float(receipt["started_at"] or 0.0)
 
 
 def _receipt(kind: str, name: str, text: str, lines: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, R
 from canfar_batch.spec import Filled, JobSpec, Secret, value_from_json
 from canfar_batch.store.home import Home
 
-VERSION = 3  #: of the tables; raised with a step in `MIGRATIONS` whenever they change
+VERSION = 4  #: of the tables; raised with a step in `MIGRATIONS` whenever they change
 
 #: from a version to the script that leads to the next one
 MIGRATIONS: Mapping[int, str] = {
@@ -31,6 +31,13 @@ UPDATE event SET kind = 'RetryExhausted' WHERE kind = 'GaveUp';
 UPDATE event SET kind = 'LateSuccess' WHERE kind = 'Proved';
 """,
     2: "ALTER TABLE lease RENAME COLUMN looked TO last_contact;",
+    3: """
+ALTER TABLE attempt ADD COLUMN start_time REAL;
+ALTER TABLE attempt ADD COLUMN expires_at REAL;
+ALTER TABLE attempt ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempt ADD COLUMN lost_seconds REAL NOT NULL DEFAULT 0;
+ALTER TABLE attempt ADD COLUMN log_is_cut INTEGER NOT NULL DEFAULT 0;
+""",
 }
 
 
@@ -110,7 +117,9 @@ ATTEMPT = Table(
         "launch_name": "TEXT NOT NULL", "id": "TEXT", "cores": "INTEGER", "ram": "INTEGER", "gpus": "INTEGER",
         "intended_at": "REAL NOT NULL", "launched_at": "REAL", "started_at": "REAL", "seen_at": "REAL",
         "ended_at": "REAL", "succeeded": "INTEGER", "verified": "INTEGER NOT NULL", "receipt": "TEXT",
-        "failure": "TEXT", "log": "TEXT",
+        "failure": "TEXT", "log": "TEXT", "start_time": "REAL", "expires_at": "REAL",
+        "restarts": "INTEGER NOT NULL DEFAULT 0", "lost_seconds": "REAL NOT NULL DEFAULT 0",
+        "log_is_cut": "INTEGER NOT NULL DEFAULT 0",
     },
     ("place", "number"),
     extra="PRIMARY KEY (place, number)",
@@ -252,7 +261,9 @@ def attempt_row(attempt: Attempt, place: int, home: Home) -> dict[str, Any]:
         "succeeded": attempt.succeeded, "verified": attempt.verified,
         "receipt": attempt.receipt and dumps(plain(attempt.receipt)),
         "failure": attempt.failure and dumps(attempt.failure.to_json()),
-        "log": attempt.log and str(attempt.log.relative_to(home.path)),
+        "log": attempt.log and str(attempt.log.relative_to(home.path)), "start_time": maybe_seconds(attempt.start_time),
+        "expires_at": maybe_seconds(attempt.expires_at), "restarts": attempt.restarts,
+        "lost_seconds": attempt.lost_seconds, "log_is_cut": attempt.log_is_cut,
     }  # fmt: skip
 
 
@@ -266,13 +277,17 @@ def attempt_from(row: Row, home: Home) -> Attempt:
         ended_at=maybe_moment(row["ended_at"]), succeeded=None if row["succeeded"] is None else bool(row["succeeded"]),
         verified=bool(row["verified"]), receipt=row["receipt"] and _receipt_from(json.loads(row["receipt"])),
         failure=row["failure"] and failures.from_json(json.loads(row["failure"])),
-        log=row["log"] and home.path / row["log"],
+        log=row["log"] and home.path / row["log"], start_time=maybe_moment(row["start_time"]),
+        expires_at=maybe_moment(row["expires_at"]), restarts=row["restarts"], lost_seconds=row["lost_seconds"],
+        log_is_cut=bool(row["log_is_cut"]),
     )  # fmt: skip
 
 
 def _receipt_from(data: dict[str, Any]) -> Receipt:
     for name in ("started_at", "finished_at"):
         data[name] = maybe_moment(data[name])
+    if "workdir" in data:  # as it was called in version 0.1.0
+        data["ran_in"] = data.pop("workdir")
     return Receipt(**{**data, "missing": tuple(data["missing"])})
 
 

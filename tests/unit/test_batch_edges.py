@@ -168,7 +168,7 @@ def test_a_job_is_placed_where_its_container_ran(world, shared, said, own, place
     batch = world.planned(1, JobSpec("fit {n}", image="skaha/astroml", workdir=own))
     batch.run(progress=False)
     job = batch["j0"].record
-    attempt = attrs.evolve(job.attempts[0], receipt=Receipt(exit_code=0, workdir=said))
+    attempt = attrs.evolve(job.attempts[0], receipt=Receipt(exit_code=0, ran_in=said))
     around = LaunchContext(workdir=Path("/arc/work"), shared=shared)
     assert around.placed(attrs.evolve(job, attempts=(attempt,))).filled.workdir == placed
 
@@ -216,7 +216,7 @@ def test_a_secret_is_no_value_of_a_field(world, monkeypatch, fields):
     monkeypatch.setenv("T1", "hush")
     batch = world.batch()
     for spec, key in ((JobSpec("fit {tok}", image="a/b"), None), (JobSpec("fit", image="a/b"), "k{index}")):
-        with pytest.raises(errors.SpecError, match=r"give it in the spec: env=\{'T1': Secret\('T1'\)\}"):
+        with pytest.raises(errors.SpecError, match=r"give it in the spec, env=\{'T1': Secret\('T1'\)\}"):
             batch.grid(spec, key=key, **fields)
     assert len(batch) == 0
 

@@ -7,7 +7,7 @@ from fakes import FakeClock, FakePlatform, Fate
 
 from canfar_batch import Job, JobSpec, JobState, Session, errors, failures
 from canfar_batch.engine.attempts import ABSENT_POLLS
-from canfar_batch.engine.finish import TRIES
+from canfar_batch.engine.finish import LOG_PATIENCE
 from canfar_batch.records import Phase
 
 SETTLE = 120.0
@@ -124,8 +124,8 @@ def test_absence_counts_after_several_looks_and_the_settle_time():
     for _ in range(ABSENT_POLLS + 2):
         assert job.refresh().state is JobState.RUNNING
     platform.clock.sleep(SETTLE)
-    assert job.refresh().state is JobState.LOST
-    assert isinstance(job.failure, failures.Lost)
+    assert job.refresh().state is JobState.FAILED
+    assert isinstance(job.failure, failures.Deleted)
 
 
 def test_a_container_that_is_back_was_never_gone():
@@ -154,7 +154,8 @@ def test_who_was_away_for_longer_than_the_platform_remembers_is_told_so():
 def test_a_broken_log_delays_the_verdict_but_not_for_ever():
     _, platform, job = begin(Fate(lasts=0, code=1))
     platform.before["logs"] = raising(errors.PlatformBroken("no logs today"))
-    for _ in range(TRIES - 1):
+    end = platform.clock.ticks() + LOG_PATIENCE
+    while platform.clock.ticks() < end:
         with pytest.raises(errors.PlatformBroken):
             job.refresh()
         platform.clock.sleep(60)

@@ -41,10 +41,8 @@ def test_a_receipt_file_weighs_more_than_the_log_and_the_platforms_word(world):
     world.turn(batch, 1)
     world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0], code=3)
     batch.run(progress=False)
-    assert (states(batch), batch["j0"].failure) == (
-        [S.FAILED],
-        failures.ExitCode(3, message=batch["j0"].failure.message),
-    )
+    assert (states(batch), batch["j0"].exit_code) == ([S.FAILED], 3)
+    assert isinstance(batch["j0"].failure, failures.ExitCode)
 
 
 def test_what_vanished_with_a_receipt_file_is_judged_by_it(world):
@@ -57,14 +55,17 @@ def test_what_vanished_with_a_receipt_file_is_judged_by_it(world):
     assert (states(batch), len(world.platform.launched)) == ([S.SUCCEEDED], 1)
 
 
-def test_what_vanished_without_a_word_is_lost_and_launched_again(world):
+def test_what_vanished_without_a_word_was_deleted_and_is_launched_again_only_if_asked(world):
     fates = iter([SLOW, Fate()])
     world.platform.fate = lambda request: next(fates)
     batch = world.planned(1)
     world.turn(batch, 30)
     world.platform.all.clear()
     batch.run(progress=False)
-    assert isinstance(batch["j0"].attempts[0].failure, failures.Lost)
+    assert isinstance(batch["j0"].failure, failures.Deleted)
+    assert (states(batch), len(world.platform.launched)) == ([S.FAILED], 1)
+    batch.retry_failed()
+    batch.run(progress=False)
     assert (states(batch), len(batch["j0"].attempts)) == ([S.SUCCEEDED], 2)
 
 
@@ -86,7 +87,7 @@ def test_a_late_receipt_turns_a_loss_into_a_success(world):
     world.turn(batch, 30)
     world.platform.all.clear()
     batch.run(progress=False)
-    assert states(batch) == [S.LOST]
+    assert states(batch) == [S.FAILED]
     world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0])
     batch.run(progress=False)
     assert (states(batch), len(world.platform.launched)) == ([S.SUCCEEDED], 1)
@@ -95,7 +96,7 @@ def test_a_late_receipt_turns_a_loss_into_a_success(world):
 
 def test_a_late_receipt_before_the_next_attempt_spares_that_attempt(world):
     world.platform.fate = lambda request: SLOW
-    batch = world.planned(1, retry=Retry(pause=300.0))
+    batch = world.planned(1, retry=Retry(pause=300.0, classes=failures.Deleted))
     world.turn(batch, 30)
     world.platform.all.clear()
     world.turn(batch, 200)

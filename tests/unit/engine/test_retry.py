@@ -66,7 +66,7 @@ def test_retry_failed_opens_what_failed_with_more_memory(world):
 
 def test_a_job_that_is_opened_again_before_its_pause_is_over_goes_at_once(world):
     world.platform.fate = lambda request: SLOW
-    batch = world.planned(1, retry=Retry(pause=600.0))
+    batch = world.planned(1, retry=Retry(pause=600.0, classes=failures.Deleted))
     world.turn(batch, 30)
     world.platform.all.clear()
     world.turn(batch, 200)

@@ -1,144 +1,260 @@
-"""The verdict on an attempt's end."""
+"""The verdict on an attempt's end: each row of the table, and what real clusters showed."""
 
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from canfar_batch import failures as why
-from canfar_batch.engine.verdict import Evidence, Verdict, classify, image_trouble, telling_line
+from canfar_batch.engine.cluster_events import Events
+from canfar_batch.engine.log_reasons import telling_line
+from canfar_batch.engine.verdict import RULES, Evidence, Verdict, classify, image_trouble, rule_for
 from canfar_batch.records import Phase, Receipt
 
 AT = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 LATER = AT + timedelta(minutes=5)
-DONE = Receipt(exit_code=0, started_at=AT, finished_at=LATER)
-
-
 BEGAN = Receipt(started_at=AT)
+NO_POD = Events(pod=False)
+NO_ROOM = (
+    "FailedScheduling",
+    "0/7 nodes are available: 3 Insufficient cpu, 4 Insufficient ephemeral-storage. preemption: 0/7 nodes are "
+    "available: 7 No preemption victims found for incoming pod.",
+)
 
 
 def ended(code, **fields):
     return Receipt(exit_code=code, started_at=AT, finished_at=LATER, **fields)
 
 
+def told(code, **fields):
+    """The end receipt of a command that was sent SIGTERM from outside."""
+    return ended(code, stopped_by="TERM", **fields)
+
+
+def noted(*rows):
+    """Events as the platform shows them: pairs of a reason and a message."""
+    width = max(len(message) for _, message in rows) + 3
+    heading = f"{'TYPE':<10}{'REASON':<26}{'MESSAGE':<{width}}{'FIRST-TIME':<13}LAST-TIME"
+    lines = [f"{'Warning':<10}{reason:<26}{message:<{width}}{'<nil>':<13}<nil>" for reason, message in rows]
+    return Events.read("\n".join([heading, *lines]) + "\n")
+
+
+def verdict(phase=Phase.FAILED, **evidence):
+    return classify(Evidence(phase=phase, **evidence))
+
+
 def failure(phase=Phase.FAILED, **evidence):
-    verdict = classify(Evidence(phase=phase, **evidence))
-    assert not verdict.succeeded
-    return verdict.failure
+    found = verdict(phase, **evidence)
+    assert not found.succeeded
+    return found.failure
 
 
-def noted(reason, message="x"):
-    return f"TYPE   REASON   MESSAGE   FIRST-TIME   LAST-TIME\nWarning   {reason}   {message}   <none>   <none>\n"
+def kind(phase=Phase.FAILED, **evidence):
+    return type(failure(phase, **evidence))
+
+
+# -- with an end receipt ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", [Phase.COMPLETED, Phase.FAILED, None])
-def test_a_receipt_stands_above_the_platforms_word(phase):
-    assert classify(Evidence(phase=phase, receipt=ended(0))) == Verdict(succeeded=True, verified=True)
+def test_a_receipt_outranks_the_platforms_status(phase):
+    assert verdict(phase, receipt=ended(0)) == Verdict(succeeded=True, verified=True)
     assert failure(phase, receipt=ended(5), log=b"Error: no sky\n") == why.ExitCode(5, message="Error: no sky")
 
 
-def test_the_platforms_word_stands_above_silence():
-    assert classify(Evidence(phase=Phase.COMPLETED)) == Verdict(succeeded=True)
-    assert classify(Evidence(phase=Phase.COMPLETED, began=BEGAN)) == Verdict(succeeded=True)
-    assert failure() == why.Unknown(message="the platform gives no reason, and there is no log", inferred=True)
-
-
-def test_silence_is_no_success():
-    assert isinstance(failure(None), why.Lost)
-    assert isinstance(failure(None, began=BEGAN), why.Lost)
-    assert isinstance(failure(None, watched=False), why.Unwatched)
-
-
-def test_a_start_receipt_alone_says_nothing_about_the_end():
-    assert isinstance(failure(began=BEGAN, receipt=None, log=b"working\n"), why.Killed)
-    assert isinstance(failure(receipt=BEGAN), why.Unknown)
-
-
-def test_what_was_stopped_failed_for_that_reason_unless_it_succeeded():
-    late = why.TimedOut(message="too long")
-    assert failure(None, stopped_for=late) == late
-    assert failure(stopped_for=late, began=BEGAN) == late
-    assert failure(receipt=ended(143, stopped_by="TERM"), stopped_for=late) == late
-    assert classify(Evidence(phase=None, receipt=ended(0), stopped_for=late)).succeeded
-    assert failure(receipt=ended(3), stopped_for=late) == why.ExitCode(3)
-
-
 @pytest.mark.parametrize(
-    ("receipt", "kind"),
+    ("receipt", "expected"),
     [
         (ended(143, timed_out=True), why.TimedOut),
+        (ended(0, timed_out=True), why.TimedOut),
+        (ended(3, timed_out=True), why.TimedOut),
         (ended(137, oom_kills=1), why.OutOfMemory),
         (ended(96, trouble="workdir"), why.StartError),
         (ended(0, missing=("a.fits",)), why.MissingOutput),
-        (ended(143, stopped_by="TERM"), why.Evicted),
+        (told(143), why.Evicted),
+        (told(0), why.Evicted),
+        (told(5), why.Evicted),
         (ended(97), why.ExitCode),
         (ended(126), why.ExitCode),
         (ended(127), why.ExitCode),
         (ended(137), why.ExitCode),
     ],
 )
-def test_a_receipt_tells_the_class_of_failure(receipt, kind):
-    assert type(failure(receipt=receipt)) is kind
+def test_a_receipt_decides_the_class_of_failure(receipt, expected):
+    assert kind(receipt=receipt) is expected
 
 
-def test_a_success_that_survived_a_killed_child_is_a_success():
-    assert classify(Evidence(phase=Phase.COMPLETED, receipt=ended(0, oom_kills=2))).succeeded
+@pytest.mark.parametrize("phase", [Phase.COMPLETED, Phase.FAILED, None])
+@pytest.mark.parametrize("receipt", [told(0), ended(0, timed_out=True)])
+def test_code_0_after_a_stop_is_no_success(phase, receipt):
+    assert not verdict(phase, receipt=receipt).succeeded
+
+
+def test_code_0_after_a_stop_is_a_success_if_the_declared_outputs_are_there():
+    assert verdict(receipt=told(0, outputs={"a.fits": 9}), has_outputs=True).succeeded
+    assert not verdict(receipt=told(0, missing=("a.fits",)), has_outputs=True).succeeded
+    assert not verdict(receipt=told(143, outputs={"a.fits": 9}), has_outputs=True).succeeded
+
+
+def test_a_stop_by_us_is_the_reason_we_had():
+    late = why.TimedOut(message="too long")
+    assert failure(None, stopped_for=late) == late
+    assert failure(None, stopped_for=late, began=BEGAN) == late
+    assert failure(None, receipt=told(143), stopped_for=late) == late
+    assert failure(None, receipt=told(0), stopped_for=late) == late
+    assert verdict(None, receipt=ended(0), stopped_for=late).succeeded, "it had ended by itself"
+    assert failure(None, receipt=ended(3), stopped_for=late) == why.ExitCode(3)
+
+
+def test_a_cancelled_job_is_neither_success_nor_failure():
+    for evidence in ({"receipt": told(0)}, {"receipt": told(143)}, {"began": BEGAN}, {}):
+        found = verdict(None, cancelling=True, **evidence)
+        assert (found.succeeded, found.failure) == (False, None)
+    assert verdict(None, cancelling=True, receipt=ended(0)).succeeded, "it had ended by itself"
+
+
+def test_a_stop_at_the_expiry_time_is_the_deadline():
+    assert kind(receipt=told(143), expires_at=LATER) is why.DeadlineExceeded
+    assert kind(receipt=told(0), expires_at=LATER + timedelta(seconds=30)) is why.DeadlineExceeded
+    assert kind(receipt=told(143), expires_at=LATER + timedelta(hours=1)) is why.Evicted
+    assert kind(expires_at=LATER, ended_at=LATER, events=NO_POD) is why.DeadlineExceeded
+    assert "renew()" in failure(receipt=told(143), expires_at=LATER).message
+
+
+def test_a_stop_of_a_container_that_is_gone_was_a_deletion():
+    assert kind(None, receipt=told(143)) is why.Deleted
+    assert "deleted by somebody else (portal, another client)" in failure(None).message
+
+
+def test_a_child_that_was_killed_leaves_a_doubtful_success():
+    found = verdict(Phase.COMPLETED, receipt=ended(0, oom_kills=2))
+    assert found.succeeded
+    assert isinstance(found.doubt, why.ChildKilled)
+    assert verdict(Phase.COMPLETED, receipt=ended(0)).doubt is None
 
 
 def test_out_of_memory_names_the_peak():
     assert "its peak was 3.5 GiB" in failure(receipt=ended(137, oom_kills=1, peak_ram=3.5)).message
 
 
-def test_a_missing_output_is_named_only_where_the_command_did_its_part():
+def test_a_missing_output_counts_only_if_the_command_reported_success():
     assert failure(receipt=ended(0, missing=("a", "b"))).missing == ("a", "b")
-    assert isinstance(failure(receipt=ended(1, missing=("a",))), why.ExitCode)
+    assert kind(receipt=ended(1, missing=("a",))) is why.ExitCode
 
 
 @pytest.mark.parametrize("words", [b"OSError: [Errno 28] No space left on device\n", b"cp: x: Disk quota exceeded\n"])
 def test_a_full_disk_is_read_from_the_log(words):
-    assert isinstance(failure(receipt=ended(1), log=words), why.DiskFull)
+    assert kind(receipt=ended(1), log=words) is why.DiskFull
+
+
+# -- without one --------------------------------------------------------------------------------------------------
+
+
+def test_completed_without_a_receipt_is_an_unverified_success():
+    assert verdict(Phase.COMPLETED) == Verdict(succeeded=True)
+    assert verdict(Phase.COMPLETED, began=BEGAN, log=b"x") == Verdict(succeeded=True)
+
+
+def test_completed_is_no_success_if_the_pod_was_removed_or_killed():
+    assert kind(Phase.COMPLETED, events=NO_POD) is why.Evicted
+    assert kind(Phase.COMPLETED, began=BEGAN, events=noted(("Killing", "Stopping container x"))) is why.Evicted
+    assert verdict(Phase.COMPLETED, events=NO_POD, expects_receipt=False).succeeded, "no receipt was to be expected"
+
+
+def test_absence_is_no_success():
+    assert kind(None) is why.Deleted
+    assert kind(None, began=BEGAN) is why.Deleted
+    assert kind(None, seen=False) is why.Lost
+    assert kind(None, watched=False) is why.Unwatched
+
+
+def test_no_reason_is_unknown():
+    assert failure() == why.Unknown(message="the platform gives no reason, and there is no log", inferred=True)
+    assert failure(log=None).message.endswith("the log was not available")
+
+
+def test_what_began_and_has_no_end_was_killed():
+    assert kind(began=BEGAN, log=b"working\n") is why.Killed
+    assert kind(ran=True, log=b"step 983\n") is why.Killed, "the beginning of its log was rotated away"
+    assert kind(ran=True, log=b"", expects_receipt=False) is why.Unknown
 
 
 @pytest.mark.parametrize(
-    ("events", "kind"),
+    ("events", "expected"),
     [
-        (noted("Failed", 'exec: "fit": executable file not found in $PATH'), why.StartError),
-        (noted("Failed", "Failed to pull image: ErrImagePull"), why.ImagePull),
-        (noted("Evicted", "The node was low on resource: memory."), why.Evicted),
-        (noted("Evicted", "Pod ephemeral local storage usage exceeds: ephemeral-storage"), why.DiskFull),
-        (noted("Preempted"), why.Evicted),
-        (noted("DeadlineExceeded"), why.DeadlineExceeded),
-        (noted("Scheduled"), why.Unknown),
-        ("", why.Unknown),
+        (noted(("Failed", 'Error: exec: "fit": executable file not found in $PATH')), why.StartError),
+        (noted(("Failed", "Failed to pull image: ErrImagePull")), why.ImagePull),
+        (noted(("Evicted", "The node was low on resource: memory.")), why.Evicted),
+        (noted(("Evicted", "The node had condition: [DiskPressure].")), why.Evicted),
+        (noted(("Evicted", "The node was low on resource: ephemeral-storage.")), why.Evicted),
+        (noted(("Evicted", 'Usage of EmptyDir volume "shm" exceeds the limit "1Gi".')), why.DiskFull),
+        (
+            noted(("Evicted", "Pod ephemeral local storage usage exceeds the total limit of containers 20Gi.")),
+            why.DiskFull,
+        ),
+        (noted(("Evicted", "Container x exceeded its local ephemeral storage limit 20Gi.")), why.DiskFull),
+        (noted(("Preempted", "by a pod of higher priority")), why.Evicted),
+        (noted(("TaintManagerEviction", "Marking for deletion Pod work/x")), why.Evicted),
+        (noted(("Killing", "Stopping container x")), why.Evicted),
+        (noted(("OutOfcpu", "Node didn't have enough resource: cpu")), why.Evicted),
+        (noted(("UnexpectedAdmissionError", "Allocate failed")), why.Evicted),
+        (noted(("Scheduled", "Successfully assigned work/x to node-3")), why.Unknown),
+        (noted(NO_ROOM), why.Unknown),
+        (NO_POD, why.Evicted),
+        (Events.read("<none>\n"), why.Unknown),
+        (Events(), why.Unknown),
     ],
 )
-def test_without_a_receipt_the_events_are_asked(events, kind):
+def test_without_a_receipt_the_reasons_of_events_decide(events, expected):
     found = failure(events=events)
-    assert type(found) is kind
+    assert type(found) is expected
     assert found.inferred
+
+
+def test_a_wait_for_room_says_nothing_about_the_end():
+    waited = noted(NO_ROOM, ("Scheduled", "Successfully assigned work/x to node-3"), ("Started", "Started container x"))
+    assert kind(began=BEGAN, log=b"x", events=waited) is why.Killed
+    assert kind(receipt=told(143), events=waited) is why.Evicted
+    assert "preemption" not in failure(receipt=told(143), events=waited).message
+
+
+def test_words_in_a_message_decide_nothing():
+    chatty = noted(("Scheduled", "Evicted Preempted DeadlineExceeded ErrImagePull exceeds the limit"))
+    assert kind(events=chatty) is why.Unknown
 
 
 @pytest.mark.parametrize("log", [b"job: 1: base64: not found\n", b"/bin/sh: base64: command not found\n"])
 def test_an_image_without_base64_cannot_begin(log):
-    assert isinstance(failure(log=log), why.StartError)
+    assert kind(log=log) is why.StartError
 
 
-def test_trouble_before_the_start_does_not_explain_the_end_of_what_began():
-    pulled_at_last = noted("Failed", "Failed to pull image: ErrImagePull") + noted("Pulled")
-    assert isinstance(failure(began=BEGAN, events=pulled_at_last), why.Killed)
-    assert isinstance(failure(log=b"working\n", events=pulled_at_last), why.Unknown)
-    assert isinstance(failure(began=BEGAN, log=b"/bin/sh: 1: fit: not found\n"), why.Killed)
+def test_trouble_before_the_start_does_not_explain_the_end():
+    pulled_at_last = noted(("Failed", "Failed to pull image: ErrImagePull"), ("Pulled", "Successfully pulled"))
+    assert kind(began=BEGAN, log=b"x", events=pulled_at_last) is why.Killed
+    assert kind(log=b"working\n", events=pulled_at_last) is why.Unknown
+    assert kind(began=BEGAN, log=b"/bin/sh: 1: fit: not found\n") is why.Killed
 
 
-def test_what_was_told_to_stop_by_the_platform_is_asked_about_in_the_events():
-    told = ended(143, stopped_by="TERM")
-    assert isinstance(failure(receipt=told, events=noted("DeadlineExceeded")), why.DeadlineExceeded)
-    assert isinstance(failure(receipt=told, events=noted("x", "exceeds ephemeral-storage")), why.DiskFull)
-    assert "told to stop (TERM)" in failure(receipt=told).message
+def test_the_last_rule_applies_to_everything():
+    assert rule_for(Evidence(phase=Phase.OTHER)) is RULES[-1]
 
 
-def test_image_trouble_is_seen_before_the_job_begins():
-    assert image_trouble(noted("Failed", "ErrImagePull")).message.startswith("Warning Failed ErrImagePull")
-    assert image_trouble(noted("Pulling")) is None
+def test_each_rule_says_what_is_seen_and_what_follows():
+    assert len({rule.seen for rule in RULES}) == len(RULES)
+    assert all(rule.outcome for rule in RULES)
+
+
+# -- pending ------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_that_cannot_be_fetched_is_noticed_before_the_job_begins():
+    pull = ("Failed", 'Failed to pull image "x": rpc error: not found: ErrImagePull')
+    assert image_trouble(noted(pull, ("BackOff", "ImagePullBackOff"))).message == pull[1]
+    assert image_trouble(noted(("Pulling", "Pulling image"))) is None
+    assert image_trouble(noted(pull, ("Pulled", "Successfully pulled image"))) is None, "it was fetched since"
+    assert image_trouble(noted(("Pulled", "of an init container"), ("Started", "init"), pull)) is not None
+
+
+# -- logs ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
