@@ -271,9 +271,13 @@ def attempt_from(row: Row, home: Home) -> Attempt:
 
 
 def _receipt_from(data: dict[str, Any]) -> Receipt:
-    for name in ("started_at", "finished_at"):
-        data[name] = maybe_moment(data[name])
-    return Receipt(**{**data, "missing": tuple(data["missing"])})
+    kind: Any = Receipt
+    values = {name if name in _names(kind) else _RENAMED.get(name, name): value for name, value in data.items()}
+    times = {name: maybe_moment(values[name]) for name in ("started_at", "finished_at")}
+    return Receipt(**{**values, **times, "missing": tuple(values["missing"])})
+
+
+_RENAMED = {"workdir": "ran_in"}  # fields of receipts, from their names in earlier versions
 
 
 # -- events -------------------------------------------------------------------------------------------------------
@@ -343,10 +347,12 @@ def storable(result: object) -> bool:
         return False
 
 
-def _path_out(home: Home) -> Callable[[object], dict[str, str]]:
-    """Return the function that makes paths JSON, those below *home* relative to it, because it may be moved."""
+def _path_out(home: Home) -> Callable[[Any], Any]:
+    """Encode paths (relative to *home* if they are in it, because it may be moved) and NumPy's numbers for JSON."""
 
-    def out(value: object) -> dict[str, str]:
+    def out(value: Any) -> Any:
+        if getattr(value, "shape", None) == () and hasattr(value, "item"):
+            return value.item()
         if not isinstance(value, Path):
             raise TypeError(f"{type(value).__name__} is not JSON")
         if value.is_relative_to(home.path):
