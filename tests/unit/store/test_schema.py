@@ -4,6 +4,7 @@ import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import EPOCH, FakeClock
 
@@ -160,6 +161,11 @@ def test_a_ledger_of_a_later_version_is_refused(home, made):
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, "é", [1, {"a": None}], {"p": Path("x")}, [Path("a")], "x" * 60_000])
 def test_results_that_are_json_are_storable(value):
+    assert storable(value)
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.float32(0.5), [np.bool_(True)], {"n": np.array(7)}])
+def test_numbers_of_numpy_are_storable(value):
     assert storable(value)
 
 
