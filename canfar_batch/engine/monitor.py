@@ -117,6 +117,7 @@ class Monitor:
         self.live: Mapping[str, ContainerInfo] = {}
         self._surplus: dict[str, int] = {}  # polls in a row that showed an unexpected container, by id
         self._finished: set[str] = set()  # ids of ended containers that need no more attention
+        self._last_seen: dict[str, datetime] = {}  # when this driver last saw a container, by launch name
         self._check_pull_after: dict[str, float] = {}  # seconds of waiting after which events are read, by id
 
     @property
@@ -244,6 +245,7 @@ class Monitor:
         info = by_name.get(attempt.launch_name) if attempt.id is None else observation.containers.get(attempt.id)
         if info is not None:
             self._finisher.note_present(job)
+            self._last_seen[attempt.launch_name] = observation.at
             if attempt.id is None:
                 yield Adopted(key=job.key, at=observation.at, id=info.id)
             else:
@@ -260,7 +262,8 @@ class Monitor:
 
         A clock that was set back between two runs makes that unknowable.
         """
-        last = self._context.schedule.last_contact or job.attempts[-1].seen_at
+        attempt = job.attempts[-1]
+        last = self._last_seen.get(attempt.launch_name) or self._context.schedule.last_contact or attempt.seen_at
         gap = 0.0 if last is None else (at - last).total_seconds()
         return -_CLOCK_STEP <= gap < self._context.setup.memory
 

@@ -14,9 +14,7 @@ from canfar_batch.fields.values import canonical_json, plain_fields, plain_value
 
 LONGEST_KEY = 100  #: characters
 _SLUG_WIDTH = 60
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # keys that are their own file names
-_PLAIN_REST = re.compile(r"[A-Za-z0-9._-]")
-_FILE_NAME_WIDTH = 200  # disks allow 255 bytes, and a suffix such as ".12.events" follows
+_NAME_WIDTH = 120  #: of a file name; disks take 255 bytes, and receipts and logs add a suffix
 
 
 def job_key(fields: Mapping[str, Any]) -> str:
@@ -55,24 +53,22 @@ def check_key(key: object) -> str:
 
 
 def file_name(key: str) -> str:
-    """Return a file name for the job *key*: a different one for every key, and safe on every disk.
+    """Return the name of the files of the job *key*: other characters than letters, digits, ``._-`` as ``%XX``.
 
-    A key of ASCII letters, digits, dots, underscores and hyphens that begins with a letter or digit is its own file
-    name. In other keys each other byte of the UTF-8 text, and a first byte that is not a letter or digit, becomes
-    `%XX`. A result of more than 200 characters is shortened, and a digest of the key keeps it unique.
+    Different keys have different names. A long name is cut and ends in a hash. The name holds no blank, slash or
+    non-ASCII character, and begins with neither a dot nor a dash.
     """
-    plain = _PLAIN.fullmatch(key) is not None
-    name = key if plain else "".join(map(_escaped, range(len(key)), key))
-    if len(name) <= _FILE_NAME_WIDTH:
+    name = "".join(
+        char if char.isascii() and (char.isalnum() or char == "_" or (place and char in ".-")) else _percent(char)
+        for place, char in enumerate(key)
+    )
+    if len(name) <= _NAME_WIDTH:
         return name
-    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{name[: _FILE_NAME_WIDTH - 40]}%-{digest}"  # no escape begins with %-
+    return f"{name[: _NAME_WIDTH - 17]}~{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
-def _escaped(position: int, character: str) -> str:
-    if (_PLAIN if position == 0 else _PLAIN_REST).fullmatch(character):
-        return character
-    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+def _percent(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
 
 
 def _slug(name: str, value: object) -> str:

@@ -291,6 +291,8 @@ class Ledger:
         last: dict[str, JobRecord] = {}
         for event in events:
             before = last.get(event.key) or self._latest(event.key)
+            if before is None:
+                raise KeyError(event.key)
             last[event.key] = apply(before, event)
             first.setdefault(event.key, before)
             changes.append(Change(event=event, before=before, after=last[event.key]))
@@ -305,13 +307,11 @@ class Ledger:
             transaction.jobs.update(last)
         return changes
 
-    def _latest(self, key: str) -> JobRecord:
-        """Return a job's record as the transaction in progress has left it, if there is one."""
-        staged = {} if self._visit is None else self._visit.jobs
-        record = staged[key] if key in staged else self.jobs.get(key)
-        if record is None:
-            raise KeyError(key)
-        return record
+    def _latest(self, key: str) -> JobRecord | None:
+        """Return a job's record as the visit in progress has left it, if there is one."""
+        if self._visit is not None and key in self._visit.jobs:
+            return self._visit.jobs[key]
+        return self.jobs.get(key)
 
     def plan(self, records: Sequence[JobRecord]) -> None:
         """Add jobs, or replace jobs of the same key that were never launched.
@@ -322,11 +322,11 @@ class Ledger:
         """
         with self._writing() as transaction:
             # New jobs are not upserted, so that a plan made from outdated records fails instead of replacing others.
-            new = [record for record in records if record.key not in self.jobs]
+            new, known = list[JobRecord](), list[JobRecord]()
+            for record in records:
+                (new if self._latest(record.key) is None else known).append(record)
             self._write_whole_jobs(transaction, schema.JOB.insert, new)
-            if len(new) < len(records):
-                known = [record for record in records if record.key in self.jobs]
-                self._write_whole_jobs(transaction, schema.JOB.upsert, known)
+            self._write_whole_jobs(transaction, schema.JOB.upsert, known)
             transaction.jobs.update((record.key, record) for record in records)
 
     def drop(self, keys: Iterable[str]) -> None:
@@ -417,7 +417,8 @@ class Ledger:
         self._spec_numbers.update(transaction.spec_numbers)
         for key, record in transaction.jobs.items():
             if record is None:
-                del self.jobs[key], self._keys[key.lower()]
+                self.jobs.pop(key, None)
+                self._keys.pop(key.lower(), None)
             else:
                 self.jobs[key] = record
                 self._keys[key.lower()] = key

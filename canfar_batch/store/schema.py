@@ -30,7 +30,10 @@ UPDATE event SET kind = 'PhaseChanged' WHERE kind = 'Seen';
 UPDATE event SET kind = 'RetryExhausted' WHERE kind = 'GaveUp';
 UPDATE event SET kind = 'LateSuccess' WHERE kind = 'Proved';
 """,
-    2: "ALTER TABLE lease RENAME COLUMN looked TO last_contact;",
+    2: """
+ALTER TABLE lease RENAME COLUMN looked TO last_contact;
+UPDATE event SET body = replace(body, '"kept":', '"stored":') WHERE kind = 'Collected';
+""",
     3: """
 ALTER TABLE attempt ADD COLUMN start_time REAL;
 ALTER TABLE attempt ADD COLUMN expires_at REAL;
@@ -284,11 +287,13 @@ def attempt_from(row: Row, home: Home) -> Attempt:
 
 
 def _receipt_from(data: dict[str, Any]) -> Receipt:
-    for name in ("started_at", "finished_at"):
-        data[name] = maybe_moment(data[name])
-    if "workdir" in data:  # as it was called in version 0.1.0
-        data["ran_in"] = data.pop("workdir")
-    return Receipt(**{**data, "missing": tuple(data["missing"])})
+    kind: Any = Receipt
+    values = {name if name in _names(kind) else _RENAMED.get(name, name): value for name, value in data.items()}
+    times = {name: maybe_moment(values[name]) for name in ("started_at", "finished_at")}
+    return Receipt(**{**values, **times, "missing": tuple(values["missing"])})
+
+
+_RENAMED = {"workdir": "ran_in"}  # fields of receipts, from their names in earlier versions
 
 
 # -- events -------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class FaultyPlatform(FakePlatform):
         self.vanish_at = {}
         self.stale = []
         self.batch = None
-        self.troubled = set()  # launch names of which no clear answer was given, or whose container vanished
+        self.troubled = set()  # launch names without a clear answer, or whose container vanished or was forgotten
         self.quiet = False
 
     def draw(self, kinds):
@@ -50,6 +50,11 @@ class FaultyPlatform(FakePlatform):
             del self.vanish_at[id]
             if self.all.pop(id, None) is not None:
                 self.troubled.add(self.truth[id][0])
+
+    def _forget(self):
+        before = set(self.all)
+        super()._forget()
+        self.troubled.update(self.truth[id][0] for id in before - set(self.all))
 
     def make(self, request):
         kind = self.dice.choice(ENDS) if self.dice.random() > self.calm else "succeeds"
@@ -182,4 +187,4 @@ def check_the_end(batch, platform, jobs):
             names = {attempt.launch_name for attempt in job.attempts}
             failed = {name for name, fate in platform.truth.values() if fate.code}
             killed_before = any(attempt.id is None for attempt in job.attempts)
-            assert names & (failed | platform.troubled) or killed_before, "no job fails for nothing"
+            assert names & (failed | platform.troubled) or killed_before, f"no job fails for nothing: {job.failure}"

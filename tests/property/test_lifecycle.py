@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canfar_batch import failures
+from canfar_batch.engine.cluster_events import Events, Note
 from canfar_batch.engine.verdict import Evidence, classify
 from canfar_batch.errors import TransitionError
 from canfar_batch.lifecycle import (
@@ -149,24 +150,50 @@ def test_what_is_known_of_earlier_attempts_stays(history):
         assert (job.key, job.index) == (before.key, before.index)
 
 
+def events_with(reason, message):
+    return Events(notes=(Note("Warning", reason, message),), pod=True)
+
+
+events = st.sampled_from(
+    [
+        Events(), Events(pod=False), Events(pod=True), events_with("Evicted", "exceeds the limit"),
+        events_with("Failed", "ErrImagePull"), events_with("Killing", ""),
+        events_with("FailedScheduling", "preemption"),
+    ]
+)  # fmt: skip
+
+
 @given(
     st.builds(
         Evidence,
         phase=st.sampled_from([None, Phase.COMPLETED, Phase.FAILED]),
         receipt=st.none() | receipts,
         began=st.none() | st.just(Receipt(started_at=AT)),
-        log=st.binary(max_size=200),
-        events=st.sampled_from(["", "Warning  Evicted  x", "ErrImagePull", "DeadlineExceeded", "ephemeral-storage"]),
+        log=st.none() | st.binary(max_size=200),
+        events=events,
         watched=st.booleans(),
+        seen=st.booleans(),
+        ran=st.booleans(),
+        expects_receipt=st.booleans(),
+        has_outputs=st.booleans(),
         stopped_for=st.none() | st.just(failures.TimedOut()),
+        cancelling=st.booleans(),
+        expires_at=st.none() | moments,
+        ended_at=st.none() | moments,
     )
 )
 def test_every_end_has_a_verdict_and_no_success_comes_of_silence(evidence):
-    verdict = classify(evidence)
-    said_so = evidence.receipt is not None and evidence.receipt.exit_code is not None
-    assert (verdict.failure is None) is verdict.succeeded
-    assert verdict.verified is said_so
+    verdict, receipt = classify(evidence), evidence.receipt
+    reported = receipt is not None and receipt.exit_code is not None
+    assert verdict.verified is reported
     if verdict.succeeded:
-        assert evidence.phase is Phase.COMPLETED or (said_so and evidence.receipt.exit_code == 0)
-    if said_so and evidence.receipt.exit_code == 0 and not evidence.receipt.missing:
-        assert verdict.succeeded or evidence.receipt.trouble == "workdir"
+        assert verdict.failure is None
+        assert (receipt.exit_code == 0) if reported else (evidence.phase is Phase.COMPLETED)
+        if reported and (receipt.stopped_by or receipt.timed_out):
+            assert evidence.has_outputs, "only its outputs prove that a stopped command was done"
+            assert not receipt.missing
+    else:
+        assert verdict.failure is not None or evidence.cancelling
+    plain = reported and receipt.exit_code == 0 and not (receipt.missing or receipt.stopped_by or receipt.timed_out)
+    if plain:
+        assert verdict.succeeded or receipt.trouble == "workdir"

@@ -157,7 +157,7 @@ def test_as_completed_yields_each_job_once_when_it_is_final(world):
 
 
 def test_the_stages_alone_do_what_run_does(world):
-    world.platform.fate = lambda request: Fate(receipt="-j1-" not in request.name)
+    world.platform.fate = lambda request: Fate(receipt="-j1-" not in request.name, log=b"done\n")
     batch = world.planned(3, launch=Window(2))
     for _ in range(200):
         batch.observe()

@@ -4,7 +4,7 @@ import pytest
 from engine import SLOW, always, states
 from fakes import Fate
 
-from canfar_batch import errors
+from canfar_batch import errors, failures
 from canfar_batch.records import JobState
 from canfar_batch.spec import JobSpec
 from canfar_batch.strategies import Retry, Window

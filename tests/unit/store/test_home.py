@@ -134,7 +134,7 @@ def test_a_file_name_is_safe_and_short(key):
     assert name.isascii()
     assert name[0] not in ".-"
     assert not set(name) & set('/\\:*?"<>| \0')
-    assert len(name) <= 200
+    assert len(name) <= 120
 
 
 @given(KEYS, KEYS)

@@ -141,6 +141,13 @@ def test_dropped_jobs_leave_the_others_in_their_places(made, home, clock):
     assert list(reopened(home, clock).jobs) == ["j0", "j2"]
 
 
+def test_an_event_of_an_unknown_job_changes_nothing(made, clock):
+    event = Intended(key="j0", at=clock.now(), launch_name="t", resources=Resources())
+    with pytest.raises(KeyError, match="j9"):
+        made.record([event, attrs.evolve(event, key="j9")])
+    assert made.jobs["j0"].attempts == ()
+
+
 def test_an_attempt_that_never_left_is_removed(made, home, clock):
     at = clock.now()
     made.record([Intended(key="j0", at=at, launch_name="t", resources=Resources())])
@@ -306,6 +313,17 @@ def test_what_a_visit_writes_is_in_memory_and_in_the_file_once_it_ends(made, hom
     assert made.jobs["j3"].id == "abcd1234"
     assert reopened(home, clock).jobs == made.jobs
     assert made.lease() is None
+
+
+def test_a_visit_may_change_and_drop_what_it_planned(made, home, clock):
+    made.release()
+    with made.visit():
+        made.plan([record(3), record(4)])
+        made.plan([attrs.evolve(record(3), fields={"n": 30})])
+        made.drop(["j4", "j0"])
+    assert list(made.jobs) == ["j1", "j2", "j3"]
+    assert made.jobs["j3"].fields == {"n": 30}
+    assert reopened(home, clock).jobs == made.jobs
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -519,6 +537,21 @@ def test_a_commit_waits_for_a_reader_that_ends(made, home, monkeypatch):
     database.commit(Counted())
     assert tries == ["COMMIT"] * 3
     reader.close()
+
+
+def test_an_interrupt_is_heard_while_a_locked_file_is_waited_for(made, home, clock):
+    writer = sqlite3.connect(home.ledger, isolation_level=None)
+    writer.execute("BEGIN EXCLUSIVE")
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            made.plan([record(4)])
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+        writer.close()
+    assert list(made.jobs) == ["j0", "j1", "j2"]
+    made.plan([record(4)])
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import EPOCH, FakeClock
 
@@ -163,6 +164,13 @@ def test_results_that_are_json_are_storable(value):
     assert storable(value)
 
 
-@pytest.mark.parametrize("value", [(1,), {1: 2}, float("nan"), b"x", {1}, "x" * 70_000, object()])
+@pytest.mark.parametrize(
+    "value", [np.int64(4472832130942575104), np.float32(0.5), [np.bool_(True)], {"n": np.array(7)}]
+)
+def test_numbers_of_numpy_are_storable(value):
+    assert storable(value)
+
+
+@pytest.mark.parametrize("value", [(1,), {1: 2}, float("nan"), b"x", {1}, "x" * 70_000, object(), np.zeros(3)])
 def test_results_that_json_would_change_are_not_storable(value):
     assert not storable(value)
