@@ -124,7 +124,10 @@ class RestPlatform:
         return self._ask("GET", _path(id), lambda answer: wire.read_container(answer, id))
 
     def logs(self, id: str) -> bytes:
-        """Return the container's output up to now; empty also if the platform has none (see `Platform.logs`)."""
+        """Return the container's output up to now; empty also if the platform has none (see `Platform.logs`).
+
+        A log of more than 512 MiB is a `PlatformBroken`: use `stream_logs`.
+        """
         size = self._transport.sizes.log
         return self._ask("GET", _path(id), lambda answer: wire.read_log(answer, id), {"view": "logs"}, size=size)
 
