@@ -253,7 +253,7 @@ def open_platform(
     timeout: float = 30.0,
     env: Mapping[str, str] | None = None,
     home: Path | None = None,
-    url_is_users: bool = True,
+    trust_url: bool = True,
 ) -> RestPlatform:
     """Return the platform at *url*, with a credential that was found; nothing is sent yet.
 
@@ -265,7 +265,7 @@ def open_platform(
         timeout: The longest silence, in seconds, before a request is given up. A create waits 90 s.
         env: The environment to look in; by default the process's own.
         home: The home directory to look in; by default the user's own.
-        url_is_users: False if *url* is from a file of data, such as a ledger, rather than given by the user. Then
+        trust_url: False if *url* is from a file of data, such as a ledger, rather than given by the user. Then
             `CANFAR_TOKEN` and `CANFAR_CERTIFICATE` go there only if `CANFAR_URL` names it, or it is CANFAR's own host.
 
     Raises:
@@ -289,7 +289,7 @@ def open_platform(
         home=Path.home() if home is None else home,
         post=form_poster(user_agent=user_agent, ca_bundle=ca_bundle, timeout=timeout, secrets=secrets),
         secrets=secrets,
-        url_is_users=url_is_users,
+        trust_url=trust_url,
     )
     timeouts = Timeouts(connect=min(10.0, timeout), read=timeout, total=10 * timeout)
     transport = Transport(

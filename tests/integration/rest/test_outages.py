@@ -186,6 +186,8 @@ CERTAIN = [
     (400, "No group with name {X}\n"),
     (400, "canfar.net/name label value cannot be blank\n"),
     (400, "Invalid session type: x\n"),
+    (400, "named capturing group has 0 length name\n"),
+    (500, "unexpected exception: java.lang.IndexOutOfBoundsException: No group 1"),
     (405, "unsupported: HTTP POST\n"),
     (500, "unexpected exception: while parsing a block mapping"),
     (500, "unexpected exception: special characters are not allowed"),

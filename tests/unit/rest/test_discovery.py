@@ -153,11 +153,11 @@ def test_address_from_a_ledger_gets_no_variable_meant_for_canfar(look, put):
     for env in ({"CANFAR_TOKEN": "t0"}, {"CANFAR_CERTIFICATE": "~/mine.pem"}):
         for url in (OTHER, "http://127.0.0.1:9"):
             with pytest.raises(errors.CredentialMissing, match="is for CANFAR's own hosts"):
-                look(url, env=env, url_is_users=False)
+                look(url, env=env, trust_url=False)
             assert look(url, env=env).url.startswith(url)
-            assert look(url, env={**env, "CANFAR_URL": url}, url_is_users=False).url.startswith(url)
-        assert look(OFFICIAL, env=env, url_is_users=False).url == OFFICIAL
-    assert look(OTHER, token="passed", url_is_users=False).provider.source == "the token passed"
+            assert look(url, env={**env, "CANFAR_URL": url}, trust_url=False).url.startswith(url)
+        assert look(OFFICIAL, env=env, trust_url=False).url == OFFICIAL
+    assert look(OTHER, token="passed", trust_url=False).provider.source == "the token passed"
 
 
 def test_expired_saved_login_does_not_lead_to_another_platform(look, put):
