@@ -16,8 +16,8 @@ from canfar_batch import errors
 ID = "abcd1234"
 RECORDED = json.loads((Path(__file__).parents[2] / "contract" / "parity" / "outages.json").read_text())
 ANSWERS = {
-    f"{row['service']} {row['fault']} {row['request']} {row['as']}": row
-    for row in RECORDED
+    f"{number} {row['service']} {row['fault']} {row['request']}": row
+    for number, row in enumerate(RECORDED)
     if row.get("status", 200) != 200
 }
 QUESTIONS = {
