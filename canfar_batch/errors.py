@@ -152,7 +152,10 @@ class AccessDenied(PlatformRefused, PermissionError):
 
 
 class JobNotFound(PlatformRefused, LookupError):
-    """The platform knows no job with this id, or has already forgotten it."""
+    """The platform knows no job with this id, or has already forgotten it. This will not pass."""
+
+    def __init__(self, message: str, *, status: int | None = None, server_text: str = "") -> None:
+        super().__init__(message, status=status, server_text=server_text, may_pass=False)
 
 
 class PlatformBusy(PlatformError, RuntimeError):

@@ -137,9 +137,14 @@ def load_config(file: Path) -> dict[str, Any]:
     """Return the file's content.
 
     Raises:
-        CredentialError: It cannot be read; the message says why, and quotes nothing of it.
+        OSError: It cannot be read.
+        CredentialError: It is malformed; the message says why, and quotes nothing of it.
     """
-    text = file.read_bytes()
+    return parse_config(file, file.read_bytes())
+
+
+def parse_config(file: Path, text: bytes) -> dict[str, Any]:
+    """Return the content *text* of *file*; raises as `load_config` does."""
     try:
         import yaml  # comes with the extra `canfar`; most users need no saved login
     except ImportError:

@@ -71,7 +71,7 @@ def find(
     home: Path,
     post: PostForm,
     secrets: Secrets,
-    url_is_users: bool = True,
+    trust_url: bool = True,
     now: Now = utc_now,
 ) -> Access:
     """Return the platform and the credential to use there: arguments, environment, saved login, default certificate.
@@ -84,7 +84,7 @@ def find(
         home: The user's home directory.
         post: Sends a form to a login server.
         secrets: Every secret that is read is added here.
-        url_is_users: False if *url* is from a file of data, such as a ledger, which anyone may have written. Then a
+        trust_url: False if *url* is from a file of data, such as a ledger, which anyone may have written. Then a
             variable without `CANFAR_URL` is for CANFAR's own hosts alone.
         now: The clock.
 
@@ -99,7 +99,7 @@ def find(
     base = platform_url(address) if address else None
     provider = _from_arguments(places, token, certificate)
     if provider is None:
-        provider = _from_environment(places, base, given=bool(url), users=url_is_users)
+        provider = _from_environment(places, base, given=bool(url), trusted=trust_url)
     if provider is None:
         base = base or (login.url if login else None) or DEFAULT_URL
         provider = _saved(places, base, login)
@@ -115,12 +115,12 @@ def _from_arguments(places: _Places, token: str | None, certificate: str | os.Pa
     return None
 
 
-def _from_environment(places: _Places, base: str | None, *, given: bool, users: bool) -> Provider | None:
+def _from_environment(places: _Places, base: str | None, *, given: bool, trusted: bool) -> Provider | None:
     env = places.env
     name = "CANFAR_TOKEN" if env.get("CANFAR_TOKEN") else "CANFAR_CERTIFICATE"
     if not env.get(name):
         return None
-    if given and base and (reason := _why_not_here(env, base, users=users)):
+    if given and base and (reason := _why_not_here(env, base, trusted=trusted)):
         places.notes.append(f"{name} {reason}")
         return None
     if name == "CANFAR_TOKEN":
@@ -130,12 +130,12 @@ def _from_environment(places: _Places, base: str | None, *, given: bool, users: 
     return places.certificate(env[name], remedy)
 
 
-def _why_not_here(env: Mapping[str, str], base: str, *, users: bool) -> str | None:
+def _why_not_here(env: Mapping[str, str], base: str, *, trusted: bool) -> str | None:
     """Return why the environment's credential may not be shown to *base*; None if it may."""
     if env.get("CANFAR_URL"):
         same = origin(platform_url(env["CANFAR_URL"])) == origin(base)
         return None if same else "goes with CANFAR_URL, which is another platform"
-    if users or is_official(origin(base)):
+    if trusted or is_official(origin(base)):
         return None
     return f"is for CANFAR's own hosts, as CANFAR_URL is not set (CANFAR_URL={base} would allow {origin(base)})"
 

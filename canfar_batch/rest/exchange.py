@@ -167,7 +167,8 @@ class _Exchange:
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
         self.due = time.monotonic() + bounds.total
-        self.socket: socket.socket | None = None  #: once it is connected, the request may have been sent
+        self.socket: socket.socket | None = None
+        self.connected = False  #: from then on the request may have been sent
         self.cut = False
 
     def send(
@@ -182,6 +183,19 @@ class _Exchange:
             )  # fmt: skip
         finally:
             _current.reset(token)
+            if not self.connected and self.socket is not None:
+                self.socket.close()
+
+    def connecting(self, sock: socket.socket) -> None:
+        """Watch a socket over which a connection is established, as by a TLS handshake."""
+        # a duplicate: the TLS socket takes the original over, and shows itself only after the handshake
+        self.socket = sock.dup()
+
+    def connect_to(self, sock: socket.socket) -> None:
+        """Watch the socket of an established connection."""
+        if self.socket is not None:
+            self.socket.close()
+        self.socket, self.connected = sock, True
 
     def shut(self) -> None:
         """End the exchange: a thread that waits for the socket wakes up."""
@@ -196,7 +210,7 @@ class _Exchange:
             error=trouble,
             where=str(origin(url)),
             total=self.bounds.total,
-            connected=self.socket is not None,
+            connected=self.connected,
             cut=self.cut,
         )
         return network_error(failed, secrets.redact)
@@ -237,7 +251,14 @@ _current: contextvars.ContextVar[_Exchange | None] = contextvars.ContextVar("exc
 
 
 class _Watched:
-    """A connection that gives its socket to the exchange, just before the request is sent over it."""
+    """A connection that gives its socket to the exchange."""
+
+    def _new_conn(self) -> socket.socket:
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        exchange = _current.get()
+        if exchange is not None:
+            exchange.connecting(sock)
+        return sock
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         assert isinstance(self, HTTPConnection)
@@ -245,8 +266,8 @@ class _Watched:
             self.connect()
         exchange = _current.get()
         if exchange is not None:
-            # the socket, not the connection: http.client hands it on to the answer if the server will close it
-            exchange.socket = self.sock
+            # the socket, not the connection: http.client hands it to the answer if the server will close it
+            exchange.connect_to(self.sock)
             # else the time-out for connecting would bound how long a large request may take to be sent
             self.sock.settimeout(exchange.bounds.silence)
         super().request(*args, **kwargs)  # type: ignore[misc]

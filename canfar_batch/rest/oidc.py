@@ -16,7 +16,7 @@ import urllib3
 
 from canfar_batch.errors import CredentialError, CredentialExpired, CredentialMissing, NotSent, PlatformError
 from canfar_batch.rest.addresses import is_confidential, origin
-from canfar_batch.rest.canfar_login import Entry, branch, load_config, lock_config, replace_config
+from canfar_batch.rest.canfar_login import Entry, branch, load_config, lock_config, parse_config, replace_config
 from canfar_batch.rest.connections import Connections
 from canfar_batch.rest.credentials import (
     Credential,
@@ -50,7 +50,7 @@ class PostForm(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Tokens:
-    """An OIDC login as the file holds it, or as it was renewed since."""
+    """The tokens of an OIDC login, from the file or a renewal."""
 
     access: str | None = attrs.field(repr=False)
     refresh: str | None = attrs.field(repr=False)
@@ -221,12 +221,10 @@ class OidcLogin:
 
     def _read(self) -> Tokens:
         try:
-            stamp = file_stamp(self._file)
-            record = branch(load_config(self._file), *self._keys)
-        except CredentialError:  # before OSError, which it is too
-            raise
+            stamp, text = file_stamp(self._file), self._file.read_bytes()
         except OSError as error:
             raise CredentialMissing(f"{self.source} cannot be read: {error.strerror}. {self.remedy}") from error
+        record = branch(parse_config(self._file, text), *self._keys)
         token, expiry, client = branch(record, "token"), branch(record, "expiry"), branch(record, "client")
         tokens = Tokens(
             access=self._clean(token.get("access")),

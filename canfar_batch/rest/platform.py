@@ -124,7 +124,10 @@ class RestPlatform:
         return self._ask("GET", _path(id), lambda answer: wire.read_container(answer, id))
 
     def logs(self, id: str) -> bytes:
-        """Return the container's output up to now; empty also if the platform has none (see `Platform.logs`)."""
+        """Return the container's output up to now; empty also if the platform has none (see `Platform.logs`).
+
+        A log of more than 512 MiB is a `PlatformBroken`: use `stream_logs`.
+        """
         size = self._transport.sizes.log
         return self._ask("GET", _path(id), lambda answer: wire.read_log(answer, id), {"view": "logs"}, size=size)
 
@@ -250,7 +253,7 @@ def open_platform(
     timeout: float = 30.0,
     env: Mapping[str, str] | None = None,
     home: Path | None = None,
-    url_is_users: bool = True,
+    trust_url: bool = True,
 ) -> RestPlatform:
     """Return the platform at *url*, with a credential that was found; nothing is sent yet.
 
@@ -262,7 +265,7 @@ def open_platform(
         timeout: The longest silence, in seconds, before a request is given up. A create waits 90 s.
         env: The environment to look in; by default the process's own.
         home: The home directory to look in; by default the user's own.
-        url_is_users: False if *url* is from a file of data, such as a ledger, rather than given by the user. Then
+        trust_url: False if *url* is from a file of data, such as a ledger, rather than given by the user. Then
             `CANFAR_TOKEN` and `CANFAR_CERTIFICATE` go there only if `CANFAR_URL` names it, or it is CANFAR's own host.
 
     Raises:
@@ -286,7 +289,7 @@ def open_platform(
         home=Path.home() if home is None else home,
         post=form_poster(user_agent=user_agent, ca_bundle=ca_bundle, timeout=timeout, secrets=secrets),
         secrets=secrets,
-        url_is_users=url_is_users,
+        trust_url=trust_url,
     )
     timeouts = Timeouts(connect=min(10.0, timeout), read=timeout, total=10 * timeout)
     transport = Transport(

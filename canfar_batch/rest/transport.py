@@ -264,7 +264,7 @@ class Transport:
         if is_unauthorised(answer):
             return None, _Refusal(status=answer.status, text=answer.text)
         if is_accepted(answer):
-            self._was_accepted = True
+            self._was_accepted, self._renewed_in_vain = True, None
         return answer, None
 
     def _renewed(self, refused: Credential, refusal: _Refusal) -> Credential | None:

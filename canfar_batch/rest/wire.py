@@ -216,7 +216,7 @@ def _check_known(answer: Answer, id: str) -> None:
         raise JobNotFound(
             f"The platform knows no container {id}: it never did, or has forgotten it, as it does an hour after the"
             " end.",
-            status=404, server_text=answer.text, may_pass=False,
+            status=404, server_text=answer.text,
         )  # fmt: skip
 
 

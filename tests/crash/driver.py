@@ -147,7 +147,7 @@ class Points:
 def hook(point: Points, file: str) -> None:
     """Pass a point before and after every commit of the ledger, and before and after every exchange over HTTP."""
     point.file = file
-    usual_connect, usual_exchange = sqlite3.connect, transport.exchange
+    usual_connect = sqlite3.connect
 
     class Watched(sqlite3.Connection):
         writing = False
@@ -162,15 +162,19 @@ def hook(point: Points, file: str) -> None:
             point("after a commit")
             return done
 
-    def exchange(manager, method, target, **details):
-        place = f"{method} {target.partition('/session')[2] or target}"
-        point(f"before {place}")
-        answer = usual_exchange(manager, method, target, **details)
-        point(f"after {place}")
-        return answer
+    def watched(send):
+        def sending(manager, method, target, **details):
+            place = f"{method} {target.partition('/session')[2] or target}"
+            point(f"before {place}")
+            answer = send(manager, method, target, **details)
+            point(f"after {place}")
+            return answer
+
+        return sending
 
     ledger.sqlite3.connect = lambda *args, **options: usual_connect(*args, factory=Watched, **options)
-    transport.exchange = exchange
+    transport.exchange = watched(transport.exchange)
+    transport.open_stream = watched(transport.open_stream)
 
 
 # -- a server of forks --------------------------------------------------------------------------------------------

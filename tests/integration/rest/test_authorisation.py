@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from integration.rest.conftest import REQUEST, TOKEN
-from integration.rest.scripted import Server, data, of_request, page, reply
+from integration.rest.scripted import Server, data, drip, of_request, page, reply
 
 from canfar_batch import errors
 from canfar_batch.rest import open_platform
@@ -314,6 +314,20 @@ def test_server_without_a_trusted_certificate_gets_no_request(authority, tmp_pat
         assert server.requests == []
         assert server.accepted == 2
     nothing_leaks(error)
+
+
+def test_handshake_that_drips_is_given_up_in_time(authority, tmp_path, connect, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
+    record = b"\x16\x03\x03\x3f\xff"  # of 16 kB, which come byte by byte
+    with Server(always=data([]), accept=[drip(record)] * 2) as server:
+        url = server.url.replace("http:", "https:")
+        error = raised(connect(url, create=0.3).launch, REQUEST)
+        assert type(error) is errors.NotSent
+        assert "took longer than 0.3 s" in str(error)
+        platform = connect(url, total=0.3)
+        with platform.within(0.6):
+            assert "took longer" in str(raised(platform.containers))
+        assert server.requests == []
 
 
 def test_server_certified_for_another_name_gets_no_request(authority, tmp_path):

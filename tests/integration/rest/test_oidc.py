@@ -163,6 +163,24 @@ def test_token_refused_when_new_is_not_renewed_again(servers, tmp_path, login_se
     assert login_server.count == 1
 
 
+def test_outage_that_refuses_new_tokens_does_not_use_up_refresh_tokens(servers, tmp_path, login_server):
+    save(tmp_path, servers)
+    platform_server, accepting = servers[0], servers[0].always
+    with open_platform(env={}, home=tmp_path) as platform:
+        platform._transport._sleep = lambda seconds: None
+        platform.logs(ID)
+        platform_server.always = reply(401, "not authenticated\n\n")
+        for _ in range(5):
+            with pytest.raises(errors.CredentialRefused) as caught:
+                platform.logs(ID)
+        assert caught.value.was_accepted
+        assert login_server.count == 1
+        platform_server.always = accepting
+        assert platform.logs(ID).decode() == "access-token-000000000001"
+        login_server.count += 1  # the token is revoked: now a renewal helps
+        assert platform.logs(ID).decode() == "access-token-000000000003"
+
+
 def test_token_that_another_program_renewed_is_used(servers, tmp_path, login_server):
     save(tmp_path, servers)
     with open_platform(env={}, home=tmp_path) as platform:

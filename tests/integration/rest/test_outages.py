@@ -16,8 +16,8 @@ from canfar_batch import errors
 ID = "abcd1234"
 RECORDED = json.loads((Path(__file__).parents[2] / "contract" / "parity" / "outages.json").read_text())
 ANSWERS = {
-    f"{row['service']} {row['fault']} {row['request']} {row['as']}": row
-    for row in RECORDED
+    f"{number} {row['service']} {row['fault']} {row['request']}": row
+    for number, row in enumerate(RECORDED)
     if row.get("status", 200) != 200
 }
 QUESTIONS = {
@@ -186,6 +186,8 @@ CERTAIN = [
     (400, "No group with name {X}\n"),
     (400, "canfar.net/name label value cannot be blank\n"),
     (400, "Invalid session type: x\n"),
+    (400, "named capturing group has 0 length name\n"),
+    (500, "unexpected exception: java.lang.IndexOutOfBoundsException: No group 1"),
     (405, "unsupported: HTTP POST\n"),
     (500, "unexpected exception: while parsing a block mapping"),
     (500, "unexpected exception: special characters are not allowed"),

@@ -148,6 +148,18 @@ def test_variable_for_another_platform_is_not_shown_here(look):
     assert look(OTHER, env={"CANFAR_TOKEN": "t0"}).url == OTHER
 
 
+def test_address_from_a_ledger_gets_no_variable_meant_for_canfar(look, put):
+    put("mine.pem", pem())
+    for env in ({"CANFAR_TOKEN": "t0"}, {"CANFAR_CERTIFICATE": "~/mine.pem"}):
+        for url in (OTHER, "http://127.0.0.1:9"):
+            with pytest.raises(errors.CredentialMissing, match="is for CANFAR's own hosts"):
+                look(url, env=env, trust_url=False)
+            assert look(url, env=env).url.startswith(url)
+            assert look(url, env={**env, "CANFAR_URL": url}, trust_url=False).url.startswith(url)
+        assert look(OFFICIAL, env=env, trust_url=False).url == OFFICIAL
+    assert look(OTHER, token="passed", trust_url=False).provider.source == "the token passed"
+
+
 def test_expired_saved_login_does_not_lead_to_another_platform(look, put):
     put(".ssl/saved.pem", pem(days=-1))
     put(".ssl/cadcproxy.pem", pem())

@@ -31,6 +31,7 @@ def test_every_error_can_be_pickled(kind):
 def test_error_that_was_refused_says_whether_it_may_pass():
     assert errors.PlatformRefused("no").may_pass
     assert not errors.PlatformRefused("no", may_pass=False).may_pass
+    assert not errors.JobNotFound("no such id").may_pass
 
 
 def test_busy_platform_is_not_a_value_error():
