@@ -1,6 +1,7 @@
 """What would go wrong with a batch, found before anything is launched."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from engine import SPEC, World, always
@@ -24,7 +25,9 @@ def found(world, spec=SPEC, *, shared=False, **fields):
 
 
 def test_a_batch_without_trouble_has_no_warnings(world):
-    assert str(world.planned(3).preflight()) == "preflight of 3 jobs: all well"
+    text = str(world.planned(3).preflight())
+    assert text.startswith("preflight of 3 jobs: all well\nChecked: resources, images, credential, sizes of commands")
+    assert "Not checked: files and folders (this machine does not see those of the containers), whether" in text
 
 
 def test_an_image_that_is_not_listed_is_a_warning_with_a_guess(world):
@@ -74,6 +77,82 @@ def test_inputs_and_folders_are_looked_for_where_they_can_be_seen(world, tmp_pat
     told = found(world, spec, shared=True, path=paths)
     assert any("gone.fits is not there" in line for line in told)
     assert not any("path=" in line and "here.fits" in line for line in told)
+
+
+@pytest.fixture
+def here(world, tmp_path, monkeypatch):
+    """Look for a spec's files in an empty directory that containers see too."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return lambda spec, **fields: found(world, spec, shared=True, **fields)
+
+
+@pytest.mark.parametrize("path", ["raw/img.fits[1]", "raw/img.fits[SCI,2]", "raw/img.fits+1", "raw/img.fits[1][1:9,*]"])
+def test_an_extension_of_a_fits_file_is_no_part_of_its_name(here, path):
+    Path("raw").mkdir()
+    spec = JobSpec("fit {path}", image="skaha/astroml")
+    (warning,) = here(spec, path=[path])
+    assert f"path={path} is not there" in warning
+    Path("raw/img.fits").touch()
+    assert here(spec, path=[path]) == ()
+
+
+@pytest.mark.parametrize("name", ["gone.fits", "gone.fits.gz", "gone.csv", Path("gone.h5"), "gone.FITS"])
+def test_a_bare_file_name_is_looked_for(here, name):
+    (warning,) = here(JobSpec("fit {path}", image="skaha/astroml"), path=[name])
+    assert f"path={name} is not there" in warning
+    Path(name).touch()
+    assert here(JobSpec("fit {path}", image="skaha/astroml"), path=[name]) == ()
+
+
+@pytest.mark.parametrize("cmd", ["python anlyse.py {n}", "./run.sh {n}", "python -u anlyse.py {n}", "bash run.sh {n}"])
+def test_a_script_that_is_not_there_is_a_warning(here, cmd):
+    (warning,) = here(JobSpec(cmd, image="skaha/astroml"), n=[1, 2])
+    assert "its script" in warning
+    assert "is not there (looked for in" in warning
+
+
+def test_a_script_with_the_line_ends_of_windows_is_a_warning(here):
+    Path("run.sh").write_bytes(b"#!/bin/sh\r\necho\r\n")
+    (warning,) = here(JobSpec("./run.sh {n}", image="skaha/astroml"), n=[1])
+    assert "dos2unix" in warning
+    Path("run.sh").write_bytes(b"#!/bin/sh\necho\n")
+    assert here(JobSpec("./run.sh {n}", image="skaha/astroml"), n=[1]) == ()
+
+
+def test_modules_and_programs_are_not_looked_for(here):
+    for cmd in ("python -m a.py {n}", "python -c 'x.py' {n}", "fit {n}", "python /opt/x.py {n}"):
+        assert here(JobSpec(cmd, image="skaha/astroml"), n=[1]) == ()
+
+
+def test_a_working_directory_that_is_not_there_is_a_warning(here):
+    spec = JobSpec("fit {n}", image="skaha/astroml", workdir="work/{n}")
+    assert [line for line in here(spec, n=[1, 2]) if "its workdir" in line and "nothing makes it" in line]
+    for name in "12":
+        Path("work", name).mkdir(parents=True)
+    assert here(spec, n=[1, 2]) == ()
+
+
+def test_what_was_checked_is_said(world, here, tmp_path):
+    Path("raw").mkdir()
+    Path("raw/a.fits").touch()
+    batch = world.batch()
+    batch.map(JobSpec("fit {path}", image="skaha/astroml", outputs="{path.stem}.cat"), path=[Path("raw/a.fits")])
+    result = inspect(batch.records, world.platform, shared=True, now=world.clock.now())
+    assert result.checked[-3:] == ("1 working directory", "1 input path", "1 output folder")
+    assert result.unchecked == ("whether the image has the program",)
+
+
+def test_a_command_that_is_too_large_is_refused(world):
+    with pytest.raises(errors.SpecError, match=r"job k: argument 1 is 200,000 bytes long"):
+        found(world, JobSpec(["fit", "{n}"], image="skaha/astroml"), n=["x" * 200_000], key="k")
+
+
+def test_variables_that_nothing_fills_in_are_warned_of(world):
+    with pytest.warns(UserWarning, match="no shell fills in"):
+        (warning,) = found(world, JobSpec("fit {n}", image="skaha/astroml", env={"OUT": "$HOME/out"}), n=[1])
+    assert "no shell fills in $HOME" in warning
 
 
 def test_many_warnings_of_a_kind_are_counted(world, tmp_path):
