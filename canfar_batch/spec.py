@@ -23,7 +23,7 @@ from canfar_batch.fields.environment import (
 from canfar_batch.fields.image_names import full_image
 from canfar_batch.fields.keys import check_key, job_key
 from canfar_batch.fields.patterns import literal, literal_path
-from canfar_batch.fields.shell import check_shell, shell_argv
+from canfar_batch.fields.shell import check_shell, shell_argv, shown_command
 from canfar_batch.fields.templates import Template, shell_quoted
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.fields.words import split_words
@@ -58,6 +58,11 @@ class Filled:
     def secrets(self) -> tuple[Secret, ...]:
         """The values of the environment that are read at the launch."""
         return tuple(value for _, value in self.env if isinstance(value, Secret))
+
+    @property
+    def command(self) -> str:
+        """The command as one line for people, quoted for a shell."""
+        return shown_command(self.argv)
 
     def environment(self) -> tuple[tuple[str, str], ...]:
         """Return the variables with their values, secret ones included.

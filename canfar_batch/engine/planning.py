@@ -162,11 +162,12 @@ def records(
     counted = named is not None and any(field.name == "index" for field in named.fields)
     seen: dict[str, str] = {}
     times: dict[str, int] = {}
+    rows = list(rows)
     for number, row in enumerate(rows):
         try:
             chosen = _key(spec, row, named, first + number)
         except SpecError as error:
-            raise SpecError(f"row {number}: {error}") from error
+            raise SpecError(f"row {number}: {error}" if len(rows) > 1 else str(error)) from error
         if named is not None and (other := seen.get(chosen.casefold())) is not None:
             raise PlanError(_same_key(key, chosen, other))
         seen[chosen.casefold()] = chosen
@@ -183,7 +184,7 @@ def records(
         try:
             filled = spec.fill(row, key=chosen, index=index)
         except SpecError as error:
-            raise SpecError(f"row {number} (job {chosen!r}): {error}") from error
+            raise SpecError(f"row {number} (job {chosen!r}): {error}" if len(rows) > 1 else str(error)) from error
         yield JobRecord(key=chosen, index=index, spec=spec, filled=filled, fields=plain_fields(row))
 
 
@@ -340,6 +341,8 @@ def changed_identity(known: JobRecord, wanted: JobRecord) -> str | None:
         if name == "env":  # its values may be secrets
             names = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
             return f"env differs in {', '.join(names)}"
+        if name == "cmd":
+            old, new = known.filled.command, wanted.filled.command
         return f"{name} was {old!r} and is now {new!r}"
     return None
 

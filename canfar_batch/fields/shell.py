@@ -8,6 +8,7 @@ sh silently reads as something else (``&>``, ``{1..3}``).
 from __future__ import annotations
 
 import re
+import shlex
 from typing import NoReturn
 
 from canfar_batch.errors import SpecError
@@ -28,6 +29,13 @@ def shell_argv(text: str, shell: bool | str) -> tuple[str, ...]:
     if "|" in text and _PIPE.search(_Masked(text).live):
         return ("/bin/sh", "-c", _WITH_PIPEFAIL, "sh", text)
     return ("/bin/sh", "-ec", text)
+
+
+def shown_command(argv: tuple[str, ...]) -> str:
+    """Return *argv* as one line for people, without the text that finds a shell with pipefail."""
+    if argv[:3] == ("/bin/sh", "-c", _WITH_PIPEFAIL):
+        argv = ("/bin/sh", "-eo", "pipefail", "-c", argv[-1])
+    return shlex.join(argv)
 
 
 def check_shell(text: str, shell: bool | str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -44,7 +43,7 @@ def job(record: JobRecord, now: datetime) -> str:
         f"<div>{html.state(record.state)} · {html.text(story)}</div>",
         html.facts(
             (
-                ("command", f"<code>{html.text(explain.without_secrets(shlex.join(record.filled.argv)))}</code>"),
+                ("command", f"<code>{html.text(explain.without_secrets(record.filled.command))}</code>"),
                 ("fields", html.text(fields)),
                 ("image", html.text(full_image(record.spec.image))),
                 ("asked for", html.text(asked_for(asked))),

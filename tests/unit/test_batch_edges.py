@@ -157,7 +157,7 @@ def test_a_job_is_placed_where_its_container_ran(world, shared, said, own, place
     batch = world.planned(1, JobSpec("fit {n}", image="skaha/astroml", workdir=own))
     batch.run(progress=False)
     job = batch["j0"].record
-    attempt = attrs.evolve(job.attempts[0], receipt=Receipt(exit_code=0, workdir=said))
+    attempt = attrs.evolve(job.attempts[0], receipt=Receipt(exit_code=0, ran_in=said))
     around = LaunchContext(workdir=Path("/arc/work"), shared=shared)
     assert around.placed(attrs.evolve(job, attempts=(attempt,))).filled.workdir == placed
 

@@ -125,6 +125,12 @@ def test_a_safe_command_is_taken(cmd):
     assert spec(cmd, "bash").fill().argv[-1] == cmd
 
 
+def test_a_command_is_shown_without_the_search_for_pipefail():
+    assert spec("a | b").fill().command == "/bin/sh -eo pipefail -c 'a | b'"
+    assert spec("a b").fill().command == "/bin/sh -ec 'a b'"
+    assert JobSpec("a 'b c'", image="i").fill().command == "a 'b c'"
+
+
 # -- strict ---------------------------------------------------------------------------------------------------------
 
 
