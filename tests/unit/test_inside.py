@@ -404,7 +404,7 @@ def test_writers_that_close_the_file_read_it_back_or_look_at_its_mode_are_served
 
 @pytest.mark.parametrize("mode", ["a", "r", "x", "r+"])
 def test_a_mode_that_does_not_write_a_whole_file_is_refused(mode):
-    with pytest.raises(ValueError, match="a file is written whole here"), inside.atomic_write("out", mode):
+    with pytest.raises(ValueError, match="a file is written as a whole"), inside.atomic_write("out", mode):
         pass
     assert files() == []
 
@@ -417,7 +417,7 @@ def test_a_directory_that_is_not_there_is_named():
 def test_what_is_no_file_is_not_replaced_by_one():
     os.mkfifo("pipe")
     for path in (".", "pipe"):
-        with pytest.raises(OSError, match="no ordinary file"), inside.atomic_write(path):
+        with pytest.raises(OSError, match="not an ordinary file"), inside.atomic_write(path):
             pass
 
 

@@ -70,7 +70,7 @@ def test_a_directory_gets_the_template_under_its_own_name():
 
 def test_your_changes_are_not_written_over_unless_asked():
     Path("train.py").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"train\.py is there already; .* overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"train\.py exists; .* overwrite=True"):
         templates.write("ml-training", "train.py")
     assert Path("train.py").read_text() == "mine"
     templates.write("ml-training", "train.py", overwrite=True)

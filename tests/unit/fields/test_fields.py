@@ -494,6 +494,7 @@ def test_a_value_that_shows_its_address_makes_no_key():
         ({"path": "raw/ngc1275.fits"}, "ngc1275-"),
         ({"name": "M 31", "seed": 3}, "M-31-seed3-"),
         ({"alpha": 0.1, "beta": -2}, "alpha0.1-beta-2-"),
+        ({"sigma": 1.368761715425752, "x": 1e-7}, "sigma1.369-x1e-07-"),
         ({"x": "é"}, "job-"),
         ({"x": "../.."}, "job-"),
         ({}, "job-"),
