@@ -112,7 +112,7 @@ def happened(history):
 
 
 @given(histories())
-def test_attempts_are_numbered_from_one_and_at_most_the_newest_is_not_over(history):
+def test_attempts_are_numbered_and_only_the_newest_may_be_running(history):
     for _, _, job in happened(history):
         assert [attempt.number for attempt in job.attempts] == list(range(1, len(job.attempts) + 1))
         assert all(attempt.ended for attempt in job.attempts[:-1])
@@ -120,7 +120,7 @@ def test_attempts_are_numbered_from_one_and_at_most_the_newest_is_not_over(histo
 
 
 @given(histories())
-def test_a_final_state_is_left_by_the_users_wish_or_by_proof_alone(history):
+def test_a_final_state_is_left_only_by_the_user_or_by_proof(history):
     for before, event, job in happened(history):
         if before.state is JobState.SUCCEEDED:
             assert isinstance(event, STAYS)
@@ -129,7 +129,7 @@ def test_a_final_state_is_left_by_the_users_wish_or_by_proof_alone(history):
 
 
 @given(histories())
-def test_success_and_failure_are_told_apart_by_the_newest_attempt(history):
+def test_the_newest_attempt_decides_success_or_failure(history):
     for _, _, job in happened(history):
         if job.state is JobState.SUCCEEDED:
             assert job.attempts[-1].succeeded
@@ -142,7 +142,7 @@ def test_success_and_failure_are_told_apart_by_the_newest_attempt(history):
 
 
 @given(histories())
-def test_what_is_known_of_earlier_attempts_stays(history):
+def test_earlier_attempts_do_not_change(history):
     for before, _, job in happened(history):
         known = max(0, len(before.attempts) - 1)
         assert job.attempts[:known] == before.attempts[:known]
@@ -161,7 +161,7 @@ def test_what_is_known_of_earlier_attempts_stays(history):
         stopped_for=st.none() | st.just(failures.TimedOut()),
     )
 )
-def test_every_end_has_a_verdict_and_no_success_comes_of_silence(evidence):
+def test_every_end_has_a_verdict(evidence):
     verdict = classify(evidence)
     said_so = evidence.receipt is not None and evidence.receipt.exit_code is not None
     assert (verdict.failure is None) is verdict.succeeded

@@ -17,5 +17,5 @@ def test_user_code_is_typed_and_mistakes_are_found():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_package_says_that_it_is_typed():
+def test_the_package_is_marked_as_typed():
     assert (ROOT / "canfar_batch/py.typed").is_file()

@@ -24,7 +24,7 @@ def found(world, spec=SPEC, *, shared=False, **fields):
     return inspect(batch.records, world.platform, shared=shared, now=world.clock.now()).warnings
 
 
-def test_a_batch_without_trouble_has_no_warnings(world):
+def test_a_good_batch_has_no_warnings(world):
     text = str(world.planned(3).preflight())
     assert text.startswith("preflight of 3 jobs: all well\nChecked: resources, images, credential, sizes of commands")
     assert "Not checked: files and folders (this machine does not see those of the containers), whether" in text
@@ -35,13 +35,13 @@ def test_an_image_that_is_not_listed_is_a_warning_with_a_guess(world):
     assert "did you mean images.canfar.net/skaha/astroml:latest?" in told
 
 
-def test_images_that_cannot_be_listed_block_nothing(world):
+def test_unknown_images_are_only_a_warning(world):
     world.platform.before["images"] = always(errors.PlatformBroken("no"))
     (told,) = found(world)
     assert "could not be checked" in told
 
 
-def test_limits_that_cannot_be_had_block_nothing(world):
+def test_unknown_limits_are_only_a_warning(world):
     world.platform.before["limits"] = always(errors.PlatformUnreachable("no answer"))
     (told,) = found(world)
     assert told == "whether the platform offers these resources could not be checked: no answer"
@@ -68,7 +68,7 @@ def test_a_credential_that_ends_before_the_jobs_is_a_warning(world):
     assert "credential ends" in told
 
 
-def test_inputs_and_folders_are_looked_for_where_they_can_be_seen(world, tmp_path, monkeypatch):
+def test_inputs_and_folders_are_checked_on_a_shared_disk(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.fits").touch()
     spec = JobSpec("fit {path}", image="skaha/astroml", outputs=["cat/{path}.cat"])
@@ -134,7 +134,7 @@ def test_a_working_directory_that_is_not_there_is_a_warning(here):
     assert here(spec, n=[1, 2]) == ()
 
 
-def test_what_was_checked_is_said(world, here, tmp_path):
+def test_the_result_lists_what_was_checked(world, here, tmp_path):
     Path("raw").mkdir()
     Path("raw/a.fits").touch()
     batch = world.batch()
@@ -161,7 +161,7 @@ def test_many_warnings_of_a_kind_are_counted(world, tmp_path):
     assert told[-1] == "… and 15 more of that kind"
 
 
-def test_what_ran_already_is_not_looked_at(world):
+def test_jobs_that_ran_are_not_checked(world):
     batch = world.planned(2)
     batch.run(progress=False)
     assert batch.preflight().jobs == 0
@@ -183,7 +183,7 @@ def test_a_trial_that_succeeds_leaves_the_rest_to_run(world):
     assert len(world.platform.launched) == 5
 
 
-def test_a_batch_that_is_open_for_reading_has_no_platform_to_ask(world):
+def test_a_batch_open_for_reading_cannot_be_checked(world):
     from canfar_batch.batch import Batch
 
     world.planned(1)

@@ -51,7 +51,7 @@ def refusal(cmd, shell=True):
         ('prog "$(cmp <(a) b)"', "temporary file"),
     ],
 )
-def test_syntax_of_bash_is_refused_in_a_plain_sh_and_taken_by_bash(cmd, instead):
+def test_bash_syntax_is_refused_in_plain_sh_and_accepted_in_bash(cmd, instead):
     message = refusal(cmd)
     assert instead in message
     assert 'shell="bash"' in message
@@ -88,7 +88,7 @@ def test_a_background_job_whose_failure_is_lost_is_refused(cmd, shell):
         "a | b && c; d",
     ],
 )
-def test_a_failure_before_and_that_is_passed_over_is_refused(cmd, shell):
+def test_commands_after_a_and_list_are_refused(cmd, shell):
     assert "line of its own" in refusal(cmd, shell)
 
 
@@ -120,7 +120,7 @@ def test_a_failure_before_and_that_is_passed_over_is_refused(cmd, shell):
         'x=$(a | b); echo "$x"',
     ],
 )
-def test_a_safe_command_is_taken(cmd):
+def test_a_safe_command_is_accepted(cmd):
     assert spec(cmd).fill().argv[-1] == cmd
     assert spec(cmd, "bash").fill().argv[-1] == cmd
 
