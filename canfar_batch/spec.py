@@ -23,7 +23,7 @@ from canfar_batch.fields.environment import (
 from canfar_batch.fields.image_names import full_image
 from canfar_batch.fields.keys import check_key, job_key
 from canfar_batch.fields.patterns import literal, literal_path
-from canfar_batch.fields.shell import check_shell, shell_argv, shown_command
+from canfar_batch.fields.shell import check_shell, hides_failures, shell_argv, shown_command
 from canfar_batch.fields.templates import Template, shell_quoted
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.fields.words import split_words
@@ -42,6 +42,9 @@ __all__ = [
     "shown_value",
     "value_from_json",
 ]
+
+
+_SHELLS = ("sh", "bash", "dash", "ksh", "zsh")
 
 
 @attrs.frozen
@@ -182,15 +185,25 @@ class JobSpec:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Parts of this spec that probably do not mean what they look like, in words; empty if there are none."""
-        places = [(f"the value of {name} in env", value) for name, value in self.env.items() if isinstance(value, str)]
-        if isinstance(self.cmd, tuple) and self.cmd[0].rpartition("/")[2] not in ("sh", "bash", "dash", "ksh", "zsh"):
-            places += [(f"word {place} of cmd", word) for place, word in enumerate(self.cmd)]
-        return tuple(
-            f"{place} is {shown_value(place.split()[3], text) if 'env' in place else text!r}, and no shell fills in "
-            f"{variable}: write the value itself, or set it in the command with shell=True"
-            for place, text in places
+        texts = [
+            (f"the value of {name} in env is {shown_value(name, value)!r}", value)
+            for name, value in self.env.items()
+            if isinstance(value, str)
+        ]
+        by_shell = not self.shell and self.words[0].rpartition("/")[2] in _SHELLS
+        if isinstance(self.cmd, tuple) and not by_shell:
+            texts += [(f"word {place} of cmd is {word!r}", word) for place, word in enumerate(self.cmd)]
+        doubts = [
+            f"{place}, and no shell fills in {variable}: write its value, or set it in the command with shell=True"
+            for place, text in texts
             if (variable := unfilled_variable(text))
-        )
+        ]
+        if by_shell and self.words[1:2] == ("-c",) and len(self.words) > 2 and hides_failures(self.words[2]):
+            doubts.append(
+                f"{self.words[0]} -c does not end at the first failure, which may pass unnoticed: give its text as "
+                "cmd, with shell=True"
+            )
+        return tuple(doubts)
 
     def fill(
         self, fields: Mapping[str, Any] | None = None, *, key: str | None = None, index: int | None = None

@@ -241,7 +241,7 @@ class OutputClaims:
     _jobs: dict[str, JobRecord] = attrs.field(factory=dict)  #: those that are in here, by key
     _files: dict[str, dict[str, str]] = attrs.field(factory=dict)  #: folder → name → key
     _patterns: dict[str, dict[str, str]] = attrs.field(factory=dict)  #: folder → pattern → key
-    _folders: dict[str, str] = attrs.field(factory=dict)  #: resolved, by how they are written
+    _folders: dict[tuple[str, str], str] = attrs.field(factory=dict)  #: resolved, by workdir and folder as written
 
     def updated(self, jobs: Mapping[str, JobRecord]) -> OutputClaims:
         """Bring the claims up to date with the batch's *jobs*."""
@@ -255,8 +255,8 @@ class OutputClaims:
                 self._forget(key)
             self._jobs[key] = job
             if _holds(job):
-                for folder, name, table in self._places(job):
-                    table.setdefault(folder, {}).setdefault(name, key)
+                for _, folder, name, literal in self._places(job):
+                    self._table(literal).setdefault(folder, {}).setdefault(name, key)
         return self
 
     def check(self, wanted: Sequence[JobRecord]) -> None:
@@ -268,8 +268,7 @@ class OutputClaims:
         renewed = {job.key for job in wanted}
         fresh = OutputClaims(folders=self._folders)
         for job in wanted:
-            for output, (folder, name, _) in zip(job.filled.outputs, self._places(job), strict=True):
-                literal = literal_path(output) is not None
+            for output, folder, name, literal in self._places(job):
                 for claims in (fresh, self):
                     other = claims._claimed(folder, name, literal=literal)
                     if other is None or other == job.key or (claims is self and other in renewed):
@@ -279,8 +278,7 @@ class OutputClaims:
                         "its path (or into workdir) so that each job has its own; if all jobs may write it, leave it "
                         "out of outputs"
                     )
-                table = fresh._files if literal else fresh._patterns
-                table.setdefault(folder, {})[name] = job.key
+                fresh._table(literal).setdefault(folder, {})[name] = job.key
 
     def _claimed(self, folder: str, name: str, *, literal: bool) -> str | None:
         """Return the key of the job that has this output, or None."""
@@ -294,22 +292,27 @@ class OutputClaims:
             return next((key for file, key in files.items() if matches(file)), None)
         return None
 
-    def _places(self, job: JobRecord) -> Iterator[tuple[str, str, dict[str, dict[str, str]]]]:
+    def _table(self, literal: bool) -> dict[str, dict[str, str]]:
+        return self._files if literal else self._patterns
+
+    def _places(self, job: JobRecord) -> Iterator[tuple[str, str, str, bool]]:
+        """Yield each output with its folder, its name there, and whether it is one file."""
         for output in job.filled.outputs:
             path = literal_path(output)
             folder, _, name = (path or output).rpartition("/")
             if output.startswith("/") and not folder:
                 folder = "/"
-            table = self._patterns if path is None else self._files
-            yield self._folder(str(Path(job.filled.workdir or "", folder))), name.casefold(), table
+            yield output, self._folder(job.filled.workdir or "", folder), name.casefold(), path is not None
 
-    def _folder(self, folder: str) -> str:
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder).casefold()
-        return self._folders[folder]
+    def _folder(self, workdir: str, folder: str) -> str:
+        written = (workdir, folder)
+        if written not in self._folders:
+            self._folders[written] = os.path.realpath(Path(workdir, folder)).casefold()
+        return self._folders[written]
 
     def _forget(self, key: str) -> None:
-        for folder, name, table in self._places(self._jobs.pop(key)):
+        for _, folder, name, literal in self._places(self._jobs.pop(key)):
+            table = self._table(literal)
             if table.get(folder, {}).get(name) == key:
                 del table[folder][name]
 

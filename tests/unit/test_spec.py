@@ -297,6 +297,13 @@ def test_a_variable_that_nothing_fills_in_is_doubtful(options):
     assert "no shell fills in" in doubt
 
 
+@pytest.mark.parametrize("cmd", ["sh -c 'a | b'", ["/bin/bash", "-c", "a; b"], "bash -c 'a\nb'", "sh -c 'a & wait'"])
+def test_a_shell_of_the_users_own_that_hides_failures_is_doubtful(cmd):
+    (doubt,) = spec(cmd).doubts
+    assert "with shell=True" in doubt
+    assert spec("sh -ec 'a; b'").doubts == spec("sh -c 'a \"b;c\"'").doubts == spec("sh x.sh '|'").doubts == ()
+
+
 def test_other_dollars_cause_no_doubt_and_secrets_are_masked():
     assert spec(["sh", "-c", "echo $HOME/x"], env={"A": "pa$WORD", "B": "a~b", "C": "US$5"}).doubts == ()
     (doubt,) = spec(env={"MY_KEY": "$HOME/hush"}).doubts

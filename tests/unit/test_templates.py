@@ -141,7 +141,7 @@ def test_a_stopped_robust_job_logs_it_and_writes_no_result(tmp_path):
         process.terminate()
         assert process.wait(30) == 143
     (log,) = Path("logs").iterdir()
-    assert "told to stop" in log.read_text()
+    assert "stopped by a signal" in log.read_text()
     assert not Path("out.json").exists()
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from canfar_batch.errors import SpecError
+from canfar_batch.fields.shell import check_shell
 from canfar_batch.spec import JobSpec
 
 
@@ -92,11 +96,33 @@ def test_commands_after_a_and_list_are_refused(cmd, shell):
     assert "line of its own" in refusal(cmd, shell)
 
 
+@pytest.mark.parametrize("shell", [True, "bash"])
+@pytest.mark.parametrize("cmd", ["export X=$(a)", 'a; export X="$(b)"', "f() { local x=`a`; }; f"])
+def test_an_export_that_hides_a_failure_is_refused(cmd, shell):
+    assert "two lines" in refusal(cmd, shell)
+
+
+PIECES = [*"'\"`\\$(){}#<&|;\n ax=[]", "$(", "${", "<<E\n", "E\n", "&&", "$((", "))"]
+
+
+def test_deep_nesting_is_refused():
+    assert "script" in refusal("$(" * 20_000)
+
+
+@given(text=st.lists(st.sampled_from(PIECES)).map("".join))
+def test_every_text_is_accepted_or_refused(text):
+    for shell in (True, "bash"):
+        with contextlib.suppress(SpecError):
+            check_shell(text, shell)
+
+
 @pytest.mark.parametrize(
     "cmd",
     [
         "a && b",
         "a && b\n",
+        "x=$(a)\nexport x",
+        "export X=1 Y=$x",
         "(cd x && a); b",
         "if a && b; then c; fi",
         "while a && b; do c; done",
