@@ -1,4 +1,4 @@
-"""The wrapper as a container runs it, in every shell: what the job gets, what is reported, and what is left behind."""
+"""The wrapper as a container runs it, in every shell: the job's surroundings, receipts, and leftovers."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def sh(text: str, *words: str) -> list[str]:
     return ["/bin/sh", "-c", text, "sh", *words]
 
 
-# -- what the job gets --------------------------------------------------------------------------------------------
+# -- the job's surroundings ---------------------------------------------------------------------------------------
 
 
 def test_stdin_is_the_containers(run):
@@ -176,7 +176,7 @@ def test_a_missing_directory_has_its_own_exit_code(run):
     assert b"cannot enter the working directory no/such place" in ended.stderr
 
 
-# -- what is reported ---------------------------------------------------------------------------------------------
+# -- receipts -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_the_exit_code_is_the_commands_own(run, argv, code):
     assert (ended.code, ended.end["exit_code"]) == (code, code)
     assert ended.end["signal"] == (code - 128 if code in (137, 139) else None)
     if argv[0] == "/bin/sh":
-        assert ended.stderr == b""  # no shell tells the log how its child ended
+        assert ended.stderr == b""  # no shell writes to the log how its child ended
 
 
 def test_a_receipt_identifies_the_run(run):
@@ -352,7 +352,7 @@ def test_a_timeout_is_reported_whatever_exit_code_a_handler_returns(run, code):
     assert (ended.code, ended.end["exit_code"], ended.end["timed_out"]) == (code, code, True)
 
 
-# -- what it used ---------------------------------------------------------------------------------------------------
+# -- resources used --------------------------------------------------------------------------------------------------
 
 
 def test_cpu_time_and_memory_come_from_a_cgroup_of_version_2(run, tmp_path):
@@ -445,7 +445,7 @@ def test_sigterm_reaches_the_job_and_its_end_is_reported(begin):
 
 
 def test_a_job_may_handle_sigterm(begin):
-    # it waits in short sleeps: a shell runs its trap when the sleep is over
+    # it waits in short sleeps, because a shell runs its trap after the sleep
     process = begin(sh('trap "echo bye; exit 5" TERM; echo ready; while :; do sleep 0.02; done'))
     seen = read_until_ready(process)
     process.send_signal(signal.SIGTERM)
@@ -490,7 +490,7 @@ def test_sigterm_at_any_moment_ends_the_container_with_a_true_receipt(begin, arg
         assert start is not None
         assert end is not None
         assert end["exit_code"] == process.returncode
-        # what was told to end before it had begun is killed
+        # a job that was stopped before it had begun is killed
         assert process.returncode in (143, 137, *((0,) if argv == ["true"] else (3,) if argv[0] == "/bin/sh" else ()))
 
 
@@ -533,7 +533,7 @@ def test_the_end_does_not_wait_for_background_processes(begin):
     process.stderr.close()
 
 
-# -- what the image lacks ---------------------------------------------------------------------------------------------
+# -- programs the image lacks ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -589,7 +589,7 @@ def test_an_incomplete_payload_runs_nothing(shell, tmp_path):
         assert payload.args is not None
         process = start(Payload(payload.cmd, payload.args[:-lost]), shell, tmp_path)
         process.communicate(timeout=PATIENCE)
-        # what is lost of the padding is no loss
+        # a loss within the padding has no effect
         assert process.returncode != 0 or (tmp_path / "ran").exists()
         assert lost < 5 or not (tmp_path / "ran").exists()
         (tmp_path / "ran").unlink(missing_ok=True)

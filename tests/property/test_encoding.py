@@ -150,7 +150,7 @@ ascii_texts = st.text(st.characters(min_codepoint=1, max_codepoint=126), max_siz
 plain_texts = st.from_regex(r"[A-Za-z0-9_@%+=:,./-]{1,12}", fullmatch=True)
 words = st.one_of(st.sampled_from(HAZARDS), byte_texts, ascii_texts, plain_texts)
 names = st.one_of(st.sampled_from(SPECIAL_NAMES), st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True))
-# with these the program that shows what arrived is not found, or does not begin
+# with these variables the program that prints its arguments is not found, or does not start
 names_shown = names.filter(lambda name: name not in ("PATH", "OPTIND") and not name.startswith("LD_"))
 environments = st.dictionaries(names_shown, words, max_size=4)
 commands = st.tuples(st.lists(words, max_size=5), environments)

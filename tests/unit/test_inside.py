@@ -39,7 +39,7 @@ def outside(monkeypatch, tmp_path):
 
 @pytest.fixture
 def root_logger():
-    """The root logger, as it was before when the test is over."""
+    """The root logger, restored after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield root
@@ -234,7 +234,7 @@ def test_an_id_with_a_slash_stays_in_the_directory(monkeypatch, root_logger):
 
 @pytest.fixture
 def cgroup(monkeypatch, tmp_path):
-    """Pretend that these files are what the kernel says."""
+    """Replace the kernel's files by these."""
 
     entry = inside._entry
 

@@ -67,7 +67,7 @@ def after(*kinds, job=PLANNED):
 FAILED_FOR_GOOD = event(Ended, failure=why.ExitCode(1))
 SUCCESS = event(Ended, succeeded=True, failure=None, receipt=DONE, verified=True)
 
-#: a history that leads to each state, each with an attempt that absence alone gave up, where there can be one
+#: a history that leads to each state, with an attempt given up for absence alone if possible
 IN = {
     JobState.PLANNED: PLANNED,
     JobState.LAUNCHING: after(Intended),

@@ -1,4 +1,4 @@
-"""The names that scripts are written against: all there, all told about, and fetched only when used."""
+"""The public names: all exist, are documented, and are imported only when used."""
 
 import inspect
 import re
@@ -93,19 +93,19 @@ UNITS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_documented_arguments_exist(name):
     function = METHODS[name]
-    told = set(re.findall(r"^    \*?(\w+): ", args_section(inspect.getdoc(function)), re.MULTILINE))
-    assert told - parameters(function) == set()
+    documented = set(re.findall(r"^    \*?(\w+): ", args_section(inspect.getdoc(function)), re.MULTILINE))
+    assert documented - parameters(function) == set()
 
 
 @pytest.mark.parametrize("name", [*METHODS, "JobSpec", "LocalPlatform", "Chunks", "Retry", "open"])
 def test_lengths_of_time_and_amounts_of_memory_have_their_unit(name):
     value = METHODS.get(name) or getattr(canfar_batch, name)
-    told = " ".join([inspect.getdoc(value), *comments(value)]).lower()
-    assert [each for each in parameters(value) & set(UNITS) if UNITS[each].lower() not in told] == []
+    documented = " ".join([inspect.getdoc(value), *comments(value)]).lower()
+    assert [each for each in parameters(value) & set(UNITS) if UNITS[each].lower() not in documented] == []
 
 
 def comments(value):
-    """What comments say of its fields, which the reference shows."""
+    """The comments on its fields, which the reference shows."""
     return re.findall(r"#: *(.*)", inspect.getsource(value)) if inspect.isclass(value) else ()
 
 

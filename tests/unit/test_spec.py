@@ -1,4 +1,4 @@
-"""JobSpec: what it takes, what it refuses and how it says so, and what it shows."""
+"""JobSpec: arguments that are accepted or refused, error messages, and `repr`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def spec(cmd="python fit.py", **options):
     return JobSpec(cmd, **{"image": "skaha/astroml", **options})
 
 
-# -- what is taken ----------------------------------------------------------------------------------------------------
+# -- accepted arguments -------------------------------------------------------------------------------------------------
 
 
 def test_a_spec_needs_a_command_and_an_image_alone():
@@ -67,7 +67,7 @@ def test_a_str_subclass_becomes_a_str():
     assert type(spec(["prog", Name("x")]).words[1]) is str
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------
+# -- refused arguments --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_refused_variable_does_not_show_its_value():
     assert "s3cret" not in str(refused.value)
 
 
-# -- what it shows and is ---------------------------------------------------------------------------------------------
+# -- repr and identity ------------------------------------------------------------------------------------------------
 
 
 def test_repr_shows_what_was_given_and_no_secrets():

@@ -1,4 +1,4 @@
-"""Templates are listed, read and written; as scripts they say what is wrong with what they are given."""
+"""Templates are listed, read and written; as scripts they report errors in their input."""
 
 import re
 import stat
@@ -13,7 +13,7 @@ from canfar_batch import templates
 
 try:
     import tomllib
-except ModuleNotFoundError:  # Python 3.10, where pytest brings it
+except ModuleNotFoundError:  # Python 3.10, for which pytest installs it
     import tomli as tomllib
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -29,7 +29,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a template as a script, and tell its exit code and what it said."""
+    """Run a template as a script; return its exit code and its output."""
 
     def run(name, *arguments, **environment):
         script = templates.write(name, tmp_path, overwrite=True)
@@ -83,9 +83,10 @@ def test_an_unknown_template_is_an_error_with_the_known_names():
             ask("ml")
 
 
-def test_the_templates_are_package_data():
+def test_templates_and_wrapper_are_package_data():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "templates/*" in settings["tool"]["setuptools"]["package-data"]["canfar_batch"]
+    assert "payload/*.sh" in settings["tool"]["setuptools"]["package-data"]["canfar_batch"]
     assert all((Path(templates.__file__).parent / file).is_file() for file in templates._FILES.values())
 
 

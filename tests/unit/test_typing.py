@@ -1,4 +1,4 @@
-"""What users write is understood by the type checker, and what they get wrong is refused."""
+"""The type checker accepts users' code and finds its mistakes."""
 
 import subprocess
 import sys

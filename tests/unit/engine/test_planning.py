@@ -1,4 +1,4 @@
-"""Plans: from columns, grids and tables to jobs, and what a changed plan means for jobs that are known."""
+"""Plans: from columns, grids and tables to jobs, and changed plans of known jobs."""
 
 from pathlib import Path
 

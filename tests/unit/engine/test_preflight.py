@@ -31,20 +31,20 @@ def test_a_good_batch_has_no_warnings(world):
 
 
 def test_an_image_that_is_not_listed_is_a_warning_with_a_guess(world):
-    (told,) = found(world, JobSpec("fit {n}", image="skaha/astrml:latest"))
-    assert "did you mean images.canfar.net/skaha/astroml:latest?" in told
+    (warning,) = found(world, JobSpec("fit {n}", image="skaha/astrml:latest"))
+    assert "did you mean images.canfar.net/skaha/astroml:latest?" in warning
 
 
 def test_unknown_images_are_only_a_warning(world):
     world.platform.before["images"] = always(errors.PlatformBroken("no"))
-    (told,) = found(world)
-    assert "could not be checked" in told
+    (warning,) = found(world)
+    assert "could not be checked" in warning
 
 
 def test_unknown_limits_are_only_a_warning(world):
     world.platform.before["limits"] = always(errors.PlatformUnreachable("no answer"))
-    (told,) = found(world)
-    assert told == "whether the platform offers these resources could not be checked: no answer"
+    (warning,) = found(world)
+    assert warning == "whether the platform offers these resources could not be checked: no answer"
 
 
 @pytest.mark.parametrize("question", ["limits", "images"])
@@ -64,8 +64,8 @@ def test_resources_that_are_not_offered_are_refused(world):
 def test_a_credential_that_ends_before_the_jobs_is_a_warning(world):
     world.platform.expires_at = world.clock.now() + timedelta(hours=2)
     assert found(world) == ()
-    (told,) = found(world, JobSpec("fit {n} x", image="skaha/astroml", timeout=3 * 3600))
-    assert "credential ends" in told
+    (warning,) = found(world, JobSpec("fit {n} x", image="skaha/astroml", timeout=3 * 3600))
+    assert "credential ends" in warning
 
 
 def test_inputs_and_folders_are_checked_on_a_shared_disk(world, tmp_path, monkeypatch):
@@ -74,9 +74,9 @@ def test_inputs_and_folders_are_checked_on_a_shared_disk(world, tmp_path, monkey
     spec = JobSpec("fit {path}", image="skaha/astroml", outputs=["cat/{path}.cat"])
     paths = [str(tmp_path / "here.fits"), str(tmp_path / "gone.fits")]
     assert found(world, spec, path=paths) == ()
-    told = found(world, spec, shared=True, path=paths)
-    assert any("gone.fits is not there" in line for line in told)
-    assert not any("path=" in line and "here.fits" in line for line in told)
+    warnings = found(world, spec, shared=True, path=paths)
+    assert any("gone.fits is not there" in line for line in warnings)
+    assert not any("path=" in line and "here.fits" in line for line in warnings)
 
 
 @pytest.fixture
@@ -156,9 +156,9 @@ def test_variables_that_nothing_fills_in_are_warned_of(world):
 
 
 def test_many_warnings_of_a_kind_are_counted(world, tmp_path):
-    told = found(world, SPEC, shared=True, n=[f"{tmp_path}/no/{n}" for n in range(20)])
-    assert len(told) == 6
-    assert told[-1] == "… and 15 more of that kind"
+    warnings = found(world, SPEC, shared=True, n=[f"{tmp_path}/no/{n}" for n in range(20)])
+    assert len(warnings) == 6
+    assert warnings[-1] == "… and 15 more of that kind"
 
 
 def test_jobs_that_ran_are_not_checked(world):

@@ -1,4 +1,4 @@
-"""Templates: what is a field and what is not, what fills it, what is refused; and the keys made of the values."""
+"""Templates and their fields: syntax, values, errors; and the keys made of the values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def refused(cmd, fields=X, **options):
     return str(error.value)
 
 
-# -- what is a field --------------------------------------------------------------------------------------------------
+# -- syntax ---------------------------------------------------------------------------------------------------------
 
 
 NO_FIELDS = [
@@ -181,7 +181,7 @@ def test_members_of_an_enum_are_written_as_their_values():
     assert words("prog {x} {x.name}", {"x": Colour.RED}) == ("red", "RED")
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------
+# -- errors ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_field_is_refused_with_a_suggestion():

@@ -1,4 +1,4 @@
-"""Commands for a shell: what is refused, and that a failure anywhere ends the command."""
+"""Commands for a shell: refused constructs, and strictness: a failure anywhere ends the command."""
 
 from __future__ import annotations
 
