@@ -190,10 +190,11 @@ class JobSpec:
             for name, value in self.env.items()
             if isinstance(value, str)
         ]
+        ends = [f"{place}, which ends in a line break" for place, text in texts if text[-1:] in ("\r", "\n")]
         by_shell = not self.shell and self.words[0].rpartition("/")[2] in _SHELLS
         if isinstance(self.cmd, tuple) and not by_shell:
             texts += [(f"word {place} of cmd is {word!r}", word) for place, word in enumerate(self.cmd)]
-        doubts = [
+        doubts = ends + [
             f"{place}, and no shell fills in {variable}: write its value, or set it in the command with shell=True"
             for place, text in texts
             if (variable := unfilled_variable(text))

@@ -40,7 +40,7 @@ def rows_of_columns(columns: Mapping[str, Any]) -> list[Row]:
     Raises:
         PlanError: The columns differ in length, or there is none.
     """
-    long = {name: _column(value) for name, value in columns.items() if _is_column(value)}
+    long = {name: _column(name, value) for name, value in columns.items() if _is_column(value)}
     if not long:
         raise PlanError("map() needs at least one column, as path=[...]; add() plans a single job")
     lengths = {name: len(value) for name, value in long.items()}
@@ -62,7 +62,7 @@ def rows_of_grid(axes: Mapping[str, Any]) -> list[Row]:
     """
     if not axes:
         raise PlanError("grid() needs at least one axis, as threshold=[0.1, 0.5]")
-    values = [_column(axis) if _is_column(axis) else [axis] for axis in axes.values()]
+    values = [_column(name, axis) if _is_column(axis) else [axis] for name, axis in axes.items()]
     return [dict(zip(axes, combination)) for combination in itertools.product(*values)]  # noqa: B905
 
 
@@ -93,10 +93,12 @@ def _is_column(value: object) -> bool:
     return isinstance(value, Iterable)
 
 
-def _column(value: Iterable[Any]) -> list[Any]:
+def _column(name: str, value: Iterable[Any]) -> list[Any]:
     """Return the values of a column; those of an open text file are its lines, without line ends and blank lines."""
     if isinstance(value, io.TextIOBase):
         return [line.rstrip("\r\n") for line in value if line.strip()]
+    if type(value).__module__.partition(".")[0] in ("pandas", "astropy"):  # in arrays, such floats are measurements
+        _warn_of_float_ids({name: value}, [name])
     return list(value)
 
 

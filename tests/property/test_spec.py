@@ -22,7 +22,9 @@ from canfar_batch.spec import JobSpec, check_key, job_key, literal_path, plain_f
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 words = st.text(st.characters(exclude_characters="\0{}", exclude_categories=["Cs"]), max_size=20)
 env_names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True).filter(lambda name: "CANFAR" not in name)
-paths = words.filter(lambda path: path.strip() and path[0] != "~" and "**" not in path and "$" not in path)
+paths = words.filter(
+    lambda path: path.strip() and path[0] != "~" and "**" not in path and "$" not in path and path[-1] not in "\r\n"
+)
 names = st.from_regex(r"[A-Za-z][a-z_0-9]{0,8}", fullmatch=True)
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts)
 trees = st.recursive(

@@ -19,7 +19,7 @@ def spec(cmd="python fit.py", **options):
     return JobSpec(cmd, **{"image": "skaha/astroml", **options})
 
 
-# -- accepted arguments -------------------------------------------------------------------------------------------------
+# -- accepted arguments ----------------------------------------------------------------------------------------------
 
 
 def test_a_spec_needs_a_command_and_an_image_alone():
@@ -67,7 +67,7 @@ def test_a_str_subclass_becomes_a_str():
     assert type(spec(["prog", Name("x")]).words[1]) is str
 
 
-# -- refused arguments --------------------------------------------------------------------------------------------------
+# -- refused arguments -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,8 @@ def test_a_str_subclass_becomes_a_str():
         ({"env": {"CANFAR_BATCH_KEY": "x"}}, "sets itself"),
         ({"shell": 1}, "shell=1 is neither True nor False"),
         ({"shell": "zsh"}, "nor 'bash'"),
+        ({"workdir": "a\n"}, "ends in a line break"),
+        ({"outputs": ["a.cat\r\n"]}, "ends in a line break"),
         ({"workdir": "$HOME/x"}, "no shell fills in $HOME"),
         ({"outputs": ["${OUT}/x"]}, "no shell fills in ${OUT}"),
         ({"receipt": None}, "receipt=None"),
@@ -295,6 +297,12 @@ def test_templates_are_read_once_for_all_jobs(monkeypatch):
 def test_a_variable_that_nothing_fills_in_is_doubtful(options):
     (doubt,) = spec(**options).doubts
     assert "no shell fills in" in doubt
+
+
+def test_a_value_of_the_environment_with_a_line_end_is_doubtful():
+    assert spec(env={"API_TOKEN": "hush\n"}).doubts == (
+        "the value of API_TOKEN in env is '***', which ends in a line break",
+    )
 
 
 @pytest.mark.parametrize("cmd", ["sh -c 'a | b'", ["/bin/bash", "-c", "a; b"], "bash -c 'a\nb'", "sh -c 'a & wait'"])

@@ -208,6 +208,8 @@ def test_identifiers_that_became_floats_are_refused_or_warned_of(world):
         UserWarning, match="the column 'n' holds whole numbers as floats, so {n} is written as 1234567.0"
     ):
         world.batch().rows(SPEC, pd.DataFrame({"n": [1234567, None]}).dropna())
+    with pytest.warns(UserWarning, match="holds whole numbers as floats"):
+        world.batch().map(SPEC, n=pd.Series([1234567, None]).dropna())
 
 
 def test_a_column_that_cannot_be_a_field_is_refused_if_used(world):
