@@ -1,4 +1,4 @@
-"""Batch jobs on the CANFAR Science Platform: launch thousands, follow them, retry what deserves it, gather results.
+"""Batch jobs on the CANFAR Science Platform: launch thousands, follow them, retry, collect results.
 
 ```python
 import canfar_batch as cb
@@ -8,8 +8,8 @@ with cb.Session.connect() as session:
     print(job.wait().raise_if_failed().logs())
 ```
 
-The names below are all that a script needs. They are fetched when first used, so that importing the package costs
-next to nothing.
+The names below are all that a script needs. Each is imported when it is first used, so that importing the package is
+fast.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # else every misspelt name would be one, of any type
+if not TYPE_CHECKING:  # otherwise a type checker would accept every misspelt name
 
     def __getattr__(name: str) -> Any:
         if name in _SUBMODULES:

@@ -1,4 +1,4 @@
-"""Clocks: the machine's own, and one that no change of the machine's date can disturb."""
+"""Clocks: the machine's own, and one that is not affected when the machine's date is changed."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The time, as a thing that tests can hold still."""
+    """A source of time, which tests replace."""
 
     def now(self) -> datetime:
-        """The time of day, aware, UTC."""
+        """Return the time of day, aware, UTC."""
 
     def ticks(self) -> float:
-        """Seconds from an arbitrary moment; never goes back, and counts while the machine sleeps."""
+        """Return seconds since an arbitrary moment; they never go back, and count while the machine sleeps."""
 
 
 class SystemClock:
     """The machine's own clocks."""
 
     def now(self) -> datetime:
-        """The time of day, aware, UTC."""
+        """Return the time of day, aware, UTC."""
         return datetime.now(timezone.utc)
 
     def ticks(self) -> float:
-        """Seconds since the machine started, its sleep included where the system can tell."""
+        """Return seconds since the machine started, including its sleep if the system counts it."""
         return _ticks()
 
 
 def _choose_ticks() -> Callable[[], float]:
-    # CLOCK_MONOTONIC stands still while a Linux laptop sleeps, and a lease must not; elsewhere it counts sleep.
+    # CLOCK_MONOTONIC stops while a Linux laptop sleeps, and a lease must not; on other systems it counts sleep.
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic if clock is None else lambda: time.clock_gettime(clock)
 
@@ -40,16 +40,16 @@ _ticks = _choose_ticks()
 
 
 class SteadyClock:
-    """The time as another clock told it once, and since then by its ticks: whoever sets the clock changes nothing."""
+    """The time that another clock showed once, advanced by its ticks, so that setting the clock has no effect."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._began, self._began_ticks = clock.now(), clock.ticks()
 
     def now(self) -> datetime:
-        """The time, aware, UTC."""
+        """Return the time, aware, UTC."""
         return self._began + timedelta(seconds=self.ticks() - self._began_ticks)
 
     def ticks(self) -> float:
-        """Seconds, as the other clock counts them."""
+        """Return the ticks of the other clock, in seconds."""
         return self._clock.ticks()

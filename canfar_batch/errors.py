@@ -1,6 +1,6 @@
-"""Every error of the package: one root, `CanfarBatchError`, and each is also the builtin that it resembles.
+"""The errors of the package: one root, `CanfarBatchError`, and each is also the builtin that it resembles.
 
-So ``except TimeoutError`` and ``except CanfarBatchError`` both catch a wait that took too long.
+``except TimeoutError`` and ``except CanfarBatchError`` both catch a wait that took too long.
 
 ```python
 try:
@@ -27,7 +27,7 @@ class SpecError(CanfarBatchError, ValueError):
 
 
 class PlanError(CanfarBatchError, ValueError):
-    """A batch cannot be planned like this: unequal columns, nothing to do, a key that is not one."""
+    """A batch cannot be planned like this: unequal columns, nothing to do, two jobs with one key or one output."""
 
 
 class SpecChanged(PlanError):
@@ -35,35 +35,47 @@ class SpecChanged(PlanError):
 
 
 class StrategyError(CanfarBatchError, TypeError):
-    """A strategy of your own answered something that no strategy of its role may answer."""
+    """A strategy of your own returned a value that its role does not allow."""
 
 
 class AlreadyClosed(CanfarBatchError, ValueError):
     """The batch or session was closed; open it again."""
 
 
+class ReadOnlyBatch(CanfarBatchError, PermissionError):
+    """The batch is open for reading only; `Session.batch` opens it for running."""
+
+
+class UnknownJob(CanfarBatchError, KeyError):
+    """The batch has no job with this key."""
+
+    def __str__(self) -> str:
+        # KeyError would show the message in quotes
+        return str(self.args[0]) if self.args else ""
+
+
 class ExtraMissing(CanfarBatchError, ImportError):
-    """This needs a library that is not installed; the message names it, and the extra that brings it."""
+    """A library is not installed; the message names it, and the extra that installs it."""
 
     @classmethod
     def of(cls, what: str, *, library: str, extra: str) -> ExtraMissing:
-        """The error that says of *what* which library to install."""
-        return cls(f'{what} needs {library}: pip install {library} (the extra "{extra}" of canfar_batch brings it)')
+        """Return the error for *what* needs the library."""
+        return cls(f'{what} needs {library}: pip install {library} (the extra "{extra}" of canfar_batch installs it)')
 
 
 # -- credentials --------------------------------------------------------------------------------------------------
 
 
 class CredentialError(CanfarBatchError, PermissionError):
-    """Who you are could not be shown to the platform; the message names the command that mends it."""
+    """You could not be authenticated; the message names the command that fixes it."""
 
 
 class CredentialMissing(CredentialError):
-    """No credential was found in any of the places that are looked at."""
+    """No credential was found in any of the usual places."""
 
 
 class CredentialExpired(CredentialError):
-    """The credential was good once; its time is over."""
+    """The credential has expired."""
 
 
 class CredentialRefused(CredentialError):
@@ -91,7 +103,7 @@ class CredentialRefused(CredentialError):
 
 
 class AddressError(CanfarBatchError, ValueError):
-    """This is not the address of a platform, or one that credentials may not be sent to."""
+    """This is not the address of a platform, or credentials may not be sent to it."""
 
 
 class PlatformError(CanfarBatchError):
@@ -198,7 +210,7 @@ class LaunchInDoubt(PlatformError, TimeoutError):
         self,
         message: str,
         *,
-        launch_name: str,
+        launch_name: str = "",  # unpickling calls this with the message alone, and sets the attributes afterwards
         status: int | None = None,
         server_text: str = "",
         retry_after: float | None = None,
@@ -217,10 +229,10 @@ class LaunchInDoubt(PlatformError, TimeoutError):
 
 
 class WaitTimeout(CanfarBatchError, TimeoutError):
-    """What was waited for did not happen in time; the jobs run on.
+    """The wait took longer than its time-out; the jobs run on.
 
     Attributes:
-        report: The batch's report so far, where a batch was waited for.
+        report: The batch's report so far; None for a single job.
     """
 
     def __init__(self, message: str, *, report: object | None = None) -> None:
@@ -229,7 +241,7 @@ class WaitTimeout(CanfarBatchError, TimeoutError):
 
 
 class JobFailed(CanfarBatchError, RuntimeError):
-    """The job is over and did not succeed; the message says why and shows the end of its log."""
+    """The job did not succeed; the message gives the reason and the end of its log."""
 
 
 class BatchFailed(CanfarBatchError, RuntimeError):
@@ -237,7 +249,7 @@ class BatchFailed(CanfarBatchError, RuntimeError):
 
 
 class CollectError(CanfarBatchError, RuntimeError):
-    """The job succeeded, but its result could not be gathered."""
+    """The job succeeded, but its result could not be collected."""
 
 
 class TransitionError(CanfarBatchError, RuntimeError):
@@ -252,30 +264,30 @@ class HomeError(CanfarBatchError, OSError):
 
 
 class UnknownBatch(CanfarBatchError, LookupError):
-    """There is no batch of this name here."""
+    """There is no batch with this name here."""
 
 
 class LedgerError(CanfarBatchError, RuntimeError):
-    """The ledger is not one that this version can read, or belongs to another platform."""
+    """This version cannot read the ledger, or it belongs to another platform."""
 
 
 class BatchBusy(CanfarBatchError, RuntimeError):
-    """Another driver runs this batch; this one may read it."""
+    """Another driver runs this batch; this process may only read it."""
 
 
 class LeaseLost(BatchBusy):
-    """Another driver took the batch over while this one was away; this one stops."""
+    """Another driver took over the batch while this one was away; this one stops."""
 
 
 class Detached(KeyboardInterrupt):
-    """`run()` was interrupted: the jobs run on, and running the script again goes on with them.
+    """`run()` was interrupted. The jobs run on; run the script again to resume the batch.
 
-    Deliberately no `CanfarBatchError`, so that ``except Exception`` does not swallow a Ctrl-C.
+    This is not a `CanfarBatchError`, so that ``except Exception`` does not swallow a Ctrl-C.
     """
 
 
 class BatchPaused(CanfarBatchError, RuntimeError):
-    """The first jobs of a batch all failed alike, so the rest were not launched.
+    """The first jobs of a batch all failed for the same cause, so the rest were not launched.
 
     Attributes:
         report: The batch's report so far.

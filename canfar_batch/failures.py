@@ -1,6 +1,6 @@
-"""Why an attempt failed: one small class per cause, from the user's own exit code to a platform that forgot.
+"""Why an attempt failed: one small class per cause, from the job's own exit code to a lost container.
 
-A failure is a frozen value that the ledger keeps. Retry policies look at its class, people at its message.
+A failure is a frozen value that the ledger stores. Retry policies use its class, people its message.
 
 ```python
 job = session.launch(["sh", "-c", "exit 3"], image="skaha/astroml:latest").wait()
@@ -24,60 +24,63 @@ class Failure:
     """One reason why an attempt did not succeed.
 
     Attributes:
-        message: What happened, in words for a person, with the platform's or the job's own words where there are any.
-        inferred: True where no receipt said so: the cause was read from the log, from events, or from silence.
+        message: What happened, in words, with those of the platform or the job if there are any.
+        inferred: True if no receipt reports it: the cause was inferred from the log, from events, or from silence.
     """
 
     message: str = attrs.field(default="", converter=printable)
     inferred: bool = False
 
-    #: how a report calls all failures of this kind
+    #: the name of all failures of this kind in a report
     label: ClassVar[str] = "failed"
-    #: True where the platform, not the job, is to blame, so that the same job may well succeed next time
+    #: True if the platform caused it, not the job, so that the same job may well succeed next time
     platform: ClassVar[bool] = False
 
     @property
     def kind(self) -> str:
-        """The name of the class, as the ledger stores it: `"OutOfMemory"`."""
+        """The name of the class, which the ledger stores: `"OutOfMemory"`."""
         return type(self).__name__
 
     @property
     def cause(self) -> str:
-        """What a report groups by: `"out of memory"`, `"exit code 2"`."""
+        """The text by which a report groups failures: `"out of memory"`, `"exit code 2"`."""
         return self.label
 
     def __str__(self) -> str:
         return f"{self.cause}: {self.message}" if self.message else self.cause
 
     def to_json(self) -> dict[str, Any]:
-        """What the ledger stores; `from_json` reads it back."""
+        """Return the values that the ledger stores; `from_json` reads them back."""
         return {"kind": self.kind, **attrs.asdict(self)}
 
 
 @attrs.frozen(kw_only=True)
 class ExitCode(Failure):
-    """The job's own command ended with a code other than 0; 128 + n means that signal n ended it."""
+    """The job's own command ended with a code other than 0; 128 + n means that signal n ended it.
+
+    Exit codes are 0 to 255: the system cuts larger ones off, so `sys.exit(256)` is 0, a success.
+    """
 
     code: int = attrs.field(kw_only=False)
 
     @property
     def cause(self) -> str:
-        """What a report groups by: `"exit code 2"`."""
+        """The text by which a report groups failures: `"exit code 2"`."""
         return f"exit code {self.code}"
 
 
 @attrs.frozen(kw_only=True)
 class OutOfMemory(Failure):
-    """The kernel killed a process of the job for want of memory, and the receipt says so."""
+    """The kernel killed a process of the job for lack of memory; the receipt reports it."""
 
     label = "out of memory"
 
 
 @attrs.frozen(kw_only=True)
 class Killed(Failure):
-    """The job began and was ended from outside with no word; more memory used than asked is the likely cause.
+    """The job began and was killed without a report; the likely cause is that it used more memory than it asked for.
 
-    Newer Kubernetes kills every process of the container when memory runs out, so that no receipt can be written.
+    Newer versions of Kubernetes kill every process of a container that runs out of memory, so there is no receipt.
     """
 
     label = "killed"
@@ -85,14 +88,14 @@ class Killed(Failure):
 
 @attrs.frozen(kw_only=True)
 class TimedOut(Failure):
-    """The job ran longer than its `timeout`, and was stopped for it."""
+    """The job ran longer than its `timeout` and was stopped."""
 
     label = "timed out"
 
 
 @attrs.frozen(kw_only=True)
 class StartError(Failure):
-    """The container could not begin the command: no shell, no base64, no such working directory."""
+    """The container could not start the command: no shell, no base64, no such working directory."""
 
     label = "could not start"
 
@@ -107,7 +110,7 @@ class ImagePull(Failure):
 
 @attrs.frozen(kw_only=True)
 class StuckPending(Failure):
-    """The job waited longer than its `pending_timeout` and never began."""
+    """The job waited longer than its `pending_timeout` and was not started."""
 
     label = "stuck pending"
     platform = True
@@ -115,7 +118,7 @@ class StuckPending(Failure):
 
 @attrs.frozen(kw_only=True)
 class Evicted(Failure):
-    """The platform took the job's place away: node lost, pre-empted, evicted."""
+    """The platform removed the job: node lost, pre-empted, evicted."""
 
     label = "evicted"
     platform = True
@@ -130,7 +133,7 @@ class DiskFull(Failure):
 
 @attrs.frozen(kw_only=True)
 class DeadlineExceeded(Failure):
-    """The platform's own limit on a job's life was reached: 14 days for headless jobs (skaha, launch template)."""
+    """The job reached the platform's own time limit: 14 days for headless jobs (skaha, launch template)."""
 
     label = "platform deadline"
 
@@ -166,14 +169,14 @@ class Lost(Failure):
 
 @attrs.frozen(kw_only=True)
 class Unwatched(Failure):
-    """The job ended while nobody looked, longer ago than the platform remembers, and left no receipt."""
+    """The job ended while no driver was running, longer ago than the platform remembers, and left no receipt."""
 
     label = "ended unwatched"
 
 
 @attrs.frozen(kw_only=True)
 class MissingOutput(Failure):
-    """The command reported success, but a declared output was not there.
+    """The command ended with exit code 0, but a declared output was not there.
 
     Attributes:
         missing: The outputs that were not found, as declared.
@@ -186,10 +189,10 @@ class MissingOutput(Failure):
 
 @attrs.frozen(kw_only=True)
 class LaunchRefused(Failure):
-    """The platform did not take the job.
+    """The platform did not accept the job.
 
     Attributes:
-        again: False where the same request would be refused again.
+        again: False if the same request would be refused again.
     """
 
     again: bool = False
@@ -199,7 +202,7 @@ class LaunchRefused(Failure):
 
 @attrs.frozen(kw_only=True)
 class Unknown(Failure):
-    """The platform says that the job failed, and nothing says why."""
+    """The platform reports that the job failed; the reason is unknown."""
 
     label = "failed, cause unknown"
 
@@ -214,7 +217,7 @@ KINDS: Mapping[str, type[Failure]] = {
 
 
 def from_json(data: Mapping[str, Any]) -> Failure:
-    """The failure that `Failure.to_json` wrote; one of a kind that this version does not know becomes `Unknown`."""
+    """Return the failure that `Failure.to_json` stored; a kind that this version does not know becomes `Unknown`."""
     values = dict(data)
     kind = KINDS.get(values.pop("kind", ""))
     if kind is None:

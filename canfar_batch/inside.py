@@ -1,4 +1,4 @@
-"""For code that runs in the container: who am I, what is my share, what may I use, and how do I write safely.
+"""Helpers for code that runs in the container: its job, its share of the work, its resources, and safe writing.
 
 ```python
 from canfar_batch import inside
@@ -8,9 +8,9 @@ for number in inside.chunk(range(1000)):
     ...
 ```
 
-Nothing but the standard library is needed, and little of it is loaded before it is used. Where the image has no
-`canfar_batch`, put a copy of this one file beside your script and `import inside`; Python 3.8 is enough.
-Outside a container everything works as for one job alone, so a script can be tried on a laptop first.
+This module needs only the standard library, most of which it imports when it is first used. If the image has no
+`canfar_batch`, put a copy of this file beside your script and `import inside`; Python 3.8 is enough.
+Outside a container everything works as for a single job, so you can try a script on a laptop first.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-SCRATCH = "/scratch"  #: the disk that the platform gives to each container, and takes back at its end
+SCRATCH = "/scratch"  #: the disk that the platform gives to each container, emptied at its end
 GIB = 1024**3
 
 
@@ -50,9 +50,9 @@ GIB = 1024**3
 
 
 def job_id() -> str | None:
-    """The platform's id for the container, as the portal and `Job.id` show it; None outside one.
+    """Return the platform's id for the container, which the portal and `Job.id` show; None outside a container.
 
-    The platform sets `skaha_sessionid`; the name in its guide, `SKAHA_SESSION_ID`, is taken where that is missing.
+    It is `skaha_sessionid`, which the platform sets, or else `SKAHA_SESSION_ID`, the name in the platform's guide.
 
     ```python
     from canfar_batch import inside
@@ -64,7 +64,7 @@ def job_id() -> str | None:
 
 
 def key() -> str | None:
-    """The job's key in its batch, the same for every attempt; None where `canfar_batch` did not launch the container.
+    """Return the job's key in its batch, the same for every attempt; None if `canfar_batch` did not launch it.
 
     ```python
     from canfar_batch import inside
@@ -76,10 +76,10 @@ def key() -> str | None:
 
 
 def attempt() -> int:
-    """Which attempt of the job this is, counted from 1. A script that is run by hand is at its first.
+    """Return the number of the job's attempt, from 1; 1 for a script that is run by hand.
 
     Raises:
-        ValueError: `CANFAR_BATCH_ATTEMPT` is set and is no whole number of at least 1.
+        ValueError: `CANFAR_BATCH_ATTEMPT` is set and is not a whole number of at least 1.
 
     ```python
     from canfar_batch import inside
@@ -92,7 +92,7 @@ def attempt() -> int:
 
 
 def batch() -> str | None:
-    """The name of the batch that the job belongs to; None for a job of its own, and outside.
+    """Return the name of the job's batch; None for a single job, and outside a container.
 
     ```python
     from canfar_batch import inside
@@ -107,7 +107,7 @@ def batch() -> str | None:
 
 
 class Replica(NamedTuple):
-    """One of several jobs that share the same work: number *index*, counted from 1, of *count*.
+    """One of several jobs that share the same work: number *index*, from 1, of *count*.
 
     ```python
     from canfar_batch import inside
@@ -116,16 +116,16 @@ class Replica(NamedTuple):
     ```
     """
 
-    index: int  # type: ignore[assignment] # nobody looks for a value in so short a tuple
+    index: int  # type: ignore[assignment] # hides tuple.index, which is of no use here
     count: int  # type: ignore[assignment]
 
 
 def replica() -> Replica:
-    """Which replica this is, from `REPLICA_ID` and `REPLICA_COUNT`, as `Batch.replicas` sets them; (1, 1) outside.
+    """Return which replica this is, from `REPLICA_ID` and `REPLICA_COUNT`, which `Batch.replicas` sets; else (1, 1).
 
     Raises:
-        ValueError: Only one of the two is set, or they are not numbers with 1 <= index <= count: nothing is computed
-            twice or left out because of a slip.
+        ValueError: Only one of the two is set, or they are not numbers with 1 <= index <= count. This is an error so
+            that a mistake does not compute anything twice, or leave it out.
 
     ```python
     from canfar_batch import inside
@@ -144,14 +144,15 @@ def replica() -> Replica:
 
 
 def stripe(items: Iterable[T], index: int | None = None, count: int | None = None) -> list[T]:
-    """Every *count*-th of *items*, beginning with number *index*: this replica's share, dealt like cards.
+    """Return this replica's share of *items*, dealt like cards: every *count*-th, beginning with number *index*.
 
-    Prefer it to `chunk` where neighbours cost alike, as when files are sorted by size: each replica gets some of all.
+    Prefer it to `chunk` if neighbours cost about the same, as when files are sorted by size: each replica gets some of
+    every size.
 
     Args:
-        items: The same in every replica, in the same order: sort what comes from `glob` or `os.listdir`.
-        index: Which replica, counted from 1; by default this one.
-        count: How many replicas there are; by default as many as `replica` says.
+        items: The same in every replica, in the same order: sort results of `glob` or `os.listdir`.
+        index: The number of the replica, from 1; by default of this one.
+        count: The number of replicas; by default that of `replica`.
 
     Raises:
         TypeError: *items* is a set, whose order differs from one process to the next.
@@ -168,14 +169,14 @@ def stripe(items: Iterable[T], index: int | None = None, count: int | None = Non
 
 
 def chunk(items: Iterable[T], index: int | None = None, count: int | None = None) -> list[T]:
-    """This replica's part of *items*: neighbours stay together, and parts differ in length by one at most.
+    """Return this replica's share of *items*: neighbours stay together, and shares differ in length by one at most.
 
-    Prefer it to `stripe` where neighbours share something, as a calibration or a file that is read once.
+    Prefer it to `stripe` if neighbours share something, such as a calibration or a file that is read once.
 
     Args:
-        items: The same in every replica, in the same order: sort what comes from `glob` or `os.listdir`.
-        index: Which replica, counted from 1; by default this one.
-        count: How many replicas there are; by default as many as `replica` says.
+        items: The same in every replica, in the same order: sort results of `glob` or `os.listdir`.
+        index: The number of the replica, from 1; by default of this one.
+        count: The number of replicas; by default that of `replica`.
 
     Raises:
         TypeError: *items* is a set, whose order differs from one process to the next.
@@ -209,7 +210,7 @@ def _checked(one: Replica) -> Replica:
 
 def _in_order(items: Iterable[T]) -> Sequence[T]:
     if isinstance(items, (set, frozenset)):
-        raise TypeError("a set has another order in every process, so replicas would not agree; pass sorted(items)")
+        raise TypeError("a set has a different order in every process, so replicas would not agree; pass sorted(items)")
     return items if isinstance(items, Sequence) else list(items)
 
 
@@ -230,20 +231,20 @@ def _count_from_environment(name: str) -> int | None:
 
 
 def configure_logging(directory: str | os.PathLike[str], level: int | str = "INFO") -> Path:
-    """Log to the console, which `Job.logs` shows, and to a file of this job's own, which stays.
+    """Log to the console, which `Job.logs` shows, and to a file that remains after the job.
 
     Args:
-        directory: Where the file goes; it is made if it is not there. Every attempt gets a file of its own in it,
-            `job_<id>_<time>.log`, so that none writes over another's. The time is in UTC, as are those in the log.
-        level: What is logged at least, as `logging` takes it.
+        directory: The directory of the file; it is created if necessary. Every attempt writes a new file,
+            `job_<id>_<time>.log`, so that none overwrites another. All times are UTC.
+        level: The lowest level that is logged, as in `logging`.
 
     Returns:
         The file.
 
     Raises:
-        OSError: The directory cannot be made, or written to.
+        OSError: The directory cannot be created, or written to.
 
-    Called again, it ends the file it began and begins another; handlers that others set up stay as they are.
+    A second call closes the file and begins another; handlers that other code added are not changed.
 
     ```python
     import logging
@@ -280,7 +281,7 @@ _HANDLERS = ("canfar_batch.inside.file", "canfar_batch.inside.console")
 
 
 def _new_log(place: Path, time: str) -> Path:
-    """A file that was not there: a container that is restarted has the same id, perhaps within the same second."""
+    """Create a new file: a container that is restarted has the same id, perhaps within the same second."""
     import itertools
 
     id = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in job_id() or "unknown")
@@ -298,7 +299,7 @@ def _new_log(place: Path, time: str) -> Path:
 
 
 class Description(Dict[str, Any]):  # noqa: UP006
-    """What `describe` found: a dict that JSON can take, and as text a line for each fact.
+    """The result of `describe`: a dict of JSON's types; its text has a line for each fact.
 
     ```python
     import json
@@ -324,12 +325,12 @@ def _lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 
 def describe() -> Description:
-    """Where this runs, and with how much: for the head of a log, where it answers most questions afterwards.
+    """Describe where this runs and with which resources; print it at the start of a log.
 
-    CPUs and memory are those that the container may use, which its cgroup says; the usual calls tell of the whole
-    machine. Units are cores and GiB; what cannot be told is None. The disk's free room is the machine's: the platform
-    evicts a container that fills more than its share of `/scratch`, and that share cannot be seen from inside.
-    Of the environment only names known to be harmless are shown, and the value of any that sounds like a secret is not.
+    CPUs and memory are those that the container may use, from its cgroup; the usual calls report those of the whole
+    machine. Units are cores and GiB; an unknown value is None. Free disk space is the machine's: the platform evicts a
+    container that fills more than its share of `/scratch`, and that share cannot be seen from inside.
+    Only environment variables known to be harmless are included, and those that may hold secrets are masked.
 
     ```python
     from canfar_batch import inside
@@ -361,7 +362,7 @@ def describe() -> Description:
 
 def _cpus() -> dict[str, Any]:
     machine = os.cpu_count()
-    # a share of the machine may be given to a process, where the system knows such a thing
+    # some systems can restrict a process to some of the CPUs
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
     allowed = [quota for quota in map(_quota, _cgroups("cpu")) if quota is not None]
     return {"allowed": _least([*allowed, usable]), "machine": machine}
@@ -392,7 +393,7 @@ def _machine_memory() -> int | None:
 
 
 def _cgroups(controller: str) -> list[str]:
-    """The directories that account for *controller* here, from this process's own up: each may hold a limit."""
+    """Return the cgroup directories of *controller*, from this process's own upwards; each may hold a limit."""
     top = os.environ.get("CANFAR_BATCH_CGROUP")
     if top:
         return [_version_1(top, controller) or top]
@@ -404,32 +405,32 @@ def _cgroups(controller: str) -> list[str]:
             break
         if not controllers:
             own = path
-    # a container sees its own group as the root, while the path may be the one that the machine knows
+    # a container sees its own group as the root, but the path may be that on the machine
     parts = [part for part in own.split("/") if part]
     chain = ["/".join([top, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
     return [directory for directory in chain if os.path.isdir(directory)]
 
 
 def _version_1(top: str, controller: str) -> str | None:
-    """Where version 1 accounts for *controller*; None in version 2, which has one tree for all."""
+    """Return the directory of *controller* in version 1; None in version 2, which has one tree for all."""
     names = (controller, "cpu,cpuacct") if controller == "cpu" else (controller,)
     return next((place for place in (f"{top}/{name}" for name in names) if os.path.isdir(place)), None)
 
 
 def _quota(directory: str) -> float | None:
-    """Cores; None without a limit."""
+    """Return the limit in cores, or None."""
     words = _read(f"{directory}/cpu.max").split() or [
         *_read(f"{directory}/cpu.cfs_quota_us").split(),
         *_read(f"{directory}/cpu.cfs_period_us").split(),
     ]
-    if len(words) != 2 or not all(word.isdigit() for word in words):  # `max` and -1 are no limit
+    if len(words) != 2 or not all(word.isdigit() for word in words):  # `max` and -1 mean no limit
         return None
     quota, period = map(int, words)
     return round(quota / period, 2) if quota and period else None
 
 
 def _memory_of(directory: str) -> tuple[int | None, int | None]:
-    """Limit, and what is used of it, in bytes; file cache that can be dropped at any time counts as free."""
+    """Return the limit and the memory in use, in bytes; file cache that can be dropped at any time counts as free."""
     for limit, used, cache in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -442,7 +443,7 @@ def _memory_of(directory: str) -> tuple[int | None, int | None]:
 
 
 def _entry(file: str, name: str, unit: int = 1) -> int | None:
-    """The number behind *name* in a file of such lines."""
+    """Return the number after *name* in a file of lines ``NAME NUMBER``, times *unit*; None if there is none."""
     for line in _read(file).splitlines():
         words = line.split()
         if len(words) > 1 and words[0] == name and words[1].isdigit():
@@ -496,22 +497,22 @@ def atomic_write(
     encoding: str | None = None,
     newline: str | None = None,
 ) -> Iterator[IO[Any]]:
-    """Open a file to write; *path* changes only when the block ends well, and then all at once.
+    """Open a file for writing; *path* is replaced when the block ends without an error, and then all at once.
 
-    A job that is killed leaves the old file, or none, but never half a one that looks like a result; two runs of a job
-    do each other no harm. The bytes are on the disk before the name is. A file that was there keeps its permissions,
-    and a symbolic link stays one; a new file gets the permissions that `open` would give it.
+    A job that is killed leaves the old file, or none, but never half a file that looks like a result, and two runs of a
+    job do not disturb each other. The contents are on the disk before the name is. An existing file keeps its
+    permissions, and a symbolic link stays one; a new file gets the permissions that `open` would give it.
 
     Args:
-        path: The file. It is written beside itself first, under a hidden name that ends in `.part`; if the block
-            raises, that is removed. A process that is killed outright leaves it behind.
+        path: The file. It is first written under a hidden name that ends in `.part`, in the same directory. That file
+            is removed if the block raises; a process that is killed leaves it.
         mode: `"w"` for text, `"wb"` for bytes, `"w+b"` for writers that also read.
-        encoding: Of text; by default UTF-8, whatever the image's locale.
-        newline: As for `open`.
+        encoding: The encoding of text; by default UTF-8, whatever the image's locale.
+        newline: As in `open`.
 
     Raises:
         ValueError: *mode* is not one that writes a whole file.
-        OSError: The file cannot be written, or *path* is no ordinary file.
+        OSError: The file cannot be written, or *path* is not an ordinary file.
 
     ```python
     import json
@@ -522,7 +523,7 @@ def atomic_write(
     ```
     """
     if not mode.startswith("w"):
-        raise ValueError(f"mode={mode!r}: a file is written whole here, so it is 'w', 'wb' or 'w+b'")
+        raise ValueError(f"mode={mode!r}: a file is written as a whole, so the mode is 'w', 'wb' or 'w+b'")
     target = os.path.realpath(path)
     directory, name = os.path.split(target)
     before = _status_of_file(target)
@@ -541,12 +542,12 @@ def atomic_write(
         if os.path.lexists(part):
             os.unlink(part)
         raise
-    with suppress(OSError):  # some network disks sync no directories; the file itself is complete
+    with suppress(OSError):  # some network disks cannot sync directories; the file itself is complete
         _to_disk(directory)
 
 
 def _new_file(path: str, flags: int) -> int:
-    # mode "x" would do it as well, but some writers look at a file's mode, and know "w" alone
+    # mode "x" would do, but some writers look at a file's mode and accept only "w"
     return os.open(path, flags | os.O_EXCL, 0o666)
 
 
@@ -554,7 +555,7 @@ def _status_of_file(path: str) -> os.stat_result | None:
     if not os.path.exists(path):
         return None
     if not os.path.isfile(path):
-        raise OSError(_errno("EINVAL"), "This is no ordinary file, so it cannot be replaced by one", path)
+        raise OSError(_errno("EINVAL"), "This is not an ordinary file, so it cannot be replaced by one", path)
     return os.stat(path)
 
 
@@ -565,7 +566,7 @@ def _errno(name: str) -> int:
 
 
 def _to_disk(path: str) -> None:
-    # by a descriptor of its own: writers of some formats close the file that they are given
+    # with a descriptor of its own, because writers of some formats close the file that they are given
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -574,7 +575,7 @@ def _to_disk(path: str) -> None:
 
 
 class Scratch:
-    """A directory for temporary files, which `scratch` makes and removes. It stands for its path wherever one goes.
+    """A directory for temporary files, which `scratch` makes and removes; it can be used like a path.
 
     ```python
     import os
@@ -586,11 +587,11 @@ class Scratch:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path  #: where it is
+        self.path = path  #: the directory
 
     @property
     def free(self) -> float:
-        """GiB that are free on its disk now."""
+        """The free space on its disk at this moment, in GiB."""
         return _free(str(self.path))
 
     def __truediv__(self, name: str | os.PathLike[str]) -> Path:
@@ -608,16 +609,16 @@ class Scratch:
 
 @contextmanager
 def scratch(at_least: float = 0.0) -> Iterator[Scratch]:
-    """A new directory for temporary files, empty, for this process's eyes only, removed with all in it at the end.
+    """Make a new private directory for temporary files; it is removed with its contents when the block ends.
 
-    It is below `/scratch`, the container's own fast disk, where there is one; else below `TMPDIR` or `/tmp`.
-    Copy what shall stay to `/arc` before the block ends.
+    It is below `/scratch`, the container's own fast disk, if there is one; else below `TMPDIR` or `/tmp`.
+    Copy the results to `/arc` before the block ends.
 
     Args:
-        at_least: GiB that must be free. Better no beginning than an end after hours for want of room.
+        at_least: GiB that must be free, so that a job fails at once and not after hours.
 
     Raises:
-        OSError: Less is free (`ENOSPC`), or there is no place to write.
+        OSError: Less space is free (`ENOSPC`), or no directory can be written.
 
     ```python
     from canfar_batch import inside
@@ -634,12 +635,12 @@ def scratch(at_least: float = 0.0) -> Iterator[Scratch]:
     root = _own_disk() or tempfile.gettempdir()
     room = _free(root)
     if room < at_least:
-        raise OSError(_errno("ENOSPC"), f"{room:.1f} GiB are free and {at_least:g} are needed; make room", root)
+        raise OSError(_errno("ENOSPC"), f"{room:.1f} GiB are free and {at_least:g} are needed; delete files", root)
     made = Path(tempfile.mkdtemp(prefix="job-", dir=root))
     try:
         yield Scratch(made)
     finally:
-        # what cannot be removed goes with the container, and is no reason to call the job failed
+        # files that cannot be removed vanish with the container; they are no reason for the job to fail
         shutil.rmtree(made, ignore_errors=True)
 
 

@@ -1,6 +1,6 @@
 """How a job changes: the events, and the states in which each may happen.
 
-`apply` is the only place where a `JobRecord` becomes another one.
+`apply` makes the next record of a job from an event.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import attrs
 
 from canfar_batch.errors import TransitionError
 from canfar_batch.failures import Deleted, Failure, LaunchRefused, Lost, Unwatched
-from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
+from canfar_batch.records import STATE_OF_PHASE, Attempt, JobRecord, JobState, Phase, Receipt, Resources
 from canfar_batch.spec import JobSpec
 
 # -- events -------------------------------------------------------------------------------------------------------
@@ -29,7 +29,7 @@ class Event:
 
     @property
     def kind(self) -> str:
-        """The name of the class, as the ledger stores it."""
+        """The name of the class, which the ledger stores."""
         return type(self).__name__
 
 
@@ -50,14 +50,14 @@ class Launched(Event):
 
 @attrs.frozen(kw_only=True)
 class Adopted(Event):
-    """The platform's list shows a container of this attempt, of whose existence we were not sure."""
+    """The platform's list shows a container of this attempt, whose existence was in doubt."""
 
     id: str
 
 
 @attrs.frozen(kw_only=True)
 class Deferred(Event):
-    """The launch provably came to nothing and may be sent again: it never left, or the platform said "not now"."""
+    """The launch provably had no effect and may be sent again: it was not sent, or the platform was busy."""
 
     due: datetime
     why: str
@@ -75,7 +75,7 @@ class PhaseChanged(Event):
 
 @attrs.frozen(kw_only=True)
 class Ended(Event):
-    """The attempt is over, and this is how."""
+    """The attempt ended."""
 
     succeeded: bool
     verified: bool = False
@@ -98,7 +98,7 @@ class EvidenceAdded(Event):
 
 @attrs.frozen(kw_only=True)
 class Retrying(Event):
-    """The retry policy said: again."""
+    """The retry policy asked for another attempt."""
 
     due: datetime
     resources: Resources
@@ -106,19 +106,19 @@ class Retrying(Event):
 
 @attrs.frozen(kw_only=True)
 class RetryExhausted(Event):
-    """The retry policy said: stop."""
+    """The retry policy gave the job up."""
 
     why: str = ""
 
 
 @attrs.frozen(kw_only=True)
 class CancelAsked(Event):
-    """Somebody wants the job stopped."""
+    """The user asked to cancel the job."""
 
 
 @attrs.frozen(kw_only=True)
 class Cancelled(Event):
-    """The job is stopped, and the platform no longer knows its container."""
+    """The job was stopped, and the platform no longer knows its container."""
 
     receipt: Receipt | None = None
     log: Path | None = None
@@ -126,14 +126,14 @@ class Cancelled(Event):
 
 @attrs.frozen(kw_only=True)
 class LateSuccess(Event):
-    """A receipt that came late says that the attempt succeeded after all."""
+    """A receipt that came late shows that the attempt succeeded."""
 
     receipt: Receipt
 
 
 @attrs.frozen(kw_only=True)
 class Collected(Event):
-    """The job's result was fetched."""
+    """The job's result was collected."""
 
     result: Any = None
     stored: bool = True  #: False if the ledger cannot store it, so that it is None here
@@ -141,19 +141,19 @@ class Collected(Event):
 
 @attrs.frozen(kw_only=True)
 class NotCollected(Event):
-    """The job succeeded, and its result could not be fetched."""
+    """The job succeeded, and its result could not be collected."""
 
     why: str
 
 
 @attrs.frozen(kw_only=True)
 class Reopened(Event):
-    """The user wants another go at a job that was over; what failed before no longer counts against it."""
+    """The user reopened a final job; its earlier failures no longer count against it."""
 
 
 @attrs.frozen(kw_only=True)
 class Respecified(Event):
-    """Resources, time-outs or the name were changed; they hold for the attempts to come."""
+    """Resources, time-outs or the name were changed; they apply to later attempts."""
 
     spec: JobSpec
     resources: Resources
@@ -191,7 +191,7 @@ E = TypeVar("E", bound=Event)
 
 
 def apply(job: JobRecord, event: Event) -> JobRecord:
-    """The record after *event*.
+    """Return the record of *job* after *event*.
 
     Raises:
         TransitionError: The event cannot happen to a job in this state.
@@ -204,13 +204,16 @@ def apply(job: JobRecord, event: Event) -> JobRecord:
 
 
 def may_reappear(job: JobRecord) -> bool:
-    """True where the newest attempt was given up for absence alone, and no newer one was launched."""
+    """Return whether a container of the newest attempt may still be found: it was given up for absence alone."""
     attempt = job.last_attempt
     return attempt is not None and (not attempt.ended or isinstance(attempt.failure, BY_ABSENCE))
 
 
 def may_be_overturned(job: JobRecord) -> bool:
-    """True where the receipt of a success would: the newest attempt was given up for absence, or stopped unheard."""
+    """Return whether a late success receipt may still change the outcome.
+
+    It may if the newest attempt was given up for absence, or cancelled before it reported.
+    """
     attempt = job.last_attempt
     if attempt is None or not attempt.ended:
         return False
@@ -236,7 +239,9 @@ def _launched(job: JobRecord, event: Launched) -> JobRecord:
 
 def _adopted(job: JobRecord, event: Adopted) -> JobRecord:
     if not may_reappear(job):
-        raise TransitionError(f"job {job.key!r} has no attempt in doubt that {event.id!r} could be")
+        raise TransitionError(
+            f"job {job.key!r} has no attempt in doubt to which the container {event.id!r} could belong"
+        )
     attempts = _newest(
         job, id=event.id, launched_at=job.attempts[-1].launched_at or event.at, seen_at=event.at,
         ended_at=None, succeeded=None, failure=None,
@@ -249,10 +254,10 @@ def _deferred(job: JobRecord, event: Deferred) -> JobRecord:
     return attrs.evolve(job, state=JobState.WAITING if earlier else JobState.PLANNED, attempts=earlier, due=event.due)
 
 
-def _seen(job: JobRecord, event: PhaseChanged) -> JobRecord:
-    if event.phase not in (Phase.PENDING, Phase.RUNNING):
+def _phase_changed(job: JobRecord, event: PhaseChanged) -> JobRecord:
+    state = STATE_OF_PHASE.get(event.phase)
+    if state is None:
         raise TransitionError(f"{event.phase.value!r} is not a state of a job")
-    state = JobState.RUNNING if event.phase is Phase.RUNNING else JobState.PENDING
     return attrs.evolve(job, state=state, attempts=_newest(job, seen_at=event.at, **_run(job.attempts[-1], event)))
 
 
@@ -305,7 +310,7 @@ def _retrying(job: JobRecord, event: Retrying) -> JobRecord:
 
 def _retry_exhausted(job: JobRecord, event: RetryExhausted) -> JobRecord:
     if job.failure is None:
-        raise TransitionError(f"job {job.key!r} has no failure to be given up for")
+        raise TransitionError(f"job {job.key!r} has no failure, so it cannot be given up")
     lost = isinstance(job.failure, (Lost, Unwatched))
     return attrs.evolve(job, state=JobState.LOST if lost else JobState.FAILED, due=None)
 
@@ -373,7 +378,7 @@ _APPLY: Mapping[type[Event], Callable[[JobRecord, Any], JobRecord]] = {
     Launched: _launched,
     Adopted: _adopted,
     Deferred: _deferred,
-    PhaseChanged: _seen,
+    PhaseChanged: _phase_changed,
     Ended: _ended,
     Retrying: _retrying,
     RetryExhausted: _retry_exhausted,

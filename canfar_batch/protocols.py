@@ -1,9 +1,11 @@
-"""The roles. Read this first: everything else is somebody who plays one of them.
+"""The roles that make up a batch. Read this first: most classes of the package play one of them.
 
-A batch is held together by five roles. A *launch strategy* picks who goes next, a *monitor strategy* looks at the
-platform, a *retry policy* says what deserves another attempt, a *result collector* fetches what a job made, an
-*observer* hears what happened. Each is one callable, so a function, a lambda or a small frozen class fits. The
-*platform* is the sixth: where containers run.
+A *launch strategy* picks the next jobs, a *monitor strategy* polls the platform, a *retry policy* decides about another
+attempt, a *result collector* fetches the result of a job, an *observer* receives the events. Each is one callable, so a
+function, a lambda or a small frozen class fits. The sixth role is the *platform*, on which containers run.
+
+Some members are optional: `CloseablePlatform` and `SerialCollector` declare them, and `close`, `is_closed` and
+`is_serial` use them if they exist.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class Platform(Protocol):
         """
 
     def cancel(self, id: str) -> None:
-        """Ask that the container be stopped and removed. No answer proves that it was: look again."""
+        """Ask to stop and remove the container. No answer proves that this happened: poll again."""
 
     def limits(self) -> Limits:
         """Return what one job may ask for."""
@@ -123,6 +125,29 @@ class Platform(Protocol):
         """
 
 
+class CloseablePlatform(Platform, Protocol):
+    """A platform that holds connections, and can be closed."""
+
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+
+    def close(self) -> None:
+        """Give the connections back."""
+
+
+def close(platform: Platform) -> None:
+    """Close the platform if it can be closed."""
+    closing = getattr(platform, "close", None)
+    if closing is not None:
+        closing()
+
+
+def is_closed(platform: Platform) -> bool:
+    """Return whether the platform was closed; False for one that cannot be closed."""
+    return bool(getattr(platform, "closed", False))
+
+
 def _several(jobs: JobRecord | Iterable[JobRecord]) -> tuple[JobRecord, ...]:
     return (jobs,) if isinstance(jobs, JobRecord) else tuple(jobs)
 
@@ -136,9 +161,9 @@ class Bundle:
 
 @attrs.frozen
 class Pick:
-    """What a launch strategy wants: these loads now, and to be asked again after so many seconds.
+    """A launch strategy's choice: the bundles to launch now, and the seconds after which to ask it again.
 
-    A job stands for the load that consists of it.
+    A job stands for the bundle that contains only this job.
     """
 
     loads: Sequence[Bundle | JobRecord] = ()
@@ -151,53 +176,49 @@ def _nothing() -> Iterator[JobRecord]:
 
 @attrs.frozen(kw_only=True)
 class BatchView:
-    """What a strategy may know of a batch; made anew for each question.
+    """A batch as strategies see it; a new one is made for each call.
 
-    Iterating costs what is taken, not what the batch holds.
+    The cost of iterating is proportional to the jobs taken, not to those in the batch.
     """
 
     now: datetime
     counts: Mapping[JobState, int]
-    containers: int  #: that exist or may exist: launches without an answer are counted, those seen at their end are not
-    room: int = 32  #: how many launches will be taken up at this moment; what is picked beyond must be picked again
-    launches: Sequence[datetime] = ()  #: when each was sent, the newest last; a few thousand at most
+    containers: int  #: those that exist or may exist: launches without an answer included, ended ones not
+    room: int = 32  #: how many jobs can be launched at this moment; return jobs beyond that again next time
+    launches: Sequence[datetime] = ()  #: when each launch was sent, the newest last; a few thousand at most
     finishes: Sequence[datetime] = ()
-    refusals: Sequence[datetime] = ()  #: when the platform said "not now", or gave no clear answer
-    limits: Limits | None = None  #: as last heard
-    usage: Usage | None = None  #: as last heard: all of the user's containers, this batch's among them
-    doubt: bool = False  #: True where there may be containers whose id is not known, so that a list must be asked for
+    refusals: Sequence[datetime] = ()  #: when the platform was busy, or gave no clear answer
+    limits: Limits | None = None  #: as last received
+    usage: Usage | None = None  #: as last received: all of the user's containers, including this batch's
+    doubt: bool = False  #: True if there may be containers whose id is unknown, so that a list is needed
     _ready: Callable[[], Iterable[JobRecord]] = attrs.field(default=_nothing, repr=False)
     _active: Callable[[], Iterable[JobRecord]] = attrs.field(default=_nothing, repr=False)
 
     def ready(self, at_most: int | None = None) -> list[JobRecord]:
-        """The next jobs that may be launched now, in plan order; none if *at_most* is 0 or less."""
+        """Return the next jobs that may be launched now, in plan order; none if *at_most* is 0 or less."""
         return list(islice(self._ready(), None if at_most is None else max(0, at_most)))
 
     def active(self) -> Iterator[JobRecord]:
-        """The jobs that have a container, or may have one, and are not known to be over."""
+        """Iterate over the jobs that have a container, or may have one, and have not ended."""
         return iter(self._active())
 
 
 @attrs.frozen(kw_only=True)
 class Observation:
-    """One look at the platform: what was seen, when, and when to look again."""
+    """One poll of the platform: the containers, the time, and when to poll again."""
 
-    containers: Mapping[
-        str, ContainerInfo | None
-    ]  #: by id; None where the platform itself said that it knows no such id
-    at: datetime  #: when it was seen, UTC
-    wait: float = attrs.field(validator=attrs.validators.ge(0))  #: seconds until the next look
-    complete: bool = (
-        True  #: True where every container of the user would be in `containers`, so that absence means something
-    )
+    containers: Mapping[str, ContainerInfo | None]  #: by id; None if the platform itself reported the id as unknown
+    at: datetime  #: time of the poll, UTC
+    wait: float = attrs.field(validator=attrs.validators.ge(0))  #: seconds until the next poll
+    complete: bool = True  #: True if `containers` has every container of the user, so that absence means something
 
 
 @attrs.frozen(kw_only=True)
 class Again:
-    """A retry policy's yes: after so many seconds, with these resources (None: the same).
+    """A retry policy's answer: another attempt, *after* this many seconds, with these resources (None: the same).
 
     Raises:
-        ValueError: *after* is no number of seconds.
+        ValueError: *after* is not a finite number of seconds of at least 0.
     """
 
     after: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(math.inf)])
@@ -206,19 +227,19 @@ class Again:
 
 @attrs.frozen
 class Stop:
-    """A retry policy's no, and why."""
+    """A retry policy's answer: no other attempt, and why."""
 
     why: str = ""
 
 
 class LaunchStrategy(Protocol):
-    """Decides who is launched next. Pure: it looks at the view and nothing else."""
+    """Decides which jobs are launched next. Pure: it uses only the view."""
 
     def __call__(self, view: BatchView, /) -> Sequence[Bundle | JobRecord] | Pick: ...
 
 
 class MonitorStrategy(Protocol):
-    """Looks at the platform. Brings facts with the time they were seen, never verdicts."""
+    """Polls the platform. It returns facts with their time, never verdicts."""
 
     def __call__(self, platform: Platform, view: BatchView, /) -> Observation: ...
 
@@ -230,12 +251,25 @@ class RetryPolicy(Protocol):
 
 
 class ResultCollector(Protocol):
-    """Fetches what a job made; called at least once per success, in a worker thread."""
+    """Fetches the result of a job; called at least once per success, in a worker thread."""
 
     def __call__(self, job: JobRecord, platform: Platform, /) -> object: ...
 
 
+class SerialCollector(ResultCollector, Protocol):
+    """A result collector that may have to be called in the driver's own thread, one job at a time."""
+
+    @property
+    def serial(self) -> bool:
+        """True if it must be called in the driver's own thread."""
+
+
+def is_serial(collector: ResultCollector) -> bool:
+    """Return whether the collector must be called in the driver's own thread; False unless it says so."""
+    return bool(getattr(collector, "serial", False))
+
+
 class Observer(Protocol):
-    """Hears what happened, once it is in the ledger. What it raises is logged and changes nothing."""
+    """Receives each event after it is in the ledger. An exception that it raises is logged and changes nothing."""
 
     def __call__(self, event: Event, /) -> object: ...

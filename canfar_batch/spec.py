@@ -23,7 +23,7 @@ from canfar_batch.fields.environment import (
 from canfar_batch.fields.image_names import full_image
 from canfar_batch.fields.keys import check_key, job_key
 from canfar_batch.fields.patterns import literal, literal_path
-from canfar_batch.fields.shell import check_shell, shell_argv
+from canfar_batch.fields.shell import check_shell, hides_failures, shell_argv, shown_command
 from canfar_batch.fields.templates import Template, shell_quoted
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.fields.words import split_words
@@ -44,6 +44,9 @@ __all__ = [
 ]
 
 
+_SHELLS = ("sh", "bash", "dash", "ksh", "zsh")
+
+
 @attrs.frozen
 class Filled:
     """A spec with one job's fields filled in: exactly what runs."""
@@ -58,6 +61,11 @@ class Filled:
     def secrets(self) -> tuple[Secret, ...]:
         """The values of the environment that are read at the launch."""
         return tuple(value for _, value in self.env if isinstance(value, Secret))
+
+    @property
+    def command(self) -> str:
+        """The command as one line for people, quoted for a shell."""
+        return shown_command(self.argv)
 
     def environment(self) -> tuple[tuple[str, str], ...]:
         """Return the variables with their values, secret ones included.
@@ -177,15 +185,26 @@ class JobSpec:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Parts of this spec that probably do not mean what they look like, in words; empty if there are none."""
-        places = [(f"the value of {name} in env", value) for name, value in self.env.items() if isinstance(value, str)]
-        if isinstance(self.cmd, tuple) and self.cmd[0].rpartition("/")[2] not in ("sh", "bash", "dash", "ksh", "zsh"):
-            places += [(f"word {place} of cmd", word) for place, word in enumerate(self.cmd)]
-        return tuple(
-            f"{place} is {shown_value(place.split()[3], text) if 'env' in place else text!r}, and no shell fills in "
-            f"{variable}: write the value itself, or set it in the command with shell=True"
-            for place, text in places
+        texts = [
+            (f"the value of {name} in env is {shown_value(name, value)!r}", value)
+            for name, value in self.env.items()
+            if isinstance(value, str)
+        ]
+        ends = [f"{place}, which ends in a line break" for place, text in texts if text[-1:] in ("\r", "\n")]
+        by_shell = not self.shell and self.words[0].rpartition("/")[2] in _SHELLS
+        if isinstance(self.cmd, tuple) and not by_shell:
+            texts += [(f"word {place} of cmd is {word!r}", word) for place, word in enumerate(self.cmd)]
+        doubts = ends + [
+            f"{place}, and no shell fills in {variable}: write its value, or set it in the command with shell=True"
+            for place, text in texts
             if (variable := unfilled_variable(text))
-        )
+        ]
+        if by_shell and self.words[1:2] == ("-c",) and len(self.words) > 2 and hides_failures(self.words[2]):
+            doubts.append(
+                f"{self.words[0]} -c does not end at the first failure, which may pass unnoticed: give its text as "
+                "cmd, with shell=True"
+            )
+        return tuple(doubts)
 
     def fill(
         self, fields: Mapping[str, Any] | None = None, *, key: str | None = None, index: int | None = None

@@ -1,4 +1,4 @@
-"""The shells that stand for a container's /bin/sh, and what starts a payload in them as the platform would."""
+"""The shells that stand for a container's /bin/sh, and a way to start a payload in them like the platform."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from canfar_batch.payload.encode import Payload
 SHELLS = {"dash": ("dash",), "bash": ("bash",), "busybox": ("busybox", "sh")}
 PRESENT = {name: words for name, words in SHELLS.items() if shutil.which(words[0])}
 
-#: What the platform gives every container after the user's own variables (skaha-api §2.3).
+#: Variables that the platform sets in every container after the user's own (skaha-api §2.3).
 PLATFORMS = {
     "skaha_hostname": "ws-uv.canfar.net",
     "skaha_username": "someone",
@@ -35,20 +35,20 @@ each_shell = pytest.mark.parametrize(
 
 
 def container_argv(payload: Payload, shell: Sequence[str]) -> list[str]:
-    """The words that the container starts with, *shell* in place of /bin/sh."""
+    """Return the words with which the container starts, with *shell* in place of /bin/sh."""
     words = [payload.cmd, *(payload.args.split(" ") if payload.args is not None else ())]
     return [*shell, *words[1:]] if words[0] == "/bin/sh" else words
 
 
 def container_env(home: Path, **more: str) -> dict[str, str]:
-    """What a container's first process finds in its environment."""
+    """Return the environment of a container's first process."""
     return {"PATH": os.environ["PATH"], **PLATFORMS, "HOME": str(home), "PWD": str(home), **more}
 
 
 def start(
     payload: Payload, shell: Sequence[str], home: Path, env: Mapping[str, str] | None = None, **popen: object
 ) -> subprocess.Popen[bytes]:
-    """A container that runs *payload*; its home is *home*."""
+    """Start a container that runs *payload*; its home is *home*."""
     streams: dict[str, object] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     options = {"cwd": home, **streams, **popen}
     return subprocess.Popen(container_argv(payload, shell), env={**container_env(home), **(env or {})}, **options)  # type: ignore[call-overload, no-any-return]

@@ -22,7 +22,7 @@ from canfar_batch.failures import Failure, TimedOut
 from canfar_batch.lifecycle import Adopted, Event, PhaseChanged, may_reappear
 from canfar_batch.payload import launch_names
 from canfar_batch.protocols import BatchView, MonitorStrategy, Observation, Platform
-from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase, Usage
+from canfar_batch.records import STATE_OF_PHASE, ContainerInfo, JobRecord, JobState, Limits, Phase, Usage
 
 log = logging.getLogger("canfar_batch")
 
@@ -34,7 +34,6 @@ _AWAY = 120.0  #: seconds without a poll after which the beginning of a run was 
 _ASKED_BY_ID = 5  #: containers that are asked for one by one if a list is empty against expectation
 _DISOWNED = 2  #: of them, how many the platform must disown for the list to be believed
 
-_STATES = {Phase.PENDING: JobState.PENDING, Phase.RUNNING: JobState.RUNNING}
 _MAY_REAPPEAR = (JobState.WAITING, JobState.LOST, JobState.FAILED)
 
 
@@ -269,7 +268,7 @@ class Monitor:
 
     def _present(self, job: JobRecord, info: ContainerInfo, at: datetime) -> Iterator[Event]:
         """Yield the changes of a container that was expected, and act on them."""
-        attempt, state = job.attempts[-1], _STATES.get(info.phase)
+        attempt, state = job.attempts[-1], STATE_OF_PHASE.get(info.phase)
         moved = info.started_at != attempt.start_time or (info.expires_at or attempt.expires_at) != attempt.expires_at
         if state is not None and (state is not job.state or moved):
             yield PhaseChanged(

@@ -40,7 +40,7 @@ def rows_of_columns(columns: Mapping[str, Any]) -> list[Row]:
     Raises:
         PlanError: The columns differ in length, or there is none.
     """
-    long = {name: _column(value) for name, value in columns.items() if _is_column(value)}
+    long = {name: _column(name, value) for name, value in columns.items() if _is_column(value)}
     if not long:
         raise PlanError("map() needs at least one column, as path=[...]; add() plans a single job")
     lengths = {name: len(value) for name, value in long.items()}
@@ -62,7 +62,7 @@ def rows_of_grid(axes: Mapping[str, Any]) -> list[Row]:
     """
     if not axes:
         raise PlanError("grid() needs at least one axis, as threshold=[0.1, 0.5]")
-    values = [_column(axis) if _is_column(axis) else [axis] for axis in axes.values()]
+    values = [_column(name, axis) if _is_column(axis) else [axis] for name, axis in axes.items()]
     return [dict(zip(axes, combination)) for combination in itertools.product(*values)]  # noqa: B905
 
 
@@ -93,10 +93,12 @@ def _is_column(value: object) -> bool:
     return isinstance(value, Iterable)
 
 
-def _column(value: Iterable[Any]) -> list[Any]:
+def _column(name: str, value: Iterable[Any]) -> list[Any]:
     """Return the values of a column; those of an open text file are its lines, without line ends and blank lines."""
     if isinstance(value, io.TextIOBase):
         return [line.rstrip("\r\n") for line in value if line.strip()]
+    if type(value).__module__.partition(".")[0] in ("pandas", "astropy"):  # in arrays, such floats are measurements
+        _warn_of_float_ids({name: value}, [name])
     return list(value)
 
 
@@ -162,11 +164,12 @@ def records(
     counted = named is not None and any(field.name == "index" for field in named.fields)
     seen: dict[str, str] = {}
     times: dict[str, int] = {}
+    rows = list(rows)
     for number, row in enumerate(rows):
         try:
             chosen = _key(spec, row, named, first + number)
         except SpecError as error:
-            raise SpecError(f"row {number}: {error}") from error
+            raise SpecError(f"row {number}: {error}" if len(rows) > 1 else str(error)) from error
         if named is not None and (other := seen.get(chosen.casefold())) is not None:
             raise PlanError(_same_key(key, chosen, other))
         seen[chosen.casefold()] = chosen
@@ -183,7 +186,7 @@ def records(
         try:
             filled = spec.fill(row, key=chosen, index=index)
         except SpecError as error:
-            raise SpecError(f"row {number} (job {chosen!r}): {error}") from error
+            raise SpecError(f"row {number} (job {chosen!r}): {error}" if len(rows) > 1 else str(error)) from error
         yield JobRecord(key=chosen, index=index, spec=spec, filled=filled, fields=plain_fields(row))
 
 
@@ -240,7 +243,7 @@ class OutputClaims:
     _jobs: dict[str, JobRecord] = attrs.field(factory=dict)  #: those that are in here, by key
     _files: dict[str, dict[str, str]] = attrs.field(factory=dict)  #: folder → name → key
     _patterns: dict[str, dict[str, str]] = attrs.field(factory=dict)  #: folder → pattern → key
-    _folders: dict[str, str] = attrs.field(factory=dict)  #: resolved, by how they are written
+    _folders: dict[tuple[str, str], str] = attrs.field(factory=dict)  #: resolved, by workdir and folder as written
 
     def updated(self, jobs: Mapping[str, JobRecord]) -> OutputClaims:
         """Bring the claims up to date with the batch's *jobs*."""
@@ -254,8 +257,8 @@ class OutputClaims:
                 self._forget(key)
             self._jobs[key] = job
             if _holds(job):
-                for folder, name, table in self._places(job):
-                    table.setdefault(folder, {}).setdefault(name, key)
+                for _, folder, name, literal in self._places(job):
+                    self._table(literal).setdefault(folder, {}).setdefault(name, key)
         return self
 
     def check(self, wanted: Sequence[JobRecord]) -> None:
@@ -267,8 +270,7 @@ class OutputClaims:
         renewed = {job.key for job in wanted}
         fresh = OutputClaims(folders=self._folders)
         for job in wanted:
-            for output, (folder, name, _) in zip(job.filled.outputs, self._places(job), strict=True):
-                literal = literal_path(output) is not None
+            for output, folder, name, literal in self._places(job):
                 for claims in (fresh, self):
                     other = claims._claimed(folder, name, literal=literal)
                     if other is None or other == job.key or (claims is self and other in renewed):
@@ -278,8 +280,7 @@ class OutputClaims:
                         "its path (or into workdir) so that each job has its own; if all jobs may write it, leave it "
                         "out of outputs"
                     )
-                table = fresh._files if literal else fresh._patterns
-                table.setdefault(folder, {})[name] = job.key
+                fresh._table(literal).setdefault(folder, {})[name] = job.key
 
     def _claimed(self, folder: str, name: str, *, literal: bool) -> str | None:
         """Return the key of the job that has this output, or None."""
@@ -293,22 +294,27 @@ class OutputClaims:
             return next((key for file, key in files.items() if matches(file)), None)
         return None
 
-    def _places(self, job: JobRecord) -> Iterator[tuple[str, str, dict[str, dict[str, str]]]]:
+    def _table(self, literal: bool) -> dict[str, dict[str, str]]:
+        return self._files if literal else self._patterns
+
+    def _places(self, job: JobRecord) -> Iterator[tuple[str, str, str, bool]]:
+        """Yield each output with its folder, its name there, and whether it is one file."""
         for output in job.filled.outputs:
             path = literal_path(output)
             folder, _, name = (path or output).rpartition("/")
             if output.startswith("/") and not folder:
                 folder = "/"
-            table = self._patterns if path is None else self._files
-            yield self._folder(str(Path(job.filled.workdir or "", folder))), name.casefold(), table
+            yield output, self._folder(job.filled.workdir or "", folder), name.casefold(), path is not None
 
-    def _folder(self, folder: str) -> str:
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder).casefold()
-        return self._folders[folder]
+    def _folder(self, workdir: str, folder: str) -> str:
+        written = (workdir, folder)
+        if written not in self._folders:
+            self._folders[written] = os.path.realpath(Path(workdir, folder)).casefold()
+        return self._folders[written]
 
     def _forget(self, key: str) -> None:
-        for folder, name, table in self._places(self._jobs.pop(key)):
+        for _, folder, name, literal in self._places(self._jobs.pop(key)):
+            table = self._table(literal)
             if table.get(folder, {}).get(name) == key:
                 del table[folder][name]
 
@@ -340,6 +346,8 @@ def changed_identity(known: JobRecord, wanted: JobRecord) -> str | None:
         if name == "env":  # its values may be secrets
             names = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
             return f"env differs in {', '.join(names)}"
+        if name == "cmd":
+            old, new = known.filled.command, wanted.filled.command
         return f"{name} was {old!r} and is now {new!r}"
     return None
 

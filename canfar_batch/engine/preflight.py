@@ -1,125 +1,249 @@
-"""What would go wrong with a batch, looked for before anything is launched."""
+"""Checks of a batch before anything is launched."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import attrs
 
-from canfar_batch.errors import PlatformError
+from canfar_batch.errors import PlatformError, SpecError
+from canfar_batch.payload import encode
 from canfar_batch.protocols import Platform
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import JobSpec, full_image, literal_path
 
-_ENOUGH = 5  #: warnings of one kind that are told; the rest are counted
+_SHOWN = 5  #: warnings of one kind that are shown; the others are counted
+_SIZED = 1000  #: jobs whose command is measured: commands of one spec differ little in size
 
 
 @attrs.frozen
 class Preflight:
-    """What was found.
+    """The result of the checks.
 
     Attributes:
-        warnings: What may go wrong, in words; empty if all seems well.
-        jobs: How many jobs were looked at.
+        warnings: What may go wrong, in words; empty if nothing was found.
+        jobs: How many jobs were checked.
+        checked: What was checked, in words.
+        unchecked: What could not be checked, in words.
     """
 
     warnings: tuple[str, ...]
     jobs: int
+    checked: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        looked_at = f"preflight of {self.jobs} job{'s' * (self.jobs != 1)}"
-        found = f"{len(self.warnings)} warnings" if self.warnings else "all well"
-        return "\n".join([f"{looked_at}: {found}", *(f"- {warning}" for warning in self.warnings)])
+        head = f"preflight of {self.jobs} job{'s' * (self.jobs != 1)}"
+        count = len(self.warnings)
+        found = f"{count} warning{'s' * (count != 1)}" if self.warnings else "all well"
+        lines = [f"{head}: {found}", *(f"- {warning}" for warning in self.warnings)]
+        if self.checked:
+            lines.append(f"Checked: {', '.join(self.checked)}.")
+        if self.unchecked:
+            lines.append(f"Not checked: {', '.join(self.unchecked)}.")
+        return "\n".join(lines)
+
+
+@attrs.define
+class _Findings:
+    """The checks so far."""
+
+    warnings: list[str] = attrs.field(factory=list)
+    checked: list[str] = attrs.field(factory=list)
+    unchecked: list[str] = attrs.field(factory=list)
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Add warnings of one kind; only the first few are shown."""
+        found = list(warnings)
+        rest = len(found) - _SHOWN
+        self.warnings += found[:_SHOWN] + ([f"… and {rest} more of that kind"] if rest > 0 else [])
 
 
 def inspect(jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now: datetime) -> Preflight:
-    """Look at the jobs that are still to be launched.
+    """Check the jobs that are still to be launched.
 
     Args:
-        jobs: The batch's jobs; where *shared*, with their workdirs in full.
-        platform: Where they are to run.
+        jobs: The batch's jobs; if *shared*, with their full workdirs.
+        platform: The platform on which they are to run.
         shared: Whether this machine sees the files that the containers see.
         now: The time.
 
     Raises:
-        SpecError: The platform does not offer what a job asks for.
-        CredentialError: It no longer accepts who we are.
+        SpecError: The platform does not offer the resources that a job asks for, or a command is too large.
+        CredentialError: The platform does not accept the credential.
     """
     waiting = [job for job in jobs if job.state in (JobState.PLANNED, JobState.WAITING)]
     specs = list(dict.fromkeys(job.spec for job in waiting))
-    warnings = [*_resources(specs, platform), *_images(specs, platform), *_credential(specs, platform, now)]
+    findings = _Findings()
+    _check_resources(specs, platform, findings)
+    _check_images(specs, platform, findings)
+    _check_credential(specs, platform, now, findings)
+    _check_sizes(waiting, findings)
+    findings.warn(dict.fromkeys(doubt for spec in specs for doubt in spec.doubts))
     if shared:
-        warnings += _few(_files(waiting))
-    return Preflight(tuple(warnings), len(waiting))
+        _check_files(waiting, findings)
+    else:
+        findings.unchecked.append("files and folders (this machine does not see those of the containers)")
+    findings.unchecked.append("whether the image has the program")
+    return Preflight(tuple(findings.warnings), len(waiting), tuple(findings.checked), tuple(findings.unchecked))
 
 
-def _resources(specs: Sequence[JobSpec], platform: Platform) -> Iterator[str]:
-    """That the platform offers them could not be checked; where it does not, that is an error."""
+def _check_resources(specs: Sequence[JobSpec], platform: Platform, findings: _Findings) -> None:
+    """Check resources against the platform's limits: raise if they are not offered, warn if the limits are unknown."""
     try:
         limits = platform.limits()
     except PlatformError as error:
-        yield f"whether the platform offers these resources could not be checked: {error}"
+        findings.warn([f"whether the platform offers these resources could not be checked: {error}"])
         return
     for spec in specs:
         limits.check(spec)
+    findings.checked.append("resources")
 
 
-def _images(specs: Sequence[JobSpec], platform: Platform) -> Iterator[str]:
-    """Images that the platform does not list: perhaps private, new, or misspelt. That blocks nothing."""
+def _check_images(specs: Sequence[JobSpec], platform: Platform, findings: _Findings) -> None:
+    """Warn of images that the platform does not list; they may be private, new, or misspelt."""
     try:
         listed = {image.id for image in platform.images(None)}
     except PlatformError as error:
-        yield f"the images could not be checked: {error}"
+        findings.warn([f"the images could not be checked: {error}"])
         return
+    findings.checked.append("images")
     for image in dict.fromkeys(full_image(spec.image) for spec in specs):
         if image not in listed:
             near = difflib.get_close_matches(image, listed, n=1, cutoff=0.8)
             guess = f"; did you mean {near[0]}?" if near else ""
-            yield (
+            findings.warnings.append(
                 f"image {image} is not in the platform's list{guess} (private images, other tags than the first, and "
                 "images pushed within the last half hour are not listed either)"
             )
 
 
-def _credential(specs: Sequence[JobSpec], platform: Platform, now: datetime) -> Iterator[str]:
+def _check_credential(specs: Sequence[JobSpec], platform: Platform, now: datetime, findings: _Findings) -> None:
+    findings.checked.append("credential")
     end = platform.expires_at
     longest = max((spec.timeout or 0.0 for spec in specs), default=0.0)
     needed = now + timedelta(seconds=max(longest, 3600.0))
     if end is not None and end < needed:
-        yield (
-            f"the credential ends at {end:%Y-%m-%d %H:%M} UTC, perhaps before the batch; a renewed one is picked up "
-            "while it runs"
+        findings.warnings.append(
+            f"the credential ends at {end:%Y-%m-%d %H:%M} UTC, perhaps before the batch; a renewed one is used as soon "
+            "as it is there"
         )
 
 
-def _files(jobs: Sequence[JobRecord]) -> Iterator[str]:
-    """Inputs that are not there, and folders of outputs that cannot be written."""
-    seen: set[Path] = set()
+def _check_sizes(jobs: Sequence[JobRecord], findings: _Findings) -> None:
+    """Check that commands and environments are small enough to be sent."""
+    longest = sorted(jobs, key=lambda job: sum(map(len, job.filled.argv)), reverse=True)[:_SIZED]
+    for job in longest:
+        env = [(name, value) for name, value in job.filled.env if isinstance(value, str)]
+        try:
+            encode.encode_wrapped(job.filled.argv, env, launch_name="x", key="k", outputs=job.filled.outputs)
+        except SpecError as error:
+            raise SpecError(f"job {job.key}: {error}") from error
+    findings.checked.append("sizes of commands")
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+def _check_files(jobs: Sequence[JobRecord], findings: _Findings) -> None:
+    """Warn of missing working directories, scripts and inputs, and of output folders that cannot be used."""
+    inputs: dict[Path, str] = {}
+    scripts: dict[Path, str] = {}
+    folders: dict[Path, str] = {}
+    workdirs: dict[Path, str] = {}
     for job in jobs:
         directory = Path(job.filled.workdir or "")
-        for name, value in job.fields.items():
-            if isinstance(value, str) and _looks_like_a_path(value) and not (directory / value).exists():
-                yield f"job {job.key}: {name}={value} is not there"
+        workdirs.setdefault(directory, f"job {job.key}: its workdir {directory} is not there, and nothing makes it")
+        inputs.update(_inputs(job, directory))
+        scripts.update(_scripts(job, directory))
         for output in job.filled.outputs:
             folder = directory / Path(literal_path(output) or output).parent
-            if folder in seen:
-                continue
-            seen.add(folder)
-            if not folder.is_dir():
-                yield f"job {job.key}: the folder of its output {output} is not there, unless the job makes it"
-            elif not os.access(folder, os.W_OK):
-                yield f"job {job.key}: the folder of its output {output} cannot be written"
+            folders.setdefault(folder, f"job {job.key}: the folder of its output {output}")
+    findings.warn(warning for directory, warning in workdirs.items() if not directory.is_dir())
+    findings.warn(warning for script, warning in scripts.items() if not script.exists())
+    findings.warn(
+        f"the script {script} has the line ends of Windows, so its first line names no interpreter; dos2unix fixes it"
+        for script in scripts
+        if _has_foreign_line_ends(script)
+    )
+    findings.warn(warning for path, warning in inputs.items() if not _exists(path))
+    findings.warn(_folder_warnings(folders))
+    for count, what in (
+        (len(workdirs), "working director"),
+        (len(scripts), "script"),
+        (len(inputs), "input path"),
+        (len(folders), "output folder"),
+    ):
+        if count:
+            plural = ("y" if count == 1 else "ies") if what.endswith("or") else "s" * (count != 1)
+            findings.checked.append(f"{count} {what}{plural}")
+    if not inputs:
+        findings.unchecked.append("inputs (no field looks like a path)")
+
+
+def _folder_warnings(folders: dict[Path, str]) -> Iterator[str]:
+    for folder, output in folders.items():
+        if not folder.is_dir():
+            yield f"{output} is not there, unless the job makes it"
+        elif not os.access(folder, os.W_OK):
+            yield f"{output} cannot be written"
+
+
+def _inputs(job: JobRecord, directory: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the fields that look like paths, except those of outputs."""
+    outputs = {literal_path(output) for output in job.filled.outputs}
+    for name, value in job.fields.items():
+        if isinstance(value, str) and _looks_like_a_path(value) and value not in outputs:
+            yield directory / value, f"job {job.key}: {name}={value} is not there"
+
+
+_SCRIPT = re.compile(r"(?:[\w.+-]+/)*[\w.+-]+\.(?:py|sh|pl|R|jl|ipynb)|\.{1,2}/[\w./+-]+")
+_OPTION_WITH_CODE = ("-c", "-m")
+
+
+def _scripts(job: JobRecord, directory: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the script of the command: its program, or the first argument that looks like one."""
+    words = job.filled.argv if not job.spec.shell else ()
+    for place, word in enumerate(words[:4]):
+        if place and words[place - 1] in _OPTION_WITH_CODE:
+            return
+        if (place and _SCRIPT.fullmatch(word)) or (not place and word.startswith(("./", "../"))):
+            path = directory / word
+            if not path.is_absolute() or not str(path).startswith(("/usr/", "/opt/")):  # a directory of the image
+                yield path, f"job {job.key}: its script {word} is not there (looked for in {directory.resolve()})"
+            return
+
+
+def _has_foreign_line_ends(script: Path) -> bool:
+    try:
+        with script.open("rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return False
+    return first.startswith(b"#!") and first.endswith(b"\r\n")
+
+
+_DATA_FILE = re.compile(
+    r"[^/\n]+\.(?:fits?|fit|fz|csv|tsv|txt|dat|cat|h5|hdf5?|parquet|npy|npz|json|ya?ml|vot|xml|ms|uvfits|asdf|png|tiff?"
+    r"|gz|zip|tar|bz2|xz)(?:\.(?:gz|fz|bz2|xz))?(?:\[[^\]]*\]|\+\d+)*",
+    re.IGNORECASE,
+)
 
 
 def _looks_like_a_path(text: str) -> bool:
-    return "/" in text and "://" not in text and "\n" not in text and len(text) < 1024
+    if "://" in text or "\n" in text or len(text) >= 1024:
+        return False
+    return "/" in text or _DATA_FILE.fullmatch(text) is not None
 
 
-def _few(warnings: Iterator[str]) -> list[str]:
-    found = list(warnings)
-    rest = len(found) - _ENOUGH
-    return found[:_ENOUGH] + ([f"… and {rest} more of that kind"] if rest > 0 else [])
+def _exists(path: Path) -> bool:
+    """Return whether the file is there, without an extension or filter of CFITSIO: ``img.fits[1]``, ``img.fits+1``."""
+    if path.exists():
+        return True
+    bare = re.sub(r"(?:\[[^\]]*\]|\+\d+)+$", "", str(path))
+    return bare != str(path) and Path(bare).exists()

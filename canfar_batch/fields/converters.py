@@ -131,6 +131,8 @@ def check_path(path: str, what: str) -> str:
     """Return *path* if it can be a working directory or an output."""
     if not path.strip():
         refuse(f"{what} is {path!r}; leave it out, or name a path")
+    if path[-1] in "\r\n":
+        refuse(f"{what} is {path!r}, which ends in a line break; strip() it")
     if path.startswith("~"):
         refuse(f"{what} is {path!r}; no shell expands the ~: write the path in full, as /arc/home/you/…")
     if what == "an output" and "**" in path:

@@ -67,7 +67,7 @@ class Secret(NeverRendered):
         """Return what to do instead of using the secret as a field's value."""
         name = self.variable
         return (
-            f"which is never written down; give it in the spec, env={{{name!r}: Secret({name!r})}}, and let the job "
+            f"which is never written down; give it in the spec: env={{{name!r}: Secret({name!r})}}, and let the job "
             "read it"
         )
 

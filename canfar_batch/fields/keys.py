@@ -81,5 +81,7 @@ def _slug(name: str, value: object) -> str:
     elif isinstance(value, os.PathLike):
         text = PurePosixPath(os.fsdecode(value)).stem
     else:
-        text = f"{name}{plain_value(value, name)}"  # a bare number would not say what it is
+        plain = plain_value(value, name)
+        # short, because the hash distinguishes numbers; with its name, because a bare number does not say what it is
+        text = f"{name}{plain:.4g}" if isinstance(plain, float) else f"{name}{plain}"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import re
 
+_WILD = re.compile(r"[*?[]")
+
 
 def literal(text: str) -> str:
     """Return a pattern that matches only *text*."""
@@ -16,6 +18,8 @@ def literal_path(pattern: str) -> str | None:
 
     A single character in brackets stands for itself; `literal` writes the values of fields in this way.
     """
+    if not _WILD.search(pattern):
+        return pattern
     plain = re.sub(r"\[([*?[])\]", "", pattern)
     if re.search(r"[*?]|\[.[^\]]*\]", plain, re.DOTALL):
         return None

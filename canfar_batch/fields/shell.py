@@ -8,6 +8,7 @@ sh silently reads as something else (``&>``, ``{1..3}``).
 from __future__ import annotations
 
 import re
+import shlex
 from typing import NoReturn
 
 from canfar_batch.errors import SpecError
@@ -30,6 +31,18 @@ def shell_argv(text: str, shell: bool | str) -> tuple[str, ...]:
     return ("/bin/sh", "-ec", text)
 
 
+def shown_command(argv: tuple[str, ...]) -> str:
+    """Return *argv* as one line for people, without the text that finds a shell with pipefail."""
+    if argv[:3] == ("/bin/sh", "-c", _WITH_PIPEFAIL):
+        argv = ("/bin/sh", "-eo", "pipefail", "-c", argv[-1])
+    return shlex.join(argv)
+
+
+def hides_failures(text: str) -> bool:
+    """Return whether *text*, run by a shell that is not strict, may fail before its end without notice."""
+    return re.search(r"[|;\n&]", _Masked(text.strip()).live) is not None
+
+
 def check_shell(text: str, shell: bool | str) -> None:
     """Refuse constructs of a shell command that could hide a failure or mean something else in a plain sh.
 
@@ -40,10 +53,19 @@ def check_shell(text: str, shell: bool | str) -> None:
     Raises:
         SpecError: The message says what to write instead.
     """
-    masked = _Masked(text)
+    try:
+        masked = _Masked(text)
+    except RecursionError:
+        _refuse(text, "too many parentheses or quotes within each other", "write it to a script, and run that")
     if shell != "bash":
         _refuse_bash(text, masked)
     _refuse_background(text, masked.live)
+    if _LOST_SUBSTITUTION.search(masked.live):
+        _refuse(
+            text,
+            "a command substitution whose failure the export hides",
+            "write two lines: NAME=$(…) and export NAME",
+        )
     _refuse_ignored_failure(text, masked.live)
 
 
@@ -100,6 +122,9 @@ def _refuse_bash(text: str, masked: _Masked) -> None:
 _PIPE = re.compile(r"(?<![|>])\|(?!\|)")
 _BACKGROUND = re.compile(r"(?<![&<>|;])&(?![&>])")
 _WAIT_FOR_ONE = re.compile(r"\bwait[ \t]+[^\s;&|)]")
+
+
+_LOST_SUBSTITUTION = re.compile(_BEGIN + r"(?:export|readonly|local|declare|typeset)\s[^;\n]*?=\"?(?:\$\(|`)")
 
 
 def _refuse_background(text: str, live: str) -> None:

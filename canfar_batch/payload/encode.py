@@ -1,8 +1,8 @@
-"""From an argv and an environment to what survives the server.
+"""Encode a command and its environment so that the server passes them on unchanged.
 
 The service pastes ``cmd``, ``args`` and ``env`` into a YAML template without escaping anything: blanks split, quotes
-break, backslashes and whole variables vanish. Only text of a small alphabet comes through as it is; everything else
-travels in base64 and is decoded by the container's own shell.
+break, backslashes and whole variables vanish. Only text of a small alphabet arrives unchanged; all other text is sent
+in base64 and decoded by the container's own shell.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = [
 
 Pairs: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 
-#: Bytes of one word of `args`, and of all: Linux takes 128 KiB in one argument, Kubernetes 1.5 MiB in one object
-#: (skaha-api §2.4).
+#: Limits in bytes of one word of `args`, and of all: Linux takes 128 KiB in one argument, Kubernetes 1.5 MiB in one
+#: object (skaha-api §2.4).
 MOST_IN_CHUNK = 96 * 1024
 MOST_IN_ALL = 1024 * 1024
 MOST_IN_ARGUMENT = 128 * 1024 - 1  #: Linux, MAX_ARG_STRLEN, without the NUL at the end
@@ -39,26 +39,28 @@ MOST_IN_ARGUMENT = 128 * 1024 - 1  #: Linux, MAX_ARG_STRLEN, without the NUL at 
 
 @attrs.frozen
 class Payload:
-    """The three parameters of a create that say what to run. None: not sent."""
+    """The three parameters of a create request for the command; None is not sent."""
 
     cmd: str
     args: str | None = None
     env: tuple[tuple[str, str], ...] = ()
 
 
-# -- plain: what the server leaves alone ----------------------------------------------------------------------------
+# -- plain: text that the server passes on unchanged ------------------------------------------------------------------
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
-#: What YAML readers take for a boolean or a number on the way.
+#: Words that a YAML reader turns into a boolean or a number.
 _RETYPED = re.compile(r"[yYnN]|[-+]?0[oO].*|[-+]?0[XB].*|[-+.]*[0-9].*_.*|[-+][0_].*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_%][A-Za-z0-9._%~-]*")
-_RENAMED = re.compile(r"yes|no|on|off|true|false|null|y|n", re.IGNORECASE)  #: names that YAML gives another type
+_RENAMED = re.compile(
+    r"yes|no|on|off|true|false|null|y|n", re.IGNORECASE
+)  #: names that a YAML reader turns into another type
 _SERVERS_OWN = frozenset({"skaha_hostname", "skaha_username", "skaha_sessionid", "HOME", "PWD", "OMP_NUM_THREADS"})
 
 
 def is_plain(argv: Sequence[str], env: Pairs = ()) -> bool:
-    """Whether the server provably passes *argv* and *env* on as they are."""
+    """Return whether the server provably passes *argv* and *env* on unchanged."""
     return all(map(_is_plain_word, argv)) and all(
         _NAME.fullmatch(name)
         and not _RENAMED.fullmatch(name)
@@ -70,14 +72,14 @@ def is_plain(argv: Sequence[str], env: Pairs = ()) -> bool:
 
 
 def encode_plain(argv: Sequence[str], env: Pairs = ()) -> Payload:
-    """*argv* and *env* as they are, for those who look at the container's description.
+    """Encode *argv* and *env* as plain text, which is readable in the container's description.
 
     Raises:
-        SpecError: They would not survive the server.
+        SpecError: The server would change them.
     """
     _check(argv, _pairs(env))
     if not is_plain(argv, env):
-        raise SpecError("this command or environment is not plain enough to be sent as it is")
+        raise SpecError("this command or environment is not plain enough to be sent unencoded")
     size = sum(len(text) + 1 for text in (*argv, *(part for pair in _pairs(env) for part in pair)))
     if size > MOST_IN_ALL:
         raise _too_large(size, MOST_IN_ALL)
@@ -91,11 +93,12 @@ def _is_plain_word(word: str) -> bool:
 # -- base64: everything else ----------------------------------------------------------------------------------------
 
 # `eval "$(printf %s "$@" | base64 -d)"`, itself in base64. OUTER has no blank but tabs, no quote, dollar or backslash,
-# so the server leaves it alone; and it exits unless what it evaluates did, so nothing undecodable looks like success.
+# so the server passes it on unchanged. It exits with an error unless the decoded text exits itself, so that text which
+# cannot be decoded never looks like a success.
 _INNER = base64.b64encode(b'eval "$(printf %s "$@" | base64 -d)"').decode()
 OUTER = f"{{\teval\t`echo\t{_INNER}|base64\t-d`;exit\t{EXIT_DECODE};}}"
 
-#: Variables to which shells give a meaning of their own: they refuse, ignore or change some of their values.
+#: Variables that have a meaning in shells, which refuse, ignore or change some of their values.
 _SHELLS_OWN = re.compile(
     r"cb_.*|_|BASH.*|COMP_.*|DIRSTACK|EPOCH.*|EUID|FUNCNAME|FUNCNEST|GLOBIGNORE|GROUPS|HIST.*|IFS|IGNOREEOF|LANG|LC_.*"
     r"|LINENO|LINES|COLUMNS|MAIL.*|MAPFILE|OLDPWD|OPTARG|OPTERR|OPTIND|PIPESTATUS|POSIXLY_CORRECT|PPID|PS[0-9]|PWD"
@@ -104,12 +107,13 @@ _SHELLS_OWN = re.compile(
 
 
 def encode_exec(argv: Sequence[str], env: Pairs = (), *, workdir: str | None = None) -> Payload:
-    """*argv* in place of the container's first process, without wrapper and receipts.
+    """Encode *argv* as the container's first process, without wrapper and receipts.
 
     Args:
         argv: The program and its arguments: any bytes but NUL, as Python's file system encoding has them.
-        env: Environment variables; likewise.
-        workdir: Where to run; None for where the container starts. If it cannot be entered, the exit code is 96.
+        env: Environment variables, whose values may hold the same bytes.
+        workdir: Where to run; None for the directory in which the container starts. If it cannot be entered, the exit
+            code is 96.
 
     Raises:
         SpecError: Too large, or no argv.
@@ -141,25 +145,26 @@ def encode_wrapped(
     home: str | None = None,
     token: str | None = None,
 ) -> Payload:
-    """*argv* under the wrapper, which reports how it began and ended.
+    """Encode *argv* with the wrapper around it, which reports how it began and ended.
 
     Args:
         argv: The program and its arguments: any bytes but NUL, as Python's file system encoding has them.
-        env: Environment variables; likewise.
+        env: Environment variables, whose values may hold the same bytes.
         launch_name: The name of this launch; it marks the receipt's lines in the log.
         key: The job's key, and CANFAR_BATCH_KEY.
         file: The key as a file name, which `fields.keys.file_name` makes; by default *key* itself.
         attempt: Which launch of the job this is, from 1; CANFAR_BATCH_ATTEMPT.
         batch: The batch's name, CANFAR_BATCH_NAME; None outside one.
         workdir: The job's own working directory. If it cannot be entered, the command is not run, the exit code is 96
-            and the receipt's trouble is `workdir`. A relative one is sought where the command would run without it.
-        driver_dir: The driver's working directory, used without *workdir* where the container sees the same storage:
-            where it finds *token* in *home*, or *shared* says so. Elsewhere it is the container's home.
-        shared: The container is known to see the driver's storage.
-        outputs: Patterns, relative to the working directory, of files to look for when the command is over.
-        timeout: Seconds after which the command is told to end (SIGTERM), and after *grace* more is killed.
-        grace: Seconds between SIGTERM and SIGKILL, also where the container is told to end.
-        home: The batch's directory; receipts are written below it where its file `token` holds *token*.
+            and the receipt's trouble is `workdir`. A relative one is relative to the directory in which the command
+            would run without it.
+        driver_dir: The driver's working directory, in which the command runs if the container sees the same storage:
+            if it finds *token* in *home*, or *shared* is true. Otherwise the command runs in the container's home.
+        shared: Whether the container is known to see the driver's storage.
+        outputs: Patterns, relative to the working directory, of files to look for after the command ended.
+        timeout: Seconds after which the command gets SIGTERM, and *grace* seconds later SIGKILL.
+        grace: Seconds between SIGTERM and SIGKILL, also if the container itself gets SIGTERM.
+        home: The batch's directory; receipts are written below it if its file `token` holds *token*.
         token: One line without blanks.
 
     Raises:
@@ -173,7 +178,7 @@ def encode_wrapped(
     ours = [("CANFAR_BATCH_KEY", key), ("CANFAR_BATCH_ATTEMPT", str(attempt))]
     if batch is not None:
         ours.append(("CANFAR_BATCH_NAME", batch))
-    # the platform's guide has scripts read this name, the platform sets another; the user's own value comes after it
+    # scripts of the platform's guide read this name, but the platform sets another; a value of the user overrides it
     session = '[ -z "${skaha_sessionid-}" ] || export SKAHA_SESSION_ID="$skaha_sessionid"'
     through_env = _through_env(pairs)
     settings = {
@@ -188,7 +193,7 @@ def encode_wrapped(
         "cb_grace": _sleepable(grace),
         "cb_outs": "1" if outputs else "",
         "cb_via": "env" if through_env else "",
-        # env would take a program with a = in its name for a variable
+        # env takes a program with a = in its name for a variable
         "cb_nice": " nice -n 0" if "=" in argv[0] and not through_env else "",
         "cb_nl": "\n",
     }
@@ -207,7 +212,7 @@ def _pairs(env: Pairs) -> tuple[tuple[str, str], ...]:
 
 
 def _check(argv: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
-    """Refuse what no container could be started with."""
+    """Refuse a command or environment with which no container could be started."""
     if not argv or not argv[0] or argv[0].startswith("-"):
         raise SpecError(f"the command begins with {argv[0]!r}; a program comes first" if argv else "no command to run")
     for name, _ in pairs:
@@ -217,7 +222,7 @@ def _check(argv: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
     texts += [(f"the variable {name}", f"{name}={value}") for name, value in pairs]
     for what, text in texts:
         if "\0" in text:
-            raise SpecError(f"{what} contains a NUL, which no argument or variable can")
+            raise SpecError(f"{what} contains a NUL, which arguments and variables cannot")
         if len(_bytes(text, what)) > MOST_IN_ARGUMENT:
             raise SpecError(
                 f"{what} is {len(_bytes(text, what)):,} bytes long; Linux takes less than 128 KiB in one: "
@@ -229,7 +234,7 @@ def _bytes(text: str, what: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise SpecError(f"{what} has a character that is no text: {error}") from error
+        raise SpecError(f"{what} has a character that cannot be encoded: {error}") from error
 
 
 def _quoted(text: str) -> str:
@@ -245,10 +250,10 @@ def _exports(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _words(argv: Sequence[str], pairs: Iterable[tuple[str, str]]) -> str:
-    """The command, behind those variables that are better given by env than by the shell."""
+    """Return the command, after the variables that env has to set because the shell cannot."""
     words = [_quoted(f"{name}={value}") for name, value in pairs if _SHELLS_OWN.fullmatch(name)]
     if words and "=" in argv[0]:
-        words.append("nice -n 0")  # env would take such a program for one more variable
+        words.append("nice -n 0")  # env takes such a program for one more variable
     return " ".join([*words, *map(_quoted, argv)])
 
 
@@ -257,17 +262,19 @@ def _function(name: str, lines: Sequence[str]) -> list[str]:
 
 
 def _cd(workdir: str) -> str:
-    # as a path, lest `-` or $CDPATH mean something
+    # as a path, so that `-` and $CDPATH have no meaning
     return f"cd {_quoted(workdir if workdir.startswith('/') else f'./{workdir}')}"
 
 
 def _enter(workdir: str) -> str:
-    told = _quoted(f"canfar_batch: cannot enter the working directory {workdir}")
-    return f"if {_cd(workdir)} 2>/dev/null; then cb_where=own; else cb_trouble=workdir; printf '%s\\n' {told} >&2; fi"
+    message = _quoted(f"canfar_batch: cannot enter the working directory {workdir}")
+    return (
+        f"if {_cd(workdir)} 2>/dev/null; then cb_where=own; else cb_trouble=workdir; printf '%s\\n' {message} >&2; fi"
+    )
 
 
 def _sleepable(seconds: float) -> str:
-    """*seconds* as every `sleep` takes them: those of busybox and POSIX may know whole numbers only."""
+    """Return *seconds* as every `sleep` takes them; that of busybox or POSIX may take whole numbers only."""
     if seconds >= 10 or float(seconds).is_integer():
         return str(math.ceil(seconds))
     return f"{max(seconds, 0.001):.3f}"
@@ -277,7 +284,7 @@ _GLOB = re.compile(r"(?P<any>[*?])|\[(?P<negated>!?)(?P<set>\]?[^\]]*)\]|(?P<pla
 
 
 def _shell_pattern(pattern: str) -> str:
-    """A pattern of Python's `glob` as a word that a shell expands to the same files: all but its wildcards quoted."""
+    """Return a pattern of Python's `glob` as a word that a shell expands to the same files: only wildcards unquoted."""
     pieces: list[str] = []
     for found in _GLOB.finditer(pattern):
         if found["any"]:
@@ -293,8 +300,8 @@ def _shell_pattern(pattern: str) -> str:
 
 
 def _carried(script: str) -> Payload:
-    """*script* as words that the server leaves alone."""
-    # the braces: a script that arrives in part is no script, and runs nothing
+    """Return *script* as words that the server passes on unchanged."""
+    # in braces, so that a script of which a part is missing is a syntax error and runs nothing
     raw = _bytes(f"{{ {script}\n}}", "the command")
     text = base64.b64encode(raw + b" " * (-len(raw) % 3)).decode()
     args = " ".join(["-c", OUTER, "job", *_chunks(text)])
@@ -311,7 +318,7 @@ def _too_large(size: int, most: int) -> SpecError:
 
 
 def _chunks(text: str) -> Iterator[str]:
-    """*text* in words, none of which looks like a number or a boolean to a YAML reader."""
+    """Cut *text* into words, none of which a YAML reader takes for a number or a boolean."""
     at = 0
     while at < len(text):
         end = min(at + MOST_IN_CHUNK, len(text))

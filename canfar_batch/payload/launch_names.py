@@ -1,4 +1,4 @@
-"""The unique name of each launch: the only token by which a launch can be recognised."""
+"""Launch names: unique, and the only token by which a launch can be recognised."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LONGEST = 63  # a DNS label
 
 
 def token_tag(token: str) -> str:
-    """Six letters and digits that stand for a batch's token in the names of its launches, and do not tell it."""
+    """Return six letters and digits that stand for a batch's token in launch names, without revealing it."""
     return _tag(token, 6)
 
 
@@ -20,22 +20,22 @@ def _tag(text: str, width: int) -> str:
 
 
 def names_of_batch(batch: str) -> re.Pattern[str]:
-    """What matches the launch names of every batch of this name, whatever its token."""
+    """Return a pattern that matches the launch names of every batch with this name, whatever its token."""
     return re.compile(rf"{re.escape(_batch_slug(batch))}-.*-{_tag(batch, 2)}[0-9a-z]{{6}}-[0-9a-z]+-[0-9]+")
 
 
 def launch_name(batch: str, key: str, *, token: str, index: int, attempt: int) -> str:
-    """The name of one launch of a batch's job: a DNS label, no two alike in the batch, and readable in the portal.
+    """Return the name of one launch of a batch's job: a DNS label, unique in the batch, and readable in the portal.
 
-    It is ``<batch>-<key>-<tag>-<index>-<attempt>``, the index in base 36; the tag is two characters that follow from
-    the batch's name and six from its token. The same arguments give the same name.
+    It is ``<batch>-<key>-<tag>-<index>-<attempt>``, the index in base 36; the tag is two characters derived from the
+    batch's name and six derived from its token. The same arguments give the same name.
 
     Args:
         batch: The batch's name.
         key: The job's key, or its name.
         token: The batch's token.
         index: The job's place in the plan, from 0.
-        attempt: Which launch of the job, from 1.
+        attempt: The number of the launch, from 1.
     """
     head, tail = _batch_slug(batch), f"{_tag(batch, 2)}{token_tag(token)}-{_base36(index)}-{attempt}"
     key_slug = _slug(key, min(20, _LONGEST - len(tail) - len(head) - 2)) or "job"
@@ -47,7 +47,7 @@ def _batch_slug(batch: str) -> str:
 
 
 def single_launch_name(label: str, *, unique: str | None = None) -> str:
-    """The name of one launch outside a batch: a slug of *label* and 8 random letters and digits."""
+    """Return the name of one launch outside a batch: a slug of *label* and 8 random letters and digits."""
     tail = unique or "".join(secrets.choice(_DIGITS) for _ in range(8))
     return f"{_lettered(_slug(label, 40) or 'job')}-{tail}"
 

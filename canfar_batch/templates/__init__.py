@@ -1,4 +1,4 @@
-"""Job scripts to start from: each does something useful as it stands, and shows where your own code goes.
+"""Job scripts to start from: each does something useful unchanged, and shows where your own code goes.
 
 ```python
 from canfar_batch import templates
@@ -7,8 +7,8 @@ print(templates.names())  # ['basic-processing', 'fits-stack', 'ml-training', 'r
 script = templates.write("fits-stack", "stack.py", overwrite=True)
 ```
 
-They stand alone: the image needs what their first lines say, and no `canfar_batch`. They check their arguments, write
-their results whole or not at all, name the job in what they log, and end with another code than 0 when they fail.
+They do not need `canfar_batch` in the image; their first lines list what they need. They check their arguments, write
+their results whole or not at all, name the job in their log, and end with an exit code other than 0 if they fail.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILES = {file.stem: file for file in sorted(_HERE.glob("*-*.*")) if file.suffix
 
 
 def names() -> list[str]:
-    """The templates there are, in order.
+    """Return the names of the templates, sorted.
 
     ```python
     from canfar_batch import templates
@@ -37,10 +37,10 @@ def names() -> list[str]:
 
 
 def read(name: str) -> str:
-    """The text of a template.
+    """Return the text of a template.
 
     Raises:
-        LookupError: There is none of this name; the message names those that there are.
+        LookupError: There is no template of this name; the message lists their names.
 
     ```python
     from canfar_batch import templates
@@ -52,20 +52,20 @@ def read(name: str) -> str:
 
 
 def write(name: str, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Write a template out, executable (mode 0755), whole or not at all.
+    """Write a template to a file, executable (mode 0755), whole or not at all.
 
     Args:
-        name: Which one.
-        path: The file to write; a directory gets the template under its own name, as `ml-training.py`.
-        overwrite: Whether a file that is there may be replaced: it could hold your changes.
+        name: The template's name.
+        path: The file to write; in a directory, the template gets its own name, such as `ml-training.py`.
+        overwrite: Whether to replace an existing file, which may hold your changes.
 
     Returns:
         The file that was written.
 
     Raises:
         LookupError: There is no template of this name.
-        FileExistsError: The file is there, and *overwrite* is false.
-        OSError: It cannot be written.
+        FileExistsError: The file exists, and *overwrite* is false.
+        OSError: The file cannot be written.
 
     ```python
     from canfar_batch import templates
@@ -78,7 +78,7 @@ def write(name: str, path: str | os.PathLike[str], overwrite: bool = False) -> P
     if target.is_dir():
         target /= source.name
     if not overwrite and os.path.lexists(target):
-        raise FileExistsError(f"{target} is there already; choose another path, or replace it with overwrite=True")
+        raise FileExistsError(f"{target} exists; choose another path, or replace it with overwrite=True")
     part = target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.part")
     try:
         part.write_bytes(source.read_bytes())

@@ -24,15 +24,15 @@ from astropy.io import fits
 JOB = os.environ.get("skaha_sessionid") or os.environ.get("SKAHA_SESSION_ID") or "unknown"  # noqa: SIM112
 
 GIB = 1024**3
-COPIES = 4  # a median sorts a copy of what it is given, and masks another
-#: header entries that tell how the first image's own pixels were kept
+COPIES = 4  # a median sorts one copy of its input, and masks another
+#: header entries on how the pixels of the first image were stored
 OF_ONE_IMAGE = ("BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM", "DATAMIN", "DATAMAX", "EXTNAME", "EXTVER", "INHERIT")
 
 log = logging.getLogger("job")
 
 
 def first_image(hdus, path):
-    """The first image with at least two axes: many files keep theirs behind an empty primary HDU."""
+    """Return the first image with at least two axes: many files have an empty primary HDU before it."""
     for hdu in hdus:
         if not isinstance(hdu, fits.GroupsHDU) and hdu.is_image and len(hdu.shape) >= 2 and 0 not in hdu.shape:
             return hdu
@@ -40,7 +40,7 @@ def first_image(hdus, path):
 
 
 def survey(paths):
-    """What all images have in common: their shape, a type that holds all their pixels, and the first one's header."""
+    """Return the shape of all images, a type that holds all their pixels, and the header of the first image."""
     header, shape, kinds = None, None, set()
     for path in paths:
         with fits.open(path, memmap=False) as hdus:
@@ -56,7 +56,7 @@ def survey(paths):
 
 
 def stack(paths, shape, kind, memory):
-    """The median over all images, strip by strip: all images' rows of one strip are in memory at a time."""
+    """Return the median over all images, strip by strip, with one strip of all images in memory at a time."""
     row = len(paths) * int(np.prod(shape[1:])) * kind.itemsize * COPIES
     rows = int(min(shape[0], max(1, memory * GIB // row)))
     log.info("stacking %d images of %s in %d strips", len(paths), shape, -(-shape[0] // rows))
@@ -70,13 +70,13 @@ def stack(paths, shape, kind, memory):
             with fits.open(path, memmap=False) as hdus:
                 strip[place, : end - begin] = first_image(hdus, path).section[begin:end]
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # no image has it: NaN it stays
+            warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # missing in every image: it stays NaN
             median[begin:end] = np.nanmedian(strip[:, : end - begin], axis=0)
     return median
 
 
 def write_whole(target, hdu):
-    """Write beside *target* and rename, so that nobody ever sees half a file."""
+    """Write to a temporary file and rename it, so that there is never half a file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name[:40]}.{os.urandom(6).hex()}.part")
     try:

@@ -27,14 +27,14 @@ from sklearn.model_selection import train_test_split
 
 # the platform sets skaha_sessionid; its guide reads SKAHA_SESSION_ID
 JOB = os.environ.get("skaha_sessionid") or os.environ.get("SKAHA_SESSION_ID") or "unknown"  # noqa: SIM112
-# as many as the job has cores: the platform says it here, while n_jobs=-1 would take the whole machine's
+# the job's number of cores, which the platform sets here; n_jobs=-1 would use the whole machine
 CORES = int(os.environ.get("OMP_NUM_THREADS") or 1)
 
 log = logging.getLogger("job")
 
 
 def load(path):
-    """Features and labels, checked: what is wrong with them shows here rather than in the model."""
+    """Read and check features and labels, so that errors in them are found before the training."""
     try:
         data = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -56,7 +56,7 @@ def load(path):
 
 
 def train(features, labels, options):
-    """The model and its scores."""
+    """Train the model; return it and its scores."""
     parts = train_test_split(features, labels, test_size=options.test_size, random_state=options.seed)
     train_features, test_features, train_labels, test_labels = parts
     log.info("training %d trees on %d samples with %d cores", options.trees, len(train_labels), CORES)
@@ -74,7 +74,7 @@ def train(features, labels, options):
 
 
 def write_whole(target, write):
-    """Let *write* write beside *target*, and rename, so that nobody ever sees half a file."""
+    """Let *write* write a temporary file, and rename it, so that there is never half a file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name[:40]}.{os.urandom(6).hex()}.part")
     try:

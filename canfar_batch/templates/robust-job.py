@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A job that keeps a log of its own, says why it failed, and leaves no half results.
+"""A job that writes a log, reports why it failed, and leaves no incomplete results.
 
     robust-job.py INPUT OUTPUT [--log-dir DIRECTORY]
 
-As it stands it reads numbers from a text file, one per line, and writes their count, mean, smallest and largest as
-JSON. Put your own work into `process`. The image needs Python 3.8 or newer, and nothing else.
+Unchanged, it reads numbers from a text file, one per line, and writes their count, mean, smallest and largest as JSON.
+Put your own work into `process`. The image needs only Python 3.8 or newer.
 """
 
 import argparse
@@ -25,7 +25,7 @@ log = logging.getLogger("job")
 
 
 def process(source):
-    """Replace this by your own work. What it raises is logged, and the job counts as failed."""
+    """Replace this by your own work. An exception is logged, and the job fails."""
     numbers = []
     for place, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
@@ -46,7 +46,7 @@ def process(source):
 
 
 def write_whole(target, text):
-    """Write beside *target* and rename, so that nobody ever sees half a file."""
+    """Write to a temporary file and rename it, so that there is never half a file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name[:40]}.{os.urandom(6).hex()}.part")
     try:
@@ -82,7 +82,7 @@ def set_up_logging(directory):
 
 
 def stop(number, frame):
-    """End as after an error: told to stop, the job tidies up and says so in its log."""
+    """End the job on a signal, with a line in its log."""
     sys.exit(128 + number)
 
 
@@ -90,10 +90,12 @@ def main():
     parser = argparse.ArgumentParser(description="Statistics of the numbers in a text file, as JSON.")
     parser.add_argument("input", type=Path, help="a text file with one number per line; lines with # are skipped")
     parser.add_argument("output", type=Path, help="the JSON file to write")
-    parser.add_argument("--log-dir", type=Path, default=Path("logs"), help="where the log goes (default: %(default)s)")
+    parser.add_argument(
+        "--log-dir", type=Path, default=Path("logs"), help="directory of the log (default: %(default)s)"
+    )
     options = parser.parse_args()
     if not options.input.is_file():
-        parser.error(f"there is no file {options.input}; a path is looked for from {Path.cwd()}")
+        parser.error(f"{options.input} is not a file; relative paths start at {Path.cwd()}")
     if options.output.is_dir():
         parser.error(f"{options.output} is a directory; name a file in it")
 
@@ -105,7 +107,7 @@ def main():
         result = process(options.input)
         write_whole(options.output, json.dumps(result, indent=2) + "\n")
     except SystemExit as end:
-        log.error("the job was told to stop")
+        log.error("the job was stopped by a signal")
         return end.code
     except Exception:
         log.exception("the job failed")

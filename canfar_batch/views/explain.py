@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform as machine
 import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -219,7 +218,7 @@ def support_report(
         "Session name": attempt and attempt.launch_name,
         "Image": full_image(job.spec.image),
         "Resources": asked_for(asked),
-        "Command": shlex.join(job.filled.argv),
+        "Command": job.filled.command,
         "Launched": _time(attempt.launched_at if attempt else None),
         "Started": _time(attempt.started_at if attempt else None),
         "Finished": _time(attempt.finished_at if attempt else None),
@@ -308,7 +307,7 @@ def preview(job: JobRecord, *, launch_name: str) -> str:
         f"{job.key}  ({launch_name})",
         f"  image    {full_image(job.spec.image)}",
         f"  asks for {asked_for(job.resources)}",
-        f"  command  {shlex.join(job.filled.argv)}",
+        f"  command  {job.filled.command}",
     ]
     lines += [f"  env      {name}={shown_value(name, value)}" for name, value in job.filled.env]
     if job.filled.workdir:

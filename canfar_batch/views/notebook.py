@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
@@ -38,7 +37,7 @@ def job(record: JobRecord, now: datetime) -> str:
     attempt = record.last_attempt
     story = explain.explain_job(record, now=now)
     secrets = secret_values([record])
-    command = without_secrets(shlex.join(record.filled.argv), secrets)
+    command = without_secrets(record.filled.command, secrets)
     asked = attempt.resources if attempt is not None else record.resources
     fields = ", ".join(f"{name}={value}" for name, value in record.fields.items())
     return html.view(

@@ -33,7 +33,7 @@ def leftovers():
     return [*Path().rglob(".*.part"), *Path().rglob(".job-*")]
 
 
-def test_the_guides_basic_processing_runs_the_guides_script_over_each_night(session):
+def test_basic_processing_runs_a_script_over_each_night(session):
     script = templates.write("basic-processing", "batch_template.sh")
     Path("process.py").write_text(
         "import argparse, pathlib\n"
@@ -60,7 +60,7 @@ def test_the_guides_basic_processing_runs_the_guides_script_over_each_night(sess
     assert leftovers() == []
 
 
-def test_the_guides_training_gives_a_model_that_predicts_and_scores_to_collect(session):
+def test_training_gives_a_model_and_scores(session):
     pytest.importorskip("sklearn", reason="scikit-learn (the extra ml) is not installed")
     import joblib
     import numpy as np
@@ -153,7 +153,7 @@ def test_the_stack_of_each_filter_is_the_median_of_its_images(session):
     assert leftovers() == []
 
 
-def test_a_job_knows_who_it_is_and_replicas_share_the_work(session):
+def test_a_job_knows_its_identity_and_replicas_share_the_work(session):
     Path("share.py").write_text(
         "import json, sys\n"
         "from canfar_batch import inside\n"

@@ -1,4 +1,4 @@
-"""The wrapper as a container runs it, in every shell: what the job gets, what is reported, and what is left behind."""
+"""The wrapper as a container runs it, in every shell: the job's surroundings, receipts, and leftovers."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def sh(text: str, *words: str) -> list[str]:
     return ["/bin/sh", "-c", text, "sh", *words]
 
 
-# -- what the job gets --------------------------------------------------------------------------------------------
+# -- the job's surroundings ---------------------------------------------------------------------------------------
 
 
 def test_stdin_is_the_containers(run):
@@ -161,7 +161,7 @@ def test_without_a_directory_of_its_own_the_job_runs_at_home(run, tmp_path):
     assert (ended.own, ended.end["workdir"]) == (os.fsencode(tmp_path) + b"\n", "home")
 
 
-def test_the_drivers_directory_is_entered_where_it_is_known_to_be_shared(run, tmp_path):
+def test_a_shared_drivers_directory_is_entered(run, tmp_path):
     (tmp_path / "driver").mkdir()
     ended = run(["pwd"], driver_dir=str(tmp_path / "driver"), shared=True)
     assert (ended.own, ended.end["workdir"]) == (os.fsencode(tmp_path / "driver") + b"\n", "driver")
@@ -169,14 +169,14 @@ def test_the_drivers_directory_is_entered_where_it_is_known_to_be_shared(run, tm
     assert relative.own == os.fsencode(tmp_path / "driver") + b"\n"
 
 
-def test_a_directory_that_cannot_be_entered_is_an_end_of_its_own(run):
+def test_a_missing_directory_has_its_own_exit_code(run):
     ended = run(["echo", "ran"], workdir="no/such place", outputs=["x"], timeout=3600)
     assert (ended.code, ended.own) == (96, b"")
     assert (ended.end["exit_code"], ended.end["trouble"], ended.end["missing"]) == (96, "workdir", [])
     assert b"cannot enter the working directory no/such place" in ended.stderr
 
 
-# -- what is reported ---------------------------------------------------------------------------------------------
+# -- receipts -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,10 +196,10 @@ def test_the_exit_code_is_the_commands_own(run, argv, code):
     assert (ended.code, ended.end["exit_code"]) == (code, code)
     assert ended.end["signal"] == (code - 128 if code in (137, 139) else None)
     if argv[0] == "/bin/sh":
-        assert ended.stderr == b""  # no shell tells the log how its child ended
+        assert ended.stderr == b""  # no shell writes to the log how its child ended
 
 
-def test_a_receipt_says_who_where_and_when(run):
+def test_a_receipt_identifies_the_run(run):
     before = int(time.time())
     ended = run(["true"])
     for receipt, kind in ((ended.start, "start"), (ended.end, "end")):
@@ -253,7 +253,7 @@ def test_every_line_of_a_receipt_is_written_at_once(begin, tmp_path):
     assert len(split_log(raw, NAME)[2]["outputs"]) == 300
 
 
-def test_a_job_that_closes_its_stdout_is_reported_all_the_same(run):
+def test_a_job_that_closes_its_stdout_is_reported(run):
     ended = run(sh("exec >&- 2>&-; exit 5"))
     assert (ended.code, ended.end["exit_code"]) == (5, 5)
 
@@ -293,7 +293,7 @@ def test_declared_outputs_are_found_and_sized_whatever_their_names(run, tmp_path
     assert by_pattern.end["found"] == {"*.cat": len(names) - 1, "sub*/?.cat": 1}
 
 
-def test_character_classes_mean_what_python_means_by_them(run, tmp_path):
+def test_character_classes_match_as_in_python(run, tmp_path):
     for name in ("a1", "a2", "a9", "b1", "a-", "a]", "a b"):
         (tmp_path / name).touch()
     patterns = ["a[1-3]", "a[!1-3]", "[ab]1", "a[]-]", "a[ ]", "a[*]", "[[]x"]
@@ -302,7 +302,7 @@ def test_character_classes_mean_what_python_means_by_them(run, tmp_path):
     assert ended.end["found"] == matches
 
 
-def test_outputs_that_are_not_there_are_named_and_directories_count_as_there(run, tmp_path):
+def test_missing_outputs_are_named_and_directories_exist(run, tmp_path):
     (tmp_path / "dir").mkdir()
     (tmp_path / "dangling").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
@@ -312,7 +312,7 @@ def test_outputs_that_are_not_there_are_named_and_directories_count_as_there(run
     assert ended.end["missing"] == ["dangling", "no such", "no*such"]
 
 
-def test_outputs_beyond_a_thousand_are_counted_though_not_named(run, tmp_path):
+def test_outputs_beyond_a_thousand_are_only_counted(run, tmp_path):
     for number in range(1100):
         (tmp_path / f"{number}.out").touch()
     ended = run(["true"], outputs=["*.out", "7.out", "none"])
@@ -352,7 +352,7 @@ def test_a_timeout_is_reported_whatever_exit_code_a_handler_returns(run, code):
     assert (ended.code, ended.end["exit_code"], ended.end["timed_out"]) == (code, code, True)
 
 
-# -- what it used ---------------------------------------------------------------------------------------------------
+# -- resources used --------------------------------------------------------------------------------------------------
 
 
 def test_cpu_time_and_memory_come_from_a_cgroup_of_version_2(run, tmp_path):
@@ -406,7 +406,7 @@ def test_cpu_time_and_memory_come_from_a_cgroup_of_version_1(run, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["the root of version 1", "nothing", "garbage"])
-def test_what_cannot_be_known_of_its_use_is_unknown(run, tmp_path, kind):
+def test_unknown_usage_is_none(run, tmp_path, kind):
     group = tmp_path / "cgroup"
     group.mkdir()
     if kind == "the root of version 1":
@@ -420,7 +420,7 @@ def test_what_cannot_be_known_of_its_use_is_unknown(run, tmp_path, kind):
         assert ended.end[what] is None
 
 
-def test_a_killed_process_of_the_job_is_counted_though_the_job_goes_on(run, tmp_path):
+def test_a_killed_process_is_counted_while_the_job_goes_on(run, tmp_path):
     group = tmp_path / "cgroup"
     group.mkdir()
     (group / "memory.events").write_text("oom_kill 0\n")
@@ -444,8 +444,8 @@ def test_sigterm_reaches_the_job_and_its_end_is_reported(begin):
     assert not end["timed_out"]
 
 
-def test_a_job_may_end_by_itself_when_it_is_told_to(begin):
-    # it waits in short sleeps: a shell runs its trap when the sleep is over
+def test_a_job_may_handle_sigterm(begin):
+    # it waits in short sleeps, because a shell runs its trap after the sleep
     process = begin(sh('trap "echo bye; exit 5" TERM; echo ready; while :; do sleep 0.02; done'))
     seen = read_until_ready(process)
     process.send_signal(signal.SIGTERM)
@@ -455,7 +455,7 @@ def test_a_job_may_end_by_itself_when_it_is_told_to(begin):
     assert (end["exit_code"], end["stopped_by"]) == (5, "TERM")
 
 
-def test_a_job_that_does_not_listen_is_killed_within_the_grace_time_and_reported(begin):
+def test_a_job_that_ignores_sigterm_is_killed_and_reported(begin):
     process = begin(sh('trap "" TERM; echo ready; while :; do sleep 0.02; done'), grace=0.3)
     seen = read_until_ready(process)
     process.send_signal(signal.SIGTERM)
@@ -466,7 +466,7 @@ def test_a_job_that_does_not_listen_is_killed_within_the_grace_time_and_reported
 
 @can_restore_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_other_ways_of_asking_reach_the_job_too(begin, number):
+def test_other_signals_reach_the_job(begin, number):
     process = begin(sh(f'trap "exit 9" {number.name[3:]}; echo ready; while :; do sleep 0.02; done'))
     seen = read_until_ready(process)
     process.send_signal(number)
@@ -476,7 +476,7 @@ def test_other_ways_of_asking_reach_the_job_too(begin, number):
 
 
 @pytest.mark.parametrize("argv", [["true"], sh("exit 3"), ["sleep", "1000"]], ids=["true", "3", "sleep"])
-def test_whenever_it_is_told_to_end_a_container_ends_and_its_receipt_is_true(begin, argv):
+def test_sigterm_at_any_moment_ends_the_container_with_a_true_receipt(begin, argv):
     for moment in range(25):
         process = begin(argv, grace=0.2, timeout=(None, 3600, 0.01)[moment % 3])
         time.sleep(moment / 1000)
@@ -490,7 +490,7 @@ def test_whenever_it_is_told_to_end_a_container_ends_and_its_receipt_is_true(beg
         assert start is not None
         assert end is not None
         assert end["exit_code"] == process.returncode
-        # what was told to end before it had begun is killed
+        # a job that was stopped before it had begun is killed
         assert process.returncode in (143, 137, *((0,) if argv == ["true"] else (3,) if argv[0] == "/bin/sh" else ()))
 
 
@@ -522,7 +522,7 @@ def test_an_interrupted_time_out_leaves_nothing_behind(begin, mark):
     until(lambda: not marked(mark))
 
 
-def test_the_end_does_not_wait_for_what_the_job_left_in_the_background(begin):
+def test_the_end_does_not_wait_for_background_processes(begin):
     process = begin(sh("sleep 1000 & echo $! >child; exit 7"))
     assert process.wait(PATIENCE) == 7
     assert process.stdout is not None
@@ -533,7 +533,7 @@ def test_the_end_does_not_wait_for_what_the_job_left_in_the_background(begin):
     process.stderr.close()
 
 
-# -- what the image lacks ---------------------------------------------------------------------------------------------
+# -- programs the image lacks ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -583,13 +583,13 @@ def test_without_base64_nothing_runs_and_the_exit_code_is_97(shell, encode, only
     assert not (tmp_path / "it ran").exists()
 
 
-def test_a_payload_that_arrives_in_part_runs_nothing(shell, tmp_path):
+def test_an_incomplete_payload_runs_nothing(shell, tmp_path):
     payload = encode_wrapped(["touch", "ran"], launch_name=NAME, key="k")
     for lost in (1, 2, 3, 4, 40, 400):
         assert payload.args is not None
         process = start(Payload(payload.cmd, payload.args[:-lost]), shell, tmp_path)
         process.communicate(timeout=PATIENCE)
-        # what is lost of the padding is no loss
+        # a loss within the padding has no effect
         assert process.returncode != 0 or (tmp_path / "ran").exists()
         assert lost < 5 or not (tmp_path / "ran").exists()
         (tmp_path / "ran").unlink(missing_ok=True)
@@ -623,7 +623,7 @@ def files(home: Path) -> list[str]:
     return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
 
 
-def test_receipts_are_files_too_where_the_home_is_the_batchs(run, home, tmp_path):
+def test_receipts_are_written_to_the_batchs_home(run, home, tmp_path):
     (tmp_path / "x").write_text("four")
     ended = run(["pwd"], home=str(home), token="s3cret", driver_dir=str(home), outputs=["../x"])
     assert ended.own == os.fsencode(home) + b"\n"
@@ -637,7 +637,7 @@ def test_receipts_are_files_too_where_the_home_is_the_batchs(run, home, tmp_path
 
 
 @pytest.mark.parametrize("found", [None, "another\n", ""])
-def test_a_home_that_is_not_provably_the_batchs_is_left_alone(run, home, found, tmp_path):
+def test_another_batchs_home_is_not_written_to(run, home, found, tmp_path):
     (home / "token").unlink()
     if found is not None:
         (home / "token").write_text(found)
@@ -647,7 +647,7 @@ def test_a_home_that_is_not_provably_the_batchs_is_left_alone(run, home, found, 
     assert files(home) == before
 
 
-def test_a_container_that_is_started_again_takes_its_old_end_back(run, begin, home):
+def test_a_restarted_container_removes_its_old_end_receipt(run, begin, home):
     ended = run(sh("exit 143"), home=str(home), token="s3cret")
     process = begin(sh("echo ready; cat; exit 3"), home=str(home), token="s3cret", popen={"stdin": subprocess.PIPE})
     seen = read_until_ready(process)
@@ -659,7 +659,7 @@ def test_a_container_that_is_started_again_takes_its_old_end_back(run, begin, ho
     assert parse_receipt(Path(receipt_paths(str(home), "k", 2)[1]).read_bytes())["exit_code"] == 3
 
 
-def test_a_home_that_takes_no_file_does_not_hurt_the_job(run, home):
+def test_a_home_that_cannot_be_written_does_not_affect_the_job(run, home):
     (home / "receipts").write_text("not a directory")
     ended = run(["echo", "ran"], home=str(home), token="s3cret")
     assert (ended.code, ended.own, ended.stderr) == (0, b"ran\n", b"")

@@ -150,7 +150,7 @@ ascii_texts = st.text(st.characters(min_codepoint=1, max_codepoint=126), max_siz
 plain_texts = st.from_regex(r"[A-Za-z0-9_@%+=:,./-]{1,12}", fullmatch=True)
 words = st.one_of(st.sampled_from(HAZARDS), byte_texts, ascii_texts, plain_texts)
 names = st.one_of(st.sampled_from(SPECIAL_NAMES), st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True))
-# with these the program that shows what arrived is not found, or does not begin
+# with these variables the program that prints its arguments is not found, or does not start
 names_shown = names.filter(lambda name: name not in ("PATH", "OPTIND") and not name.startswith("LD_"))
 environments = st.dictionaries(names_shown, words, max_size=4)
 commands = st.tuples(st.lists(words, max_size=5), environments)
@@ -214,7 +214,7 @@ def test_any_argv_and_any_environment_arrive_byte_for_byte(cases, pool):
 
 @settings(bounded, max_examples=8)
 @given(cases=st.lists(commands, min_size=IN_ONE_EXAMPLE, max_size=IN_ONE_EXAMPLE))
-def test_the_wrapper_hands_on_argv_and_environment_and_adds_only_what_it_says(cases, pool):
+def test_the_wrapper_passes_argv_and_environment_on(cases, pool):
     ours = {"CANFAR_BATCH_KEY": "k", "CANFAR_BATCH_ATTEMPT": "2", "CANFAR_BATCH_NAME": "a batch"}
 
     def check(args, env, shell):
@@ -233,7 +233,7 @@ def test_the_wrapper_hands_on_argv_and_environment_and_adds_only_what_it_says(ca
 
 @settings(bounded, max_examples=300)
 @given(args=st.lists(plain_texts, max_size=4), env=st.dictionaries(names, plain_texts, max_size=3))
-def test_what_is_plain_is_sent_as_it_is_and_survives(args, env):
+def test_plain_commands_are_sent_unchanged_and_arrive(args, env):
     argv = ["/bin/prog", *args]
     if is_plain(argv, env):
         payload = encode_exec(argv, env)
@@ -246,7 +246,7 @@ def test_what_is_plain_is_sent_as_it_is_and_survives(args, env):
 
 @pytest.mark.parametrize("shell", PRESENT.values(), ids=PRESENT)
 @pytest.mark.parametrize("program", ["env", "./a=b"])
-def test_variables_to_which_shells_give_a_meaning_of_their_own_arrive_as_well(shell, program, tmp_path):
+def test_variables_with_a_meaning_in_shells_arrive(shell, program, tmp_path):
     # a program whose name env would take for a variable
     (tmp_path / "a=b").symlink_to(shutil.which("env") or "")
     values = ["", "x y", "abc", "1", "a=b'\n", "\udcff"]
@@ -292,7 +292,7 @@ LABEL = re.compile(r"[a-z][a-z0-9-]{0,61}[a-z0-9]")
     index=st.integers(0, 36**6),
     attempt=st.integers(1, 999),
 )
-def test_a_launch_name_is_a_dns_label_whatever_it_is_made_of(batch, key, token, index, attempt):
+def test_every_launch_name_is_a_dns_label(batch, key, token, index, attempt):
     name = launch_name(batch, key, token=token, index=index, attempt=attempt)
     assert LABEL.fullmatch(name)
     assert name == launch_name(batch, key, token=token, index=index, attempt=attempt)
@@ -309,7 +309,7 @@ def test_two_launches_of_a_batch_have_two_names(first, second):
 
 
 @given(label=st.text(max_size=100))
-def test_a_single_job_has_a_name_of_its_own_too(label):
+def test_single_launches_have_different_names(label):
     name = single_launch_name(label)
     assert LABEL.fullmatch(name)
     assert name != single_launch_name(label)
@@ -328,7 +328,7 @@ logs = st.one_of(
 
 
 @given(own=logs, late=logs)
-def test_what_a_job_writes_is_found_byte_for_byte_between_its_receipts(own, late):
+def test_a_jobs_output_is_found_between_its_receipts(own, late):
     # a mark of its own name that the job leaves without a line's end would be a receipt torn by what follows
     raw = b"\n" + START + own + b"\n" + END + late
     if f"#canfar_batch {NAME} ".encode() not in own + late:
@@ -337,7 +337,7 @@ def test_what_a_job_writes_is_found_byte_for_byte_between_its_receipts(own, late
 
 
 @given(own=logs, cut=st.integers(min_value=0))
-def test_a_log_cut_anywhere_gives_no_wrong_receipt_and_nothing_of_ours(own, cut):
+def test_a_log_cut_anywhere_gives_no_wrong_receipt(own, cut):
     if f"#canfar_batch {NAME} ".encode() in own:
         return
     raw = b"\n" + START + own + b"\n" + END

@@ -113,7 +113,7 @@ def happened(history):
 
 
 @given(histories())
-def test_attempts_are_numbered_from_one_and_at_most_the_newest_is_not_over(history):
+def test_attempts_are_numbered_and_only_the_newest_may_be_running(history):
     for _, _, job in happened(history):
         assert [attempt.number for attempt in job.attempts] == list(range(1, len(job.attempts) + 1))
         assert all(attempt.ended for attempt in job.attempts[:-1])
@@ -121,7 +121,7 @@ def test_attempts_are_numbered_from_one_and_at_most_the_newest_is_not_over(histo
 
 
 @given(histories())
-def test_a_final_state_is_left_by_the_users_wish_or_by_proof_alone(history):
+def test_a_final_state_is_left_only_by_the_user_or_by_proof(history):
     for before, event, job in happened(history):
         if before.state is JobState.SUCCEEDED:
             assert isinstance(event, STAYS)
@@ -130,7 +130,7 @@ def test_a_final_state_is_left_by_the_users_wish_or_by_proof_alone(history):
 
 
 @given(histories())
-def test_success_and_failure_are_told_apart_by_the_newest_attempt(history):
+def test_the_newest_attempt_decides_success_or_failure(history):
     for _, _, job in happened(history):
         if job.state is JobState.SUCCEEDED:
             assert job.attempts[-1].succeeded
@@ -143,7 +143,7 @@ def test_success_and_failure_are_told_apart_by_the_newest_attempt(history):
 
 
 @given(histories())
-def test_what_is_known_of_earlier_attempts_stays(history):
+def test_earlier_attempts_do_not_change(history):
     for before, _, job in happened(history):
         known = max(0, len(before.attempts) - 1)
         assert job.attempts[:known] == before.attempts[:known]

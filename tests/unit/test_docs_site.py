@@ -89,7 +89,7 @@ def test_every_public_name_is_told_about_with_its_members(site):
 
 def test_fields_of_values_are_told_about_by_their_comments(site):
     assert (
-        "by id; none where the platform itself said" in plain((site / "reference/protocols.html").read_text()).lower()
+        "by id; none if the platform itself reported" in plain((site / "reference/protocols.html").read_text()).lower()
     )
     assert "file cache included: an upper bound" in plain((site / "reference/records.html").read_text())
 

@@ -39,7 +39,7 @@ def outside(monkeypatch, tmp_path):
 
 @pytest.fixture
 def root_logger():
-    """The root logger, as it was before when the test is over."""
+    """The root logger, restored after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield root
@@ -52,7 +52,7 @@ def root_logger():
 # -- the file itself --------------------------------------------------------------------------------------------------
 
 
-def test_a_copy_of_the_one_file_works_alone_and_loads_next_to_nothing(tmp_path):
+def test_a_copy_of_the_file_works_alone_and_imports_little(tmp_path):
     shutil.copy(inside.__file__, tmp_path / "inside.py")
     program = """
 import sys
@@ -88,7 +88,7 @@ def test_every_example_runs(name, capsys, root_logger):
 # -- who am I ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_platforms_name_for_the_id_wins_over_the_guides(monkeypatch):
+def test_the_platforms_variable_for_the_id_comes_first(monkeypatch):
     assert inside.job_id() is None
     monkeypatch.setenv("SKAHA_SESSION_ID", "guides")
     assert inside.job_id() == "guides"
@@ -104,7 +104,7 @@ def test_a_job_knows_its_key_its_attempt_and_its_batch(monkeypatch):
     assert (inside.key(), inside.attempt(), inside.batch()) == ("night-7", 3, "calib")
 
 
-def test_an_attempt_that_is_no_number_is_named(monkeypatch):
+def test_an_attempt_that_is_not_a_number_is_an_error(monkeypatch):
     monkeypatch.setenv("CANFAR_BATCH_ATTEMPT", "two")
     with pytest.raises(ValueError, match="CANFAR_BATCH_ATTEMPT='two' is not a whole number"):
         inside.attempt()
@@ -113,7 +113,7 @@ def test_an_attempt_that_is_no_number_is_named(monkeypatch):
 # -- shares -----------------------------------------------------------------------------------------------------------
 
 
-def test_outside_one_replica_does_all():
+def test_outside_a_container_one_replica_does_everything():
     assert inside.replica() == (1, 1)
     assert inside.stripe("abc") == inside.chunk("abc") == ["a", "b", "c"]
 
@@ -138,7 +138,7 @@ def test_a_replica_takes_its_share(monkeypatch):
         ("", "3", "REPLICA_COUNT is set and REPLICA_ID is not"),
     ],
 )
-def test_a_replica_that_cannot_be_is_refused_lest_work_be_left_out(monkeypatch, index, count, words):
+def test_an_impossible_replica_is_an_error(monkeypatch, index, count, words):
     monkeypatch.setenv("REPLICA_ID", index)
     monkeypatch.setenv("REPLICA_COUNT", count)
     for ask in (inside.replica, lambda: inside.chunk("abc"), lambda: inside.stripe("abc")):
@@ -147,7 +147,7 @@ def test_a_replica_that_cannot_be_is_refused_lest_work_be_left_out(monkeypatch, 
 
 
 @pytest.mark.parametrize("share", [inside.stripe, inside.chunk])
-def test_a_share_of_a_set_is_refused_for_each_process_orders_it_in_its_own_way(share):
+def test_a_share_of_a_set_is_refused(share):
     with pytest.raises(TypeError, match=r"sorted\(items\)"):
         share({"a", "b"})
 
@@ -161,7 +161,7 @@ def test_a_share_that_does_not_exist_is_refused(share, index, count):
 
 @settings(deadline=None)
 @given(st.lists(st.integers(), max_size=200), st.integers(1, 50))
-def test_chunks_are_all_items_in_order_and_differ_in_length_by_one_at_most(items, count):
+def test_chunks_are_complete_ordered_and_of_equal_length(items, count):
     chunks = [inside.chunk(iter(items), index, count) for index in range(1, count + 1)]
     assert [item for chunk in chunks for item in chunk] == items
     lengths = [len(chunk) for chunk in chunks]
@@ -170,7 +170,7 @@ def test_chunks_are_all_items_in_order_and_differ_in_length_by_one_at_most(items
 
 @settings(deadline=None)
 @given(st.lists(st.integers(), max_size=200), st.integers(1, 50))
-def test_stripes_are_all_items_dealt_in_turn_and_differ_in_length_by_one_at_most(items, count):
+def test_stripes_are_complete_and_of_equal_length(items, count):
     numbered = list(enumerate(items))
     stripes = [inside.stripe(iter(numbered), index, count) for index in range(1, count + 1)]
     assert sorted(item for stripe in stripes for item in stripe) == numbered
@@ -201,19 +201,19 @@ def test_the_log_is_on_the_console_and_in_a_file_with_the_jobs_id(monkeypatch, c
     assert capsys.readouterr().err.strip() == line
 
 
-def test_times_in_the_log_are_in_utc_wherever_the_container_thinks_it_is(root_logger, pacific_time):
+def test_times_in_the_log_are_in_utc(root_logger, pacific_time):
     inside.configure_logging("logs")
     record = logging.makeLogRecord({"msg": "then", "levelname": "INFO", "created": 0})
     assert root_logger.handlers[-1].format(record) == "1970-01-01 00:00:00 - INFO - then"
 
 
-def test_a_container_that_starts_again_within_the_second_gets_a_log_of_its_own(monkeypatch, root_logger):
+def test_a_container_restarted_within_a_second_gets_a_new_log(monkeypatch, root_logger):
     monkeypatch.setattr("time.strftime", lambda *_: "20260102_030405")
     first, second = inside.configure_logging("logs"), inside.configure_logging("logs")
     assert [first.name, second.name] == ["job_unknown_20260102_030405.log", "job_unknown_20260102_030405-2.log"]
 
 
-def test_logging_configured_twice_says_everything_once_and_leaves_others_handlers(capsys, root_logger):
+def test_logging_configured_twice_logs_each_message_once(capsys, root_logger):
     others = logging.NullHandler()
     root_logger.addHandler(others)
     first, second = inside.configure_logging("logs"), inside.configure_logging("logs", level="DEBUG")
@@ -234,7 +234,7 @@ def test_an_id_with_a_slash_stays_in_the_directory(monkeypatch, root_logger):
 
 @pytest.fixture
 def cgroup(monkeypatch, tmp_path):
-    """Pretend that these files are what the kernel says."""
+    """Replace the kernel's files by these."""
 
     entry = inside._entry
 
@@ -296,7 +296,7 @@ def test_without_a_limit_the_machine_is_allowed(cgroup, files):
     assert found["memory_gib"] == {"allowed": 512, "available": 256, "machine": 512}
 
 
-def test_a_description_is_text_a_line_for_each_fact_and_json():
+def test_a_description_is_json_and_text_with_a_line_for_each_fact():
     found = inside.describe()
     assert json.loads(json.dumps(found)) == found
     lines = str(found).splitlines()
@@ -318,7 +318,7 @@ def test_a_description_holds_no_secret(monkeypatch):
     assert found["environment"]["CANFAR_BATCH_KEY"] == "night-7"
 
 
-def test_a_description_of_a_broken_environment_is_still_one(monkeypatch):
+def test_a_broken_environment_can_be_described(monkeypatch):
     monkeypatch.setenv("CANFAR_BATCH_ATTEMPT", "two")
     monkeypatch.setenv("REPLICA_ID", "x")
     found = inside.describe()
@@ -340,7 +340,7 @@ def test_a_file_appears_when_the_block_ends():
     assert files() == ["out.txt"]
 
 
-def test_a_block_that_raises_leaves_what_was_there_and_nothing_else():
+def test_a_block_that_raises_leaves_the_old_file():
     Path("out.txt").write_text("older")
 
     def interrupted():
@@ -354,7 +354,7 @@ def test_a_block_that_raises_leaves_what_was_there_and_nothing_else():
     assert files() == ["out.txt"]
 
 
-def test_a_new_file_heeds_the_umask_and_an_old_one_keeps_its_permissions():
+def test_a_new_file_respects_the_umask_and_an_old_one_keeps_its_mode():
     before = os.umask(0o027)
     try:
         with inside.atomic_write("new"):
@@ -387,7 +387,7 @@ def test_a_symbolic_link_stays_one():
     assert Path("there/real").read_text() == "newer"
 
 
-def test_writers_that_close_the_file_read_it_back_or_look_at_its_mode_are_served():
+def test_writers_may_close_the_file_read_it_or_check_its_mode():
     with inside.atomic_write("closed") as file:
         file.write("all")
         file.close()
@@ -404,7 +404,7 @@ def test_writers_that_close_the_file_read_it_back_or_look_at_its_mode_are_served
 
 @pytest.mark.parametrize("mode", ["a", "r", "x", "r+"])
 def test_a_mode_that_does_not_write_a_whole_file_is_refused(mode):
-    with pytest.raises(ValueError, match="a file is written whole here"), inside.atomic_write("out", mode):
+    with pytest.raises(ValueError, match="a file is written as a whole"), inside.atomic_write("out", mode):
         pass
     assert files() == []
 
@@ -414,17 +414,17 @@ def test_a_directory_that_is_not_there_is_named():
         pass
 
 
-def test_what_is_no_file_is_not_replaced_by_one():
+def test_only_an_ordinary_file_is_replaced():
     os.mkfifo("pipe")
     for path in (".", "pipe"):
-        with pytest.raises(OSError, match="no ordinary file"), inside.atomic_write(path):
+        with pytest.raises(OSError, match="not an ordinary file"), inside.atomic_write(path):
             pass
 
 
 # -- scratch ----------------------------------------------------------------------------------------------------------
 
 
-def test_scratch_is_below_the_containers_own_disk_and_removed_at_the_end(monkeypatch, tmp_path):
+def test_scratch_is_on_the_containers_disk_and_removed_at_the_end(monkeypatch, tmp_path):
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(inside, "SCRATCH", str(tmp_path / "scratch"))
     with inside.scratch() as work:
@@ -437,7 +437,7 @@ def test_scratch_is_below_the_containers_own_disk_and_removed_at_the_end(monkeyp
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_without_such_a_disk_scratch_is_below_tmpdir_and_removed_after_an_error_too(monkeypatch, tmp_path):
+def test_without_its_own_disk_scratch_is_below_tmpdir(monkeypatch, tmp_path):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
 
@@ -451,7 +451,7 @@ def test_without_such_a_disk_scratch_is_below_tmpdir_and_removed_after_an_error_
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_too_little_room_is_told_before_the_work_begins():
+def test_too_little_space_is_an_error_before_the_work_begins():
     with pytest.raises(OSError, match=r"are free and 1e\+09 are needed") as refused, inside.scratch(at_least=1e9):
         pass
     assert refused.value.errno == errno.ENOSPC

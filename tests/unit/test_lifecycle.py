@@ -67,7 +67,7 @@ def after(*kinds, job=PLANNED):
 FAILED_FOR_GOOD = event(Ended, failure=why.ExitCode(1))
 SUCCESS = event(Ended, succeeded=True, failure=None, receipt=DONE, verified=True)
 
-#: a history that leads to each state, each with an attempt that absence alone gave up, where there can be one
+#: a history that leads to each state, with an attempt given up for absence alone if possible
 IN = {
     JobState.PLANNED: PLANNED,
     JobState.LAUNCHING: after(Intended),
@@ -90,21 +90,21 @@ def pairs(allowed):
     ]
 
 
-def test_every_event_says_when_it_may_happen():
+def test_every_event_has_its_allowed_states():
     assert set(ALLOWED) == set(Event.__subclasses__())
     assert set(IN) == set(JobState)
     assert all(job.state is state for state, job in IN.items())
 
 
 @pytest.mark.parametrize(("kind", "state"), pairs(allowed=True))
-def test_what_may_happen_happens(kind, state):
+def test_allowed_events_are_applied(kind, state):
     job = apply(IN[state], event(kind))
     assert job.key == "a"
     assert [attempt.number for attempt in job.attempts] == list(range(1, len(job.attempts) + 1))
 
 
 @pytest.mark.parametrize(("kind", "state"), pairs(allowed=False))
-def test_what_may_not_happen_is_refused_by_name(kind, state):
+def test_other_events_are_refused_by_name(kind, state):
     with pytest.raises(TransitionError, match=f"{kind.__name__} cannot happen to job 'a', which is {state}"):
         apply(IN[state], event(kind))
 
@@ -119,14 +119,14 @@ def test_records_do_not_change():
     assert not PLANNED.attempts
 
 
-def test_a_launch_is_an_attempt_from_the_intent_on():
+def test_an_attempt_begins_with_the_intent_to_launch():
     job = after(Intended)
     assert (job.last_attempt.number, job.last_attempt.launch_name, job.last_attempt.intended_at) == (1, "a-1", AT)
     assert job.id is None
     assert after(Intended, Launched).id == "abcd1234"
 
 
-def test_a_launch_that_came_to_nothing_leaves_no_attempt_behind():
+def test_a_deferred_launch_leaves_no_attempt():
     assert after(Intended, Deferred) == attrs.evolve(PLANNED, due=LATER)
     job = after(Intended, Launched, Ended, Retrying, Intended, Deferred)
     assert (job.state, len(job.attempts), job.due) == (JobState.WAITING, 1, LATER)
@@ -138,12 +138,12 @@ def test_a_container_may_go_back_into_the_queue():
 
 
 @pytest.mark.parametrize("phase", [Phase.COMPLETED, Phase.FAILED, Phase.OTHER])
-def test_an_end_is_no_sighting(phase):
+def test_a_final_phase_is_not_a_phase_of_a_job(phase):
     with pytest.raises(TransitionError):
         apply(IN[JobState.RUNNING], event(PhaseChanged, phase=phase))
 
 
-def test_the_containers_clock_tells_when_it_began():
+def test_the_start_time_is_by_the_containers_clock():
     started = AT + timedelta(seconds=7)
     job = after(Intended, Launched, event(PhaseChanged, started_at=started), PhaseChanged)
     assert job.last_attempt.started_at == started
@@ -160,24 +160,24 @@ def test_a_failed_attempt_waits_for_a_decision():
 
 
 @pytest.mark.parametrize("failure", [why.Lost(), why.Unwatched()])
-def test_what_nobody_can_tell_is_lost_not_failed(failure):
+def test_an_unknown_end_is_lost_not_failed(failure):
     assert after(Intended, Launched, event(Ended, failure=failure), RetryExhausted).state is JobState.LOST
 
 
 @pytest.mark.parametrize("state", [JobState.LOST, JobState.FAILED, JobState.WAITING])
-def test_a_late_receipt_makes_a_success_of_a_loss(state):
+def test_a_late_receipt_turns_lost_into_succeeded(state):
     job = apply(IN[state], event(LateSuccess))
     assert (job.state, job.failure, job.last_attempt.verified) == (JobState.SUCCEEDED, None, True)
 
 
-def test_a_late_receipt_changes_nothing_once_a_newer_attempt_exists_or_the_failure_was_seen():
+def test_a_late_receipt_does_not_overturn_an_observed_failure():
     with pytest.raises(TransitionError):
         after(Intended, Launched, Ended, Retrying, Intended, LateSuccess)
     with pytest.raises(TransitionError, match="is known already"):
         after(Intended, Launched, FAILED_FOR_GOOD, LateSuccess)
 
 
-def test_a_late_receipt_makes_a_success_of_what_was_stopped_unless_its_end_was_heard():
+def test_a_late_receipt_overturns_a_cancel_without_a_report():
     stopped = after(Intended, Launched, CancelAsked, Cancelled)
     job = apply(stopped, event(LateSuccess))
     assert (job.state, job.last_attempt.succeeded, job.last_attempt.receipt) == (JobState.SUCCEEDED, True, DONE)
@@ -187,7 +187,7 @@ def test_a_late_receipt_makes_a_success_of_what_was_stopped_unless_its_end_was_h
             apply(known, event(LateSuccess))
 
 
-def test_a_container_that_turns_up_is_taken_back_unless_its_failure_was_seen():
+def test_a_container_found_later_is_adopted_unless_its_failure_was_seen():
     job = after(Intended, Launched, Ended, RetryExhausted, Adopted)
     assert (job.state, job.id, job.failure, job.last_attempt.ended) == (JobState.PENDING, "wxyz9876", None, False)
     with pytest.raises(TransitionError, match="no attempt in doubt"):
@@ -201,27 +201,27 @@ def test_a_cancelled_job_keeps_what_its_container_reported():
     assert job.last_attempt.log == Path("a.1.log")
 
 
-def test_a_start_receipt_verifies_no_end():
+def test_a_start_receipt_does_not_verify_an_end():
     job = after(Intended, Launched, CancelAsked, event(Cancelled, receipt=Receipt(started_at=AT)))
     assert not job.last_attempt.verified
 
 
-def test_cancelling_what_was_never_launched_invents_no_attempt():
+def test_cancelling_an_unlaunched_job_adds_no_attempt():
     assert after(CancelAsked, Cancelled).attempts == ()
 
 
-def test_a_reopened_job_is_forgiven_its_past():
+def test_earlier_attempts_of_a_reopened_job_do_not_count():
     job = after(Intended, Launched, FAILED_FOR_GOOD, RetryExhausted, Reopened)
     assert (job.state, job.attempts_before_reopen, job.due) == (JobState.WAITING, 1, AT)
     assert after(CancelAsked, Cancelled, Reopened).state is JobState.PLANNED
 
 
-def test_nothing_is_given_up_that_did_not_fail():
+def test_only_a_failed_attempt_can_be_given_up():
     with pytest.raises(TransitionError, match="no failure"):
         after(Intended, Launched, CancelAsked, Cancelled, Reopened, RetryExhausted)
 
 
-def test_results_are_kept_and_so_is_why_there_is_none():
+def test_results_and_collect_errors_are_recorded():
     job = IN[JobState.SUCCEEDED]
     assert apply(job, event(Collected, result=[1])).result == [1]
     failed = apply(job, event(NotCollected))

@@ -1,4 +1,4 @@
-"""The names that scripts are written against: all there, all told about, and fetched only when used."""
+"""The public names: all exist, are documented, and are imported only when used."""
 
 import inspect
 import re
@@ -50,7 +50,7 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = canfar_batch.Sesion
 
 
-def test_star_import_brings_them_all():
+def test_a_star_import_imports_every_name():
     names = {}
     exec("from canfar_batch import *", names)
     assert set(canfar_batch.__all__) <= set(names)
@@ -91,21 +91,21 @@ UNITS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_a_docstring_says_of_arguments_is_true(name):
+def test_documented_arguments_exist(name):
     function = METHODS[name]
-    told = set(re.findall(r"^    \*?(\w+): ", args_section(inspect.getdoc(function)), re.MULTILINE))
-    assert told - parameters(function) == set()
+    documented = set(re.findall(r"^    \*?(\w+): ", args_section(inspect.getdoc(function)), re.MULTILINE))
+    assert documented - parameters(function) == set()
 
 
 @pytest.mark.parametrize("name", [*METHODS, "JobSpec", "LocalPlatform", "Chunks", "Retry", "open"])
 def test_lengths_of_time_and_amounts_of_memory_have_their_unit(name):
     value = METHODS.get(name) or getattr(canfar_batch, name)
-    told = " ".join([inspect.getdoc(value), *comments(value)]).lower()
-    assert [each for each in parameters(value) & set(UNITS) if UNITS[each].lower() not in told] == []
+    documented = " ".join([inspect.getdoc(value), *comments(value)]).lower()
+    assert [each for each in parameters(value) & set(UNITS) if UNITS[each].lower() not in documented] == []
 
 
 def comments(value):
-    """What comments say of its fields, which the reference shows."""
+    """The comments on its fields, which the reference shows."""
     return re.findall(r"#: *(.*)", inspect.getsource(value)) if inspect.isclass(value) else ()
 
 
@@ -115,7 +115,7 @@ def args_section(doc):
 
 
 @pytest.mark.parametrize(("name", "promised"), HANDLES.items())
-def test_handles_have_the_methods_that_were_promised(name, promised):
+def test_handles_have_the_promised_methods(name, promised):
     handle = getattr(canfar_batch, name)
     assert [member for member in promised.split() if not hasattr(handle, member)] == []
 
@@ -133,12 +133,12 @@ def test_every_error_has_one_root_a_builtin_and_a_docstring(error):
 
 
 @pytest.mark.parametrize("kind", failures.KINDS.values())
-def test_every_failure_says_what_it_is(kind):
+def test_every_failure_has_a_label(kind):
     assert kind.__doc__
     assert kind.label != failures.Failure.label or kind is failures.ExitCode
 
 
-def test_importing_the_package_imports_nothing_else_of_weight():
+def test_importing_the_package_imports_little():
     code = (
         "import sys, canfar_batch; print(*[m for m in ('requests', 'attrs', 'sqlite3', 'numpy') if m in sys.modules])"
     )

@@ -1,4 +1,4 @@
-"""JobSpec: what it takes, what it refuses and how it says so, and what it shows."""
+"""JobSpec: arguments that are accepted or refused, error messages, and `repr`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def spec(cmd="python fit.py", **options):
     return JobSpec(cmd, **{"image": "skaha/astroml", **options})
 
 
-# -- what is taken ----------------------------------------------------------------------------------------------------
+# -- accepted arguments ----------------------------------------------------------------------------------------------
 
 
 def test_a_spec_needs_a_command_and_an_image_alone():
@@ -39,13 +39,13 @@ def test_a_path_alone_is_a_program():
     assert spec(Path("bin/my prog")).fill().argv == ("bin/my prog",)
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_numbers_are_accepted():
     assert spec(cores=np.int32(4), ram=np.float64(16), gpus=np.uint8(1)).to_json() | {"cmd": 0} == spec(
         cores=4, ram=16, gpus=1
     ).to_json() | {"cmd": 0}
 
 
-def test_no_gpus_are_none():
+def test_zero_gpus_mean_none():
     assert spec(gpus=0).gpus is None
     assert spec(gpus=0) == spec()
 
@@ -67,7 +67,7 @@ def test_a_str_subclass_becomes_a_str():
     assert type(spec(["prog", Name("x")]).words[1]) is str
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------
+# -- refused arguments -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,8 @@ def test_a_str_subclass_becomes_a_str():
         ({"env": {"CANFAR_BATCH_KEY": "x"}}, "sets itself"),
         ({"shell": 1}, "shell=1 is neither True nor False"),
         ({"shell": "zsh"}, "nor 'bash'"),
+        ({"workdir": "a\n"}, "ends in a line break"),
+        ({"outputs": ["a.cat\r\n"]}, "ends in a line break"),
         ({"workdir": "$HOME/x"}, "no shell fills in $HOME"),
         ({"outputs": ["${OUT}/x"]}, "no shell fills in ${OUT}"),
         ({"receipt": None}, "receipt=None"),
@@ -135,7 +137,7 @@ def test_a_str_subclass_becomes_a_str():
         ({"outputs": ["a.fits"], "receipt": False}, "looked for by the wrapper"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_words_that_help(options, words):
+def test_arguments_that_make_no_sense_are_refused_with_advice(options, words):
     with pytest.raises(SpecError) as refused:
         spec(**options)
     assert words in str(refused.value)
@@ -147,7 +149,7 @@ def test_a_refused_variable_does_not_show_its_value():
     assert "s3cret" not in str(refused.value)
 
 
-# -- what it shows and is ---------------------------------------------------------------------------------------------
+# -- repr and identity ------------------------------------------------------------------------------------------------
 
 
 def test_repr_shows_what_was_given_and_no_secrets():
@@ -198,7 +200,7 @@ def test_a_stored_spec_of_another_version_is_refused():
     assert JobSpec.from_json({"cmd": "python fit.py", "image": "skaha/astroml"}) == spec()
 
 
-def test_outside_a_batch_there_is_no_key_and_doubled_braces_become_single_ones():
+def test_a_spec_can_be_filled_without_fields():
     assert spec("prog {{x}} a{}b", name="x").fill() == Filled(("prog", "{x}", "a{}b"), (), "x")
     with pytest.raises(SpecError, match=r"\{key\} is a field"):
         spec("prog {key}").fill()
@@ -273,7 +275,7 @@ def test_the_least_that_is_offered_and_enough():
     assert (OFFERED.ram_for(4.1), OFFERED.ram_for(8), OFFERED.ram_for(9), OFFERED.cores_for(0.3)) == (6, 8, None, 1)
 
 
-def test_a_hundred_thousand_jobs_share_one_reading_of_their_templates(monkeypatch):
+def test_templates_are_read_once_for_all_jobs(monkeypatch):
     from canfar_batch.fields import templates as fields
 
     templated = spec("python {path} {path.stem}.cat", env={"SEED": "{index}"}, outputs="{path.stem}.cat", name="{key}")
@@ -298,7 +300,20 @@ def test_a_variable_that_nothing_fills_in_is_doubtful(options):
     assert "no shell fills in" in doubt
 
 
-def test_other_dollars_are_not_doubtful_and_secrets_are_not_shown():
+def test_a_value_of_the_environment_with_a_line_end_is_doubtful():
+    assert spec(env={"API_TOKEN": "hush\n"}).doubts == (
+        "the value of API_TOKEN in env is '***', which ends in a line break",
+    )
+
+
+@pytest.mark.parametrize("cmd", ["sh -c 'a | b'", ["/bin/bash", "-c", "a; b"], "bash -c 'a\nb'", "sh -c 'a & wait'"])
+def test_a_shell_of_the_users_own_that_hides_failures_is_doubtful(cmd):
+    (doubt,) = spec(cmd).doubts
+    assert "with shell=True" in doubt
+    assert spec("sh -ec 'a; b'").doubts == spec("sh -c 'a \"b;c\"'").doubts == spec("sh x.sh '|'").doubts == ()
+
+
+def test_other_dollars_cause_no_doubt_and_secrets_are_masked():
     assert spec(["sh", "-c", "echo $HOME/x"], env={"A": "pa$WORD", "B": "a~b", "C": "US$5"}).doubts == ()
     (doubt,) = spec(env={"MY_KEY": "$HOME/hush"}).doubts
     assert "hush" not in doubt
@@ -317,7 +332,7 @@ def test_a_secret_is_read_at_the_launch_and_shown_nowhere(monkeypatch):
     assert filled.environment()[0] == ("HIDDEN", "renewed")
 
 
-def test_a_secret_is_the_same_by_its_name_alone_and_comes_back_from_json():
+def test_a_secret_is_identified_and_stored_by_its_name():
     secret = spec(env={"A": Secret("MY_KEY")})
     assert secret == JobSpec.from_json(json.loads(json.dumps(secret.to_json())))
     assert secret.secrets == (Secret("MY_KEY"),)
@@ -335,7 +350,7 @@ def test_a_secret_that_is_not_set_is_named(value, monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["sk-hush=", "", 7, None, "a b"])
-def test_what_is_no_variable_is_no_secret_and_is_not_repeated(value):
+def test_an_invalid_secret_is_refused_without_repeating_it(value):
     with pytest.raises(SpecError, match="takes the name of an environment variable") as caught:
         Secret(value)
     assert "hush" not in str(caught.value)

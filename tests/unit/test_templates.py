@@ -1,4 +1,4 @@
-"""Templates are listed, read and written; as scripts they say what is wrong with what they are given."""
+"""Templates are listed, read and written; as scripts they report errors in their input."""
 
 import re
 import stat
@@ -13,7 +13,7 @@ from canfar_batch import templates
 
 try:
     import tomllib
-except ModuleNotFoundError:  # Python 3.10, where pytest brings it
+except ModuleNotFoundError:  # Python 3.10, for which pytest installs it
     import tomli as tomllib
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -29,7 +29,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a template as a script, and tell its exit code and what it said."""
+    """Run a template as a script; return its exit code and its output."""
 
     def run(name, *arguments, **environment):
         script = templates.write(name, tmp_path, overwrite=True)
@@ -42,7 +42,7 @@ def run(tmp_path):
     return run
 
 
-def test_the_guides_two_templates_its_robust_job_and_a_stack_are_there():
+def test_there_are_four_templates():
     assert templates.names() == ["basic-processing", "fits-stack", "ml-training", "robust-job"]
 
 
@@ -58,7 +58,7 @@ def test_every_example_runs(documented, capsys):
     exec(textwrap.dedent(example), {})
 
 
-def test_a_template_is_written_executable_and_nothing_is_left_beside_it():
+def test_a_template_is_written_executable_without_leftovers():
     written = templates.write("ml-training", "train.py")
     assert stat.S_IMODE(written.stat().st_mode) == 0o755
     assert [path.name for path in Path().iterdir()] == ["train.py"]
@@ -68,29 +68,30 @@ def test_a_directory_gets_the_template_under_its_own_name():
     assert templates.write("basic-processing", ".") == Path("basic-processing.sh")
 
 
-def test_your_changes_are_not_written_over_unless_asked():
+def test_changes_are_overwritten_only_if_asked():
     Path("train.py").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"train\.py is there already; .* overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"train\.py exists; .* overwrite=True"):
         templates.write("ml-training", "train.py")
     assert Path("train.py").read_text() == "mine"
     templates.write("ml-training", "train.py", overwrite=True)
     assert Path("train.py").read_text() == templates.read("ml-training")
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_an_unknown_template_is_an_error_with_the_known_names():
     for ask in (templates.read, lambda name: templates.write(name, "script")):
         with pytest.raises(LookupError, match="no template 'ml'; there are basic-processing, fits-stack, ml-training"):
             ask("ml")
 
 
-def test_the_package_brings_the_templates_along():
+def test_templates_and_wrapper_are_package_data():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "templates/*" in settings["tool"]["setuptools"]["package-data"]["canfar_batch"]
+    assert "payload/*.sh" in settings["tool"]["setuptools"]["package-data"]["canfar_batch"]
     assert all((Path(templates.__file__).parent / file).is_file() for file in templates._FILES.values())
 
 
 @pytest.mark.parametrize("name", templates.names())
-def test_every_template_is_of_valid_syntax_begins_with_its_interpreter_and_says_how_to_call_it(name):
+def test_every_template_is_a_valid_documented_script(name):
     text = templates.read(name)
     if text.startswith("#!/usr/bin/env bash\n"):
         assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
@@ -101,7 +102,7 @@ def test_every_template_is_of_valid_syntax_begins_with_its_interpreter_and_says_
     assert "/home/" not in text
 
 
-def test_a_missing_input_is_named_and_where_it_was_looked_for(run, tmp_path):
+def test_a_missing_input_is_reported_with_the_directory(run, tmp_path):
     for name, arguments in {
         "robust-job": ("absent", "out.json"),
         "fits-stack": ("out.fits", "absent"),
@@ -116,7 +117,7 @@ def test_a_missing_input_is_named_and_where_it_was_looked_for(run, tmp_path):
 # -- the robust job ---------------------------------------------------------------------------------------------------
 
 
-def test_the_robust_job_says_which_line_is_wrong_and_leaves_an_older_result_alone(run):
+def test_the_robust_job_reports_the_wrong_line_and_keeps_an_old_result(run):
     Path("numbers.txt").write_text("1\n2\nthree\n")
     Path("out.json").write_text("older")
     ended = run("robust-job", "numbers.txt", "out.json", skaha_sessionid="abc12345")
@@ -128,7 +129,7 @@ def test_the_robust_job_says_which_line_is_wrong_and_leaves_an_older_result_alon
     assert "Traceback" in log.read_text()
 
 
-def test_a_robust_job_that_is_told_to_end_says_so_and_writes_no_result(tmp_path):
+def test_a_stopped_robust_job_logs_it_and_writes_no_result(tmp_path):
     text = templates.read("robust-job").replace(
         "    numbers = []\n", "    log.info('at work')\n    time.sleep(60)\n", 1
     )
@@ -141,7 +142,7 @@ def test_a_robust_job_that_is_told_to_end_says_so_and_writes_no_result(tmp_path)
         process.terminate()
         assert process.wait(30) == 143
     (log,) = Path("logs").iterdir()
-    assert "told to stop" in log.read_text()
+    assert "stopped by a signal" in log.read_text()
     assert not Path("out.json").exists()
 
 
@@ -173,7 +174,7 @@ def script():
     return written
 
 
-def test_basic_processing_moves_what_the_script_wrote_whatever_it_is_called(run, script):
+def test_basic_processing_moves_all_files_of_the_script(run, script):
     script("""
         (options.output_dir / "sub dir").mkdir()
         (options.output_dir / "sub dir" / "new\\nline -n.txt").write_text(" ".join(others))
@@ -187,7 +188,7 @@ def test_basic_processing_moves_what_the_script_wrote_whatever_it_is_called(run,
     assert "[job abc12345] completed: 2 files" in ended.stdout
 
 
-def test_basic_processing_passes_a_failure_on_and_writes_nothing(run, script):
+def test_basic_processing_fails_with_its_script(run, script):
     script("""
         (options.output_dir / "half").write_text("")
         sys.exit(7)
@@ -198,7 +199,7 @@ def test_basic_processing_passes_a_failure_on_and_writes_nothing(run, script):
     assert "ended with code 7" in ended.stderr
 
 
-def test_basic_processing_tells_the_script_to_end_when_it_is_told(tmp_path, script):
+def test_basic_processing_forwards_a_stop_to_its_script(tmp_path, script):
     script("""
         import signal, time
         signal.signal(signal.SIGTERM, lambda *_: (print("tidied up", flush=True), sys.exit(9)))
@@ -219,7 +220,7 @@ def test_basic_processing_tells_the_script_to_end_when_it_is_told(tmp_path, scri
 # -- stacking ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_stack_in_strips_is_the_stack_at_once_and_leaves_pixels_without_value_out(run):
+def test_a_stack_in_strips_equals_the_stack_at_once(run):
     np, fits = pytest.importorskip("numpy"), pytest.importorskip("astropy.io.fits")
     cube = np.random.default_rng(1).normal(size=(5, 40, 30)).astype("f4")
     cube[2, 7, :] = np.nan
@@ -239,7 +240,7 @@ def test_a_stack_in_strips_is_the_stack_at_once_and_leaves_pixels_without_value_
     assert fits.getheader("once.fits")["NCOMBINE"] == 5
 
 
-def test_scaled_compressed_and_wider_integers_are_stacked_by_their_values(run):
+def test_scaled_and_compressed_images_are_stacked_by_value(run):
     np, fits = pytest.importorskip("numpy"), pytest.importorskip("astropy.io.fits")
     image = np.arange(100, dtype="u2").reshape(10, 10) + 40000
     fits.PrimaryHDU(image).writeto("unsigned.fits")
@@ -252,7 +253,7 @@ def test_scaled_compressed_and_wider_integers_are_stacked_by_their_values(run):
         assert "BZERO" not in hdus[0].header
 
 
-def test_images_that_do_not_fit_each_other_or_hold_nothing_are_named(run):
+def test_images_that_cannot_be_stacked_are_reported(run):
     np, fits = pytest.importorskip("numpy"), pytest.importorskip("astropy.io.fits")
     fits.PrimaryHDU(np.zeros((3, 4))).writeto("a.fits")
     fits.PrimaryHDU(np.zeros((4, 3))).writeto("b.fits")
@@ -280,7 +281,7 @@ def test_a_stack_does_not_replace_its_own_input(run):
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def test_training_says_why_an_ordinary_npy_will_not_do_and_what_will(run):
+def test_training_explains_which_npy_files_it_reads(run):
     pytest.importorskip("sklearn", reason="scikit-learn (the extra ml) is not installed")
     np = pytest.importorskip("numpy")
     np.save("data.npy", np.zeros((4, 2)))

@@ -1,4 +1,4 @@
-"""What users write is understood by the type checker, and what they get wrong is refused."""
+"""The type checker accepts users' code and finds its mistakes."""
 
 import subprocess
 import sys
@@ -17,5 +17,5 @@ def test_user_code_is_typed_and_mistakes_are_found():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_package_says_that_it_is_typed():
+def test_the_package_is_marked_as_typed():
     assert (ROOT / "canfar_batch/py.typed").is_file()

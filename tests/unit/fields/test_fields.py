@@ -1,4 +1,4 @@
-"""Templates: what is a field and what is not, what fills it, what is refused; and the keys made of the values."""
+"""Templates and their fields: syntax, values, errors; and the keys made of the values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def refused(cmd, fields=X, **options):
     return str(error.value)
 
 
-# -- what is a field --------------------------------------------------------------------------------------------------
+# -- syntax ---------------------------------------------------------------------------------------------------------
 
 
 NO_FIELDS = [
@@ -81,7 +81,7 @@ NO_FIELDS = [
 
 
 @pytest.mark.parametrize("text", NO_FIELDS)
-def test_braces_that_are_no_field_stay(text):
+def test_other_braces_are_left_unchanged(text):
     assert words(["prog", text]) == (text,)
 
 
@@ -144,7 +144,7 @@ def test_doubled_braces_stand_for_single_ones(text, filled):
         ("{entry}", "/tmp/e"),
     ],
 )
-def test_fields_reach_into_values_and_format_them(text, filled):
+def test_fields_access_and_format_values(text, filled):
     class Entry:
         def __fspath__(self):
             return "/tmp/e"
@@ -166,7 +166,7 @@ def test_fields_reach_into_values_and_format_them(text, filled):
     assert words(f"prog {text}", fields) == (filled,)  # one word, whatever blanks or stars the field has
 
 
-def test_a_field_of_the_jobs_own_may_be_called_key_or_index():
+def test_a_job_may_have_its_own_field_key_or_index():
     assert words("prog {key} {index}", {"key": "mine", "x": 1}) == ("mine", "7")
 
 
@@ -181,10 +181,10 @@ def test_members_of_an_enum_are_written_as_their_values():
     assert words("prog {x} {x.name}", {"x": Colour.RED}) == ("red", "RED")
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------
+# -- errors ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_field_is_refused_with_those_that_exist_and_a_guess():
+def test_an_unknown_field_is_refused_with_a_suggestion():
     message = refused("prog {pth}", {"path": 1, "seed": 2})
     assert "unknown field {pth}; did you mean {path}? known are path, seed, key, index" in message
     assert "{{pth}}" in message
@@ -218,12 +218,12 @@ def test_an_unknown_field_is_refused_with_those_that_exist_and_a_guess():
         (np.float64(9007199254740993), "too large to have all its digits"),
     ],
 )
-def test_values_that_are_missing_or_have_no_text_are_refused(value, words):
+def test_missing_values_and_values_without_text_are_refused(value, words):
     assert words in refused("prog {x}", {"x": value})
     assert fill("prog {y}", {"x": value, "y": 1}).argv == ("prog", "1")  # not used, no harm
 
 
-def test_a_missing_value_is_refused_inside_and_behind_formats_too():
+def test_a_missing_value_is_refused_with_formats_too():
     for cmd in ("prog {x!r}", "prog {x:.3f}", "prog {x.stem}", "prog {y[a]}"):
         assert "is None" in refused(cmd, {"x": None, "y": {"a": None}})
 
@@ -282,7 +282,7 @@ def test_a_forgotten_field_is_refused_with_what_to_write():
     assert fill("prog {{path}}", {}).argv == ("prog", "{path}")
 
 
-def test_what_is_empty_once_it_is_filled_is_refused():
+def test_parts_that_are_empty_after_filling_are_refused():
     assert "empty word" in refused(["{x}"], {"x": ""})
     assert "an option" in refused(["{x}", "y"], {"x": "-c"})
     assert "workdir is ''" in refused("prog", {"x": ""}, workdir="{x}")
@@ -346,7 +346,7 @@ def test_a_command_is_split_by_the_shells_rules(cmd, split):
         ("prog a\nother b", "a line break"),
     ],
 )
-def test_what_only_a_shell_can_do_is_refused_without_one(cmd, what):
+def test_shell_syntax_is_refused_without_a_shell(cmd, what):
     with pytest.raises(SpecError) as error:
         JobSpec(cmd, image="i")
     assert what in str(error.value)
@@ -357,7 +357,7 @@ def test_what_only_a_shell_can_do_is_refused_without_one(cmd, what):
 
 
 @pytest.mark.parametrize("cmd", ['prog "$\\\nHOME"', "prog $\\\nHOME", 'prog "$\\\n\\\nHOME"'])
-def test_a_variable_is_one_across_lines_too(cmd):
+def test_a_variable_split_over_lines_is_refused(cmd):
     with pytest.raises(SpecError, match="a shell would fill in"):
         JobSpec(cmd, image="i")
 
@@ -369,7 +369,7 @@ def test_quotes_that_do_not_match_are_refused(cmd):
 
 
 @given(st.text("ab '\"\\\n\t{}$", max_size=12))
-def test_splitting_agrees_with_the_shell_where_it_agrees_to_split(text):
+def test_splitting_gives_the_words_that_a_shell_gives(text):
     try:
         split = JobSpec(f"prog {text}", image="i").words
     except SpecError:
@@ -419,7 +419,7 @@ def test_a_field_is_one_word_of_a_shell_command(cmd, filled):
         ("echo $'a\\'b' {x}", "after quotes within quotes"),
     ],
 )
-def test_a_field_that_cannot_be_quoted_where_it_stands_is_refused(cmd, where):
+def test_a_field_that_quoting_cannot_make_safe_is_refused(cmd, where):
     message = refused(cmd, shell=True)
     assert where in message
     assert "{x}" in message
@@ -431,7 +431,7 @@ def test_only_the_command_is_quoted_for_the_shell():
     assert (filled.workdir, filled.name, filled.outputs) == ("two words", "two words", ("two words",))
 
 
-def test_wildcards_of_an_output_are_live_and_those_of_a_value_are_not():
+def test_wildcards_in_a_value_match_only_themselves():
     filled = fill("prog", {"x": "a[1]*?"}, outputs=["{x}/*.cat", "b[12].cat"])
     assert filled.outputs == ("a[[]1][*][?]/*.cat", "b[12].cat")
 
@@ -476,12 +476,12 @@ PLAIN = [
 
 
 @pytest.mark.parametrize(("value", "plain"), PLAIN, ids=repr)
-def test_fields_have_one_plain_form(value, plain):
+def test_fields_are_stored_in_plain_types(value, plain):
     assert plain_fields({"x": value}) == {"x": plain}
     assert type(plain_fields({"x": value})["x"]) is type(plain)
 
 
-def test_a_value_that_shows_its_address_makes_no_key():
+def test_a_value_without_a_stable_text_cannot_make_a_key():
     with pytest.raises(SpecError, match="field x is a object, whose text changes from run to run"):
         job_key({"x": object()})
     assert job_key({"x": SimpleNamespace(a=1)})
@@ -494,6 +494,7 @@ def test_a_value_that_shows_its_address_makes_no_key():
         ({"path": "raw/ngc1275.fits"}, "ngc1275-"),
         ({"name": "M 31", "seed": 3}, "M-31-seed3-"),
         ({"alpha": 0.1, "beta": -2}, "alpha0.1-beta-2-"),
+        ({"sigma": 1.368761715425752, "x": 1e-7}, "sigma1.369-x1e-07-"),
         ({"x": "é"}, "job-"),
         ({"x": "../.."}, "job-"),
         ({}, "job-"),

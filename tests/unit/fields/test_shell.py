@@ -1,13 +1,17 @@
-"""Commands for a shell: what is refused, and that a failure anywhere ends the command."""
+"""Commands for a shell: refused constructs, and strictness: a failure anywhere ends the command."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from canfar_batch.errors import SpecError
+from canfar_batch.fields.shell import check_shell
 from canfar_batch.spec import JobSpec
 
 
@@ -51,7 +55,7 @@ def refusal(cmd, shell=True):
         ('prog "$(cmp <(a) b)"', "temporary file"),
     ],
 )
-def test_syntax_of_bash_is_refused_in_a_plain_sh_and_taken_by_bash(cmd, instead):
+def test_bash_syntax_is_refused_in_plain_sh_and_accepted_in_bash(cmd, instead):
     message = refusal(cmd)
     assert instead in message
     assert 'shell="bash"' in message
@@ -88,8 +92,28 @@ def test_a_background_job_whose_failure_is_lost_is_refused(cmd, shell):
         "a | b && c; d",
     ],
 )
-def test_a_failure_before_and_that_is_passed_over_is_refused(cmd, shell):
+def test_commands_after_a_and_list_are_refused(cmd, shell):
     assert "line of its own" in refusal(cmd, shell)
+
+
+@pytest.mark.parametrize("shell", [True, "bash"])
+@pytest.mark.parametrize("cmd", ["export X=$(a)", 'a; export X="$(b)"', "f() { local x=`a`; }; f"])
+def test_an_export_that_hides_a_failure_is_refused(cmd, shell):
+    assert "two lines" in refusal(cmd, shell)
+
+
+PIECES = [*"'\"`\\$(){}#<&|;\n ax=[]", "$(", "${", "<<E\n", "E\n", "&&", "$((", "))"]
+
+
+def test_deep_nesting_is_refused():
+    assert "script" in refusal("$(" * 20_000)
+
+
+@given(text=st.lists(st.sampled_from(PIECES)).map("".join))
+def test_every_text_is_accepted_or_refused(text):
+    for shell in (True, "bash"):
+        with contextlib.suppress(SpecError):
+            check_shell(text, shell)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +121,8 @@ def test_a_failure_before_and_that_is_passed_over_is_refused(cmd, shell):
     [
         "a && b",
         "a && b\n",
+        "x=$(a)\nexport x",
+        "export X=1 Y=$x",
         "(cd x && a); b",
         "if a && b; then c; fi",
         "while a && b; do c; done",
@@ -120,9 +146,15 @@ def test_a_failure_before_and_that_is_passed_over_is_refused(cmd, shell):
         'x=$(a | b); echo "$x"',
     ],
 )
-def test_a_safe_command_is_taken(cmd):
+def test_a_safe_command_is_accepted(cmd):
     assert spec(cmd).fill().argv[-1] == cmd
     assert spec(cmd, "bash").fill().argv[-1] == cmd
+
+
+def test_a_command_is_shown_without_the_search_for_pipefail():
+    assert spec("a | b").fill().command == "/bin/sh -eo pipefail -c 'a | b'"
+    assert spec("a b").fill().command == "/bin/sh -ec 'a b'"
+    assert JobSpec("a 'b c'", image="i").fill().command == "a 'b c'"
 
 
 # -- strict ---------------------------------------------------------------------------------------------------------

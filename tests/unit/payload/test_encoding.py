@@ -25,12 +25,12 @@ NAME = "calib-ngc1275-k3x9z1-1f-2"
 @pytest.mark.parametrize(
     "word", ["python", "/arc/home/x.py", "--n=5", "a@b%c+d:e,f", "1e3", "017", "0x1f", "2026-01-01", "yes"]
 )
-def test_plain_words_are_sent_as_they_are(word):
+def test_plain_words_are_sent_unchanged(word):
     assert is_plain(["prog", word])
     assert encode_exec(["prog", word], {"A": "b"}) == Payload("prog", word, (("A", "b"),))
 
 
-def test_no_arguments_are_not_sent_as_an_empty_one():
+def test_without_arguments_args_is_not_sent():
     assert encode_exec(["prog"]) == Payload("prog", None, ())
 
 
@@ -61,7 +61,7 @@ def test_no_arguments_are_not_sent_as_an_empty_one():
         "~",
     ],
 )
-def test_what_the_server_would_change_is_not_plain(word):
+def test_words_that_the_server_would_change_are_not_plain(word):
     assert not is_plain(["prog", word])
     assert not is_plain(["prog"], {"A": word})
     with pytest.raises(SpecError, match="not plain"):
@@ -86,14 +86,14 @@ def script(payload: Payload) -> str:
     return base64.b64decode("".join(words[3:]), validate=True).decode("utf-8", "surrogateescape")
 
 
-def test_a_payload_is_made_of_characters_that_the_server_leaves_alone():
+def test_a_payload_has_only_characters_that_the_server_keeps():
     payload = encode_exec(["prog", "a b"])
     assert re.fullmatch(r"-c \S+ job ey[A-Za-z0-9+/]+", payload.args.replace("\t", ""))
     assert not set(OUTER) & set(" $\"\\\n'")
     assert payload.env == ()
 
 
-def test_the_exec_form_is_the_program_and_nothing_around_it():
+def test_the_exec_form_has_no_wrapper():
     text = script(encode_exec(["prog", "it's"], {"A": "b c"}))
     assert text.rstrip(" ") == "{ export A='b c'\nexec 'prog' 'it'\\''s'\n}"
 
@@ -132,10 +132,10 @@ def test_the_wrapper_is_sent_without_its_comments():
         ),
         (["prog"], {"A": "é" * 70_000}, "the variable A is 140,002 bytes long"),
         (["prog", *["x" * 100_000] * 11], {}, "write them to a file"),
-        (["prog", "\ud800"], {}, "no text"),
+        (["prog", "\ud800"], {}, "cannot be encoded"),
     ],
 )
-def test_what_no_container_could_be_started_with_is_refused(encode, argv, env, words):
+def test_commands_that_cannot_be_started_are_refused(encode, argv, env, words):
     with pytest.raises(SpecError) as refused:
         encode(argv, env)
     assert words in str(refused.value)
@@ -161,7 +161,7 @@ def test_long_names_are_cut_to_a_label():
     assert name.endswith(f"{token_tag('t')}-1000000-999")
 
 
-def test_what_begins_with_a_digit_is_given_a_letter():
+def test_a_name_that_begins_with_a_digit_gets_a_letter():
     assert launch_name("2026", "7", token="t", index=0, attempt=1).startswith("b-2026-7-")
     assert launch_name("", "é", token="t", index=0, attempt=1).startswith("batch-job-")
 
@@ -268,7 +268,7 @@ def test_a_log_without_its_beginning_still_has_its_end():
     assert (own, start, end["exit_code"]) == (b"own", None, 3)
 
 
-def test_a_log_that_is_being_written_shows_nothing_half_written():
+def test_an_incomplete_receipt_line_is_left_out():
     raw = line(START) + b"own" + line(f"{END} outputs=0")[:60]
     assert split_log(raw, NAME)[0] == b"own"
     assert split_log(raw, NAME)[2] is None
@@ -287,5 +287,5 @@ def test_a_log_without_receipts_is_the_jobs_own(raw):
     assert parse_receipt(raw) is None
 
 
-def test_receipts_of_an_attempt_have_names_of_their_own():
+def test_each_attempt_has_its_own_receipt_files():
     assert receipt_paths("/arc/b/", "a.1", 2) == ("/arc/b/receipts/a.1.2.start", "/arc/b/receipts/a.1.2.end")
