@@ -536,7 +536,7 @@ class Batch:
             )
             parts.append(explain.preview(job, launch_name=name))
         more = len(waiting) - len(parts)
-        return "\n\n".join(parts) + (f"\n\n… and {more} more" if more > 0 else "")
+        return "\n\n".join(parts) + (f"\n\n... and {more} more" if more > 0 else "")
 
     def __str__(self) -> str:
         return tables.overview(self._ledger.jobs.values(), now=self._clock.now())

@@ -26,15 +26,10 @@ def run(folder: Path) -> nbformat.NotebookNode:
         nbclient.exceptions.CellExecutionError: A cell failed.
     """
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    # as with the extras that the notebook asks for: tqdm is of another one
-    without = folder / ".without"
-    without.mkdir()
-    (without / "sitecustomize.py").write_text("import sys\n\nsys.modules['tqdm'] = None\n")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CANFAR_")}
-    paths = [str(without), *filter(None, [kept.get("PYTHONPATH")])]
     nbclient.NotebookClient(
         notebook, timeout=120, record_timing=False, resources={"metadata": {"path": str(folder)}}
-    ).execute(env={**kept, "IPYTHONDIR": str(folder / ".ipython"), "PYTHONPATH": os.pathsep.join(paths)})
+    ).execute(env={**kept, "IPYTHONDIR": str(folder / ".ipython")})
     return notebook
 
 

@@ -195,7 +195,7 @@ def test_messages_in_a_narrower_window_break_nothing(live: Shown, terminal: Term
     terminal.columns = 30
     terminal.truncate(terminal.seek(0))
     live.progress.say("hello")
-    assert terminal.getvalue() == "\x1b[1A\r\x1b[Jhello\ncalib 2/10 | 5 planned, 3 ru…"
+    assert terminal.getvalue() == "\x1b[1A\r\x1b[Jhello\ncalib 2/10 | 5 planned, 3 ..."
 
 
 @pytest.mark.parametrize(

@@ -239,8 +239,8 @@ def test_a_text_table_fits_the_terminal_whatever_is_in_it(texts: list[str], colu
 def test_an_overview_of_many_jobs_lists_failures_first():
     jobs = [*(job(f"ok-{n}", attempt()) for n in range(50)), NEXT, job("runs", attempt(ran=None)), BAD]
     lines = overview(jobs, at_most=4).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["obs-2", "runs", "obs-3", "ok-0", "…"]
-    assert lines[-1] == "… and 49 more"
+    assert [line.split()[0] for line in lines[1:]] == ["obs-2", "runs", "obs-3", "ok-0", "..."]
+    assert lines[-1] == "... and 49 more"
 
 
 def test_an_overview_of_few_jobs_keeps_their_order():
@@ -250,7 +250,8 @@ def test_an_overview_of_few_jobs_keeps_their_order():
 def test_wide_characters_take_two_columns_and_marks_none():
     assert width("星") == 2
     assert width("e\u0301") == 1
-    assert clip("星星星", 5) == "星星…"
+    assert clip("星星星", 5) == "星..."
+    assert clip("abc", 2) == ".."
     assert clip("abc", 0) == ""
 
 
