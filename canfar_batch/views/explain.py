@@ -33,7 +33,7 @@ _ADVICE: Mapping[type[Failure], str] = {
     failures.TimedOut: "Give it a longer timeout=, or look in its log for what it was doing.",
     failures.StartError: "Check that the image has /bin/sh, base64 and the program, and that workdir exists.",
     failures.ImagePull: "Check its name and tag with session.images(); a private image needs a registry credential.",
-    failures.StuckPending: "Ask for fewer cores or less memory, or try later; session.stats() shows the free resources.",
+    failures.StuckPending: "Ask for fewer cores or less memory, or try later; session.stats() shows the free ones.",
     failures.Evicted: "Nothing is wrong with the job: launch it again.",
     failures.DiskFull: "Write to /arc, not to the container's own disk; remove temporary files; check your quota.",
     failures.DeadlineExceeded: "Headless jobs end after 14 days: split the work, or write checkpoints to resume from.",

@@ -6,6 +6,7 @@ import io
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -354,11 +355,8 @@ class IPythonCell:
 
     content = ""
 
-    def HTML(self, content: str) -> str:  # noqa: N802 (IPython's name)
-        return content
-
-    def display(self, content: str, *, display_id: bool) -> None:
-        self.content = content
+    def display(self, content: Any, *, display_id: bool) -> None:
+        self.content = content._repr_html_()
 
 
 def test_the_page_formats_numbers_as_python_does(opened):
