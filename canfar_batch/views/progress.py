@@ -469,8 +469,6 @@ class _Shown:
         rate = _per_time(now.rate) if now.rate else ""
         use = f"{now.use} in use" if now.use else ""
         return html.view(
-            html.title(
-                f"{now.name}: {now.final:,} of {now.jobs:,} final", " · ".join(filter(None, (rate, left, use)))
-            ),
+            html.title(f"{now.name}: {now.final:,} of {now.jobs:,} final", " · ".join(filter(None, (rate, left, use)))),
             html.bar({state.value: number for state, number in now.counts.items()}),
         )

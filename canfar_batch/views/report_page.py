@@ -44,7 +44,7 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @attrs.frozen(kw_only=True)
-class Origin:
+class Provenance:
     """The platform and the user that a batch belongs to, and the time when it was planned."""
 
     platform: str  #: its address, or `"local"`
@@ -53,7 +53,7 @@ class Origin:
 
 
 def render(
-    report: Report, jobs: Sequence[JobRecord], *, origin: Origin, live: Mapping[str, ContainerInfo] | None = None
+    report: Report, jobs: Sequence[JobRecord], *, origin: Provenance, live: Mapping[str, ContainerInfo] | None = None
 ) -> str:
     """Return the page.
 
@@ -145,7 +145,7 @@ def _outcomes() -> str:
 # -- totals -------------------------------------------------------------------------------------------------------
 
 
-def _subtitle(report: Report, origin: Origin) -> str:
+def _subtitle(report: Report, origin: Provenance) -> str:
     where = "this machine (local platform)" if origin.platform == "local" else origin.platform
     progress = f"{report.unfinished:,} unfinished" if report.unfinished else "complete"
     return f"{text(where)} · as of {_time(report.made_at)} · {progress}"
@@ -425,7 +425,7 @@ def _written(kind: str, value: Any) -> str:
 # -- provenance ---------------------------------------------------------------------------------------------------
 
 
-def _provenance(report: Report, jobs: Sequence[JobRecord], origin: Origin, secrets: Sequence[str]) -> str:
+def _provenance(report: Report, jobs: Sequence[JobRecord], origin: Provenance, secrets: Sequence[str]) -> str:
     uses = Counter(job.spec for job in jobs)
     facts = (
         ("batch", text(report.name)),

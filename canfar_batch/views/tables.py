@@ -59,6 +59,7 @@ _BRIEF = (
     "cause",
 )  # fmt: skip
 _SPARED = ("peak_ram", "wait_seconds", "attempt", "exit_code")  # columns that are dropped first in a narrow terminal
+_EXACT = 2**53  # a float holds all integers up to here
 _LONGEST = 24  # width that a column may have before others are dropped for it
 _HEADINGS: Mapping[str, str] = {
     "wait_seconds": "waited", "run_seconds": "ran", "exit_code": "code", "peak_ram": "peak",
@@ -262,7 +263,7 @@ def _dtype(name: str, values: Iterable[Any]) -> str:
     if kinds == {int}:
         return "Int64" if all(-(2**63) <= value < 2**63 for value in known) else "object"
     if kinds and kinds <= {int, float}:
-        return "float64" if all(int(value) == value for value in known if isinstance(value, int)) else "object"
+        return "float64" if all(abs(value) <= _EXACT for value in known if isinstance(value, int)) else "object"
     return "object"
 
 

@@ -70,7 +70,7 @@ def page_file(tmp_path_factory) -> Path:
     log = folder / "some.log"
     log.write_text(f"{EVIL}\nTraceback\n")
     made = jobs(COUNT, log)
-    origin = report_page.Origin(platform="https://ws-uv.canfar.net/skaha", user="me", created=NOON)
+    origin = report_page.Provenance(platform="https://ws-uv.canfar.net/skaha", user="me", created=NOON)
     file = folder / "report.html"
     file.write_text(report_page.render(report(made), made, origin=origin))
     return file
@@ -316,7 +316,7 @@ def test_the_end_of_a_log_is_what_its_box_shows(tab, tmp_path):
     log = tmp_path / "some.log"
     log.write_text("".join(f"line {n}: {'word ' * 60}\n" for n in range(40)) + "KeyError: 'GAIN'\n")
     made = [job("a", attrs.evolve(attempt(failure=ExitCode(1)), log=log))]
-    origin = report_page.Origin(platform="local", user="me", created=NOON)
+    origin = report_page.Provenance(platform="local", user="me", created=NOON)
     pages = {
         ".log": report_page.render(report(made), made, origin=origin),
         ".cb-log": f"<!DOCTYPE html><title>job</title>{notebook.job(made[0], after(1e5))}",

@@ -142,6 +142,12 @@ def test_what_json_can_hold_is_stored(value):
     assert storable(value)
 
 
+def test_numbers_of_numpy_are_stored_as_plain_ones():
+    numpy = pytest.importorskip("numpy")
+    assert storable({"n": numpy.int64(4472832130942575104), "flux": numpy.float32(1.5), "ok": numpy.bool_(True)})
+    assert not storable(numpy.zeros(3))
+
+
 @pytest.mark.parametrize("value", [(1,), {1: 2}, float("nan"), b"x", {1}, "x" * 70_000, object()])
 def test_what_would_come_back_as_something_else_is_not_stored(value):
     assert not storable(value)

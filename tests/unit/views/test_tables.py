@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made import after, attempt, job
 
 from canfar_batch.errors import ExtraMissing, HomeError
-from canfar_batch.failures import ExitCode
+from canfar_batch.failures import ExitCode, Killed, Lost
 from canfar_batch.text import printable
 from canfar_batch.views.tables import UNITS, overview, text_table, to_csv, to_dataframe, to_rows, to_table
 from canfar_batch.views.terminal import clip, width, wrapped
@@ -159,6 +159,64 @@ def test_a_dataframe_keeps_whole_numbers_whole_and_times_in_utc():
     assert str(frame["started_at"].dt.tz) == "UTC"
     assert frame["wait_seconds"].sum() == 30.0
     assert frame.query("state == 'failed'")["key"].tolist() == ["obs-2"]
+
+
+IDS = (4472832130942575104, 4472832130942575105)  # identifiers of Gaia: a float would change their last digits
+
+
+def test_integers_of_19_digits_stay_exact_if_one_is_missing(tmp_path: Path):
+    jobs = [job(f"{n}", attempt(), fields={"id_": id}, result={"source": id}) for n, id in enumerate(IDS)]
+    jobs.append(job("failed", attempt(failure=ExitCode(1)), fields={"id_": None}))
+    frame = to_dataframe(jobs)
+    for column in ("id_", "result_source"):
+        assert frame[column].dtype == "Int64"
+        assert frame[column].dropna().tolist() == list(IDS)
+        assert to_table(jobs)[column].tolist() == [*IDS, None]
+    with to_csv(jobs, tmp_path / "jobs.csv").open(newline="") as file:
+        assert [row["result_source"] for row in csv.DictReader(file)] == [*map(str, IDS), ""]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1, None], "Int64"),
+        ([2**70, None], "object"),
+        ([True, None], "boolean"),
+        ([True, False], "bool"),
+        ([1, 0.5, None], "float64"),
+        ([2**53 + 1, 0.5], "object"),
+        (["a", 1], "object"),
+        ([None, None], "object"),
+    ],
+)
+def test_the_columns_of_a_dataframe_keep_every_value(values: list, dtype: str):
+    column = to_dataframe([job(f"{n}", fields={"v": value}) for n, value in enumerate(values)])["v"]
+    assert column.dtype == dtype
+    kept = column.astype("object")
+    assert kept.where(kept.notna(), None).tolist() == values
+
+
+def test_numbers_of_numpy_are_single_values():
+    numpy = pytest.importorskip("numpy")
+    result = {"n": numpy.int64(IDS[0]), "flux": numpy.float32(1.5), "ok": numpy.bool_(True), "x": numpy.zeros(3)}
+    result |= {"one": numpy.array(2), "long": numpy.longdouble(0.5)}
+    (row,) = to_rows([job("a", attempt(), result=result)])
+    found = {name: row[f"result_{name}"] for name in ("n", "flux", "ok", "one", "long")}
+    assert found == {"n": IDS[0], "flux": 1.5, "ok": True, "one": 2, "long": 0.5}
+    assert {type(value) for value in found.values()} == {int, float, bool}
+    assert "result_x" not in row
+
+
+def test_secrets_in_messages_are_masked_in_rows():
+    (row,) = to_rows([job("a", attempt(failure=ExitCode(1, message="api_key=k3y refused")))])
+    assert row["message"] == "api_key=[secret] refused"
+
+
+def test_an_inferred_cause_is_marked():
+    jobs = [job("a", attempt(failure=Killed(inferred=True))), job("b", attempt(failure=Lost(inferred=True)))]
+    assert [row["inferred"] for row in to_rows(jobs)] == [True, False]  # "lost" names nothing that may be wrong
+    assert "killed (inferred)" in text_table(to_rows(jobs), 120)
+    assert "lost (inferred)" not in text_table(to_rows(jobs), 120)
 
 
 def test_a_dataframe_of_jobs_that_never_began_can_be_counted_with():
