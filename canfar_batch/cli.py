@@ -586,8 +586,8 @@ def _status(options: argparse.Namespace) -> int:
         lines = [f"batch {batch.name}: {count(len(batch), 'job')} ({counts(batch.counts)})", f"home: {batch.home}"]
         if not batch.done:
             lines.append(f"run by {driver}" if driver else _no_driver(batch))
-        elif steps := report.next_steps():
-            lines.append(f"next: {steps}")
+        elif report.failures:
+            lines.append(f"next: fix the cause, then: {_prog()} retry {batch.name}")
         left = [job.record for job in batch if not job.state.final or job.failure is not None]
     if left:
         lines.append(overview(left, _width(), _SHOWN, now=report.made_at))

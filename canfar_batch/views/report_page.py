@@ -64,7 +64,7 @@ def render(
         live: Running containers as the platform last described them, by id.
     """
     secrets = secret_values(jobs)
-    script, columns = _asset("report.js"), _columns(jobs, live, secrets)
+    script, columns = _asset("report.js"), _columns(jobs, live, report.made_at, secrets)
     sections = (
         ("timeline", "Timeline", timeline_svg.figure(Timeline.of(jobs, report.made_at))),
         ("failures", "Failures", _failures(report, secrets)),
@@ -287,10 +287,10 @@ Column = dict[str, Any]
 
 
 def _columns(
-    jobs: Sequence[JobRecord], live: Mapping[str, ContainerInfo] | None, secrets: Sequence[str]
+    jobs: Sequence[JobRecord], live: Mapping[str, ContainerInfo] | None, now: datetime, secrets: Sequence[str]
 ) -> list[Column]:
     """The table by columns, as the page's script reads it; empty columns are left out."""
-    rows = tables.to_rows(jobs, live)
+    rows = tables.to_rows(jobs, live, now=now)
     for row, job in zip(rows, jobs):  # noqa: B905 (equal: one is made of the other)
         row["inferred"] = "yes" if row["inferred"] else None
         if job.state is JobState.SUCCEEDED and job.collect_error is not None:

@@ -364,7 +364,7 @@ def test_the_page_formats_numbers_as_python_does(opened):
     formats = re.search(r"const span = .*?\n  \};\n  const formats = \{.*?\n  \};", source, re.DOTALL)
     assert formats is not None
     seconds = [0, 0.3, 0.94, 0.96, 1.4, 42, 119.4, 120, 7140, 7500]
-    sizes = [0, 0.05, 0.1, 3.14, 99.94, 99.96, 2048]
+    sizes = [0, 0.05, 0.5, 0.976, 0.977, 3.14, 99.94, 99.96, 2048]
     texts = opened(f"(() => {{ {formats[0]} return [{seconds}.map(formats.span), {sizes}.map(formats.gib)] }})()")
     assert texts == [[duration(one) for one in seconds], [gib(one) for one in sizes]]
 

@@ -368,7 +368,7 @@ def test_status_counts_jobs_and_lists_failures(there: Command):
     ended = there("status", "count")
     assert ended.code == 1
     assert ended.out.startswith("batch count: 3 jobs (2 succeeded, 1 failed)\n")
-    assert ended.out.splitlines()[2].startswith("next: fix the cause, then batch.retry_failed()")
+    assert ended.out.splitlines()[2].startswith("next: fix the cause, then: canfar-batch retry count")
     assert [line.split()[0] for line in ended.out.splitlines()[3:]] == ["key", "c"]
     told = there("status", "count", "--json").json
     assert (told["done"], told["ok"], told["driver"], told["platform"]) == (True, False, None, "local")

@@ -95,6 +95,12 @@ def test_numbers_that_a_browser_would_round_are_text():
     assert column(source, "n") == [3, 3]
 
 
+def test_unfinished_jobs_wait_and_run_until_the_page_was_made():
+    pending = attrs.evolve(attempt(ran=None), started_at=None, receipt=None)
+    source = render(job("a", pending), job("b", attempt(waited=10, ran=None)), now=100)
+    assert (column(source, "wait_seconds"), column(source, "run_seconds")) == ([100, 10], [None, 90])
+
+
 def test_the_table_has_every_job_in_plan_order():
     jobs = [job(f"obs-{n}", attempt(), fields={"sigma": n / 2}) for n in range(250)]
     source = render(*jobs)
