@@ -28,6 +28,6 @@ def notebook(session: nox.Session) -> None:
 
 @nox.session(name="notebook-bare")
 def notebook_bare(session: nox.Session) -> None:
-    """Likewise, with nothing but what the package itself needs: no tqdm, pandas, astropy, matplotlib, NumPy."""
+    """Likewise, with nothing but what the package itself needs: no pandas, astropy, matplotlib, NumPy."""
     session.install(".", *EXECUTE)
     session.run("pytest", NOTEBOOK, "-m", "bare", *session.posargs)
