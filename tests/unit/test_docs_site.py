@@ -124,6 +124,27 @@ def test_the_picture_of_a_jobs_life_is_the_one_that_the_code_allows():
     assert (DOCS / "explanation/lifecycle.svg").read_text() == drawing["svg"](), "run python docs/make_lifecycle.py"
 
 
+def test_the_table_of_layers_is_the_one_in_the_contracts():
+    made = runpy.run_path(str(DOCS / "make_layers.py"))
+    (written,) = made["BLOCK"].findall(text("explanation/layers.md"))
+    assert written == made["block"](), "run python docs/make_layers.py"
+
+
+def test_every_layer_has_a_sentence():
+    made = runpy.run_path(str(DOCS / "make_layers.py"))
+    names = [name for layer in made["layers"]() for name in layer]
+    assert {"session", "engine", "errors"} <= set(names)
+    assert [name for name in names if not made["sentence"](name).endswith(".")] == []
+
+
+@pytest.mark.parametrize("page", ["docs/explanation/layers.md", "CONTRIBUTING.md"])
+def test_every_file_that_answers_a_question_exists(page):
+    named = re.findall(r"(?<!\[)`([\w/-]+\.py)`", (ROOT / page).read_text())
+    assert len(named) > 10
+    places = (ROOT / "canfar_batch", ROOT)
+    assert [name for name in named if not any((place / name).is_file() for place in places)] == []
+
+
 def test_the_drawing_looks_at_every_event():
     drawing = runpy.run_path(str(DOCS / "make_lifecycle.py"))
     assert {type(event) for event in drawing["events"]()} == set(lifecycle.ALLOWED)
