@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import yaml
 
 import canfar_batch as cb
 from canfar_batch.local import __main__ as local_command
@@ -116,13 +117,25 @@ def test_every_command_names_what_is_there(page):
             local_command.parser().parse_args(words[3:])
 
 
-def test_the_readmes_test_command_is_the_one_that_is_run_before_every_change():
+def test_the_readmes_test_command_is_the_one_that_ci_runs():
     (test_line,) = [block for _, block in blocks(ROOT / "README.md", "console") if "pytest" in block]
     ci = (ROOT / ".ci/run").read_text()
-    assert 'pip install -e ".[test]"' in test_line
-    assert re.search(r'pip install (--quiet )?-e "\.\[test\]"', ci)
+    assert 'pip install ".[test]"' in test_line
+    assert re.search(r'pip install (--quiet )?"\.\[test\]"', ci)
     assert test_line.rstrip().endswith("&& pytest -n 3 --dist worksteal")
     assert ci.rstrip().endswith("pytest -n 3 --dist worksteal")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_users_install_without_e(page):
+    """An editable clone hides the package from Python started in the folder above it."""
+    assert "pip install -e" not in page.read_text()
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == cb.__version__
+    assert citation["license"] == "BSD-3-Clause"
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
