@@ -53,8 +53,7 @@ def block() -> str:
     for number, layer in enumerate(layers(), 1):
         for name in layer:
             shown = f"{name}/" if place(name).name == "__init__.py" else f"{name}.py"
-            target = f"../../canfar_batch/{shown.rstrip('/')}"
-            lines.append(f"| {number} | [`{shown}`]({target}) | {sentence(name)} |")
+            lines.append(f"| {number} | `{shown}` | {sentence(name)} |")
     rules = [f"- {contract['name']}." for contract in contracts()]
     return "\n".join([*lines, "", "The contracts, as the linter names them:", "", *rules, ""])
 

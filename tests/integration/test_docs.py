@@ -21,6 +21,7 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings it
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")]
+NOTEBOOKS = [ROOT / "docs/tutorial.ipynb", ROOT / "examples/see_it.ipynb"]
 FENCE = re.compile(
     r"^(?P<indent>[ ]*)```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
 )
@@ -127,7 +128,7 @@ def test_the_readmes_test_command_is_the_one_that_ci_runs():
     assert ci.rstrip().endswith("pytest -n 3 --dist worksteal")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_users_install_without_e(page):
     """An editable clone hides the package from Python started in the folder above it."""
     assert "pip install -e" not in page.read_text()
