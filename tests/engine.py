@@ -10,12 +10,14 @@ from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
 from canfar_batch.batch import Batch, prepare
 from canfar_batch.engine.context import Setup, Strategies
-from canfar_batch.records import LaunchRequest
+from canfar_batch.errors import LaunchInDoubt
+from canfar_batch.records import JobState, LaunchRequest
 from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
 
 SPEC = JobSpec("fit {n}", image="skaha/astroml")
+SLOW = Fate(lasts=1e6)
 
 
 class World:
@@ -86,3 +88,18 @@ def always(error: Exception) -> Callable[[], None]:
         raise error
 
     return call
+
+
+def states(batch: Batch) -> list[JobState]:
+    """The state of each job, in plan order."""
+    return [job.state for job in batch]
+
+
+def kinds(batch: Batch, key: str = "j0") -> list[str]:
+    """The kinds of a job's events, oldest first."""
+    return [line.kind for line in batch.history(key)]
+
+
+def doubt(**more: Any) -> LaunchInDoubt:
+    """The error of a launch that got no answer."""
+    return LaunchInDoubt("no answer", launch_name="?", **more)

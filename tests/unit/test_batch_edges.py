@@ -20,12 +20,6 @@ from canfar_batch.records import Attempt, JobRecord, Receipt, Resources
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.strategies import Files
 
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
 # -- where jobs run -----------------------------------------------------------------------------------------------
 
 

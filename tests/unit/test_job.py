@@ -201,7 +201,7 @@ def test_a_success_receipt_wins_over_a_cancel():
 
 
 def test_a_cancel_that_cannot_be_sent_can_be_repeated():
-    _, platform, job = begin(Fate(lasts=100))
+    _, platform, job = begin(Fate(lasts=10_000))
     platform.before["cancel"] = raising(errors.PlatformUnreachable("no route to it"))
     with pytest.raises(errors.WaitTimeout, match="no route to it"):
         job.cancel()
