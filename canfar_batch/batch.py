@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from canfar_batch.clock import SystemClock
-from canfar_batch.engine import planning
-from canfar_batch.engine.attempts import LaunchContext
-from canfar_batch.engine.context import Setup
-from canfar_batch.engine.engine import Engine
-from canfar_batch.engine.preflight import Preflight, inspect
-from canfar_batch.engine.retry import ALIKE
-from canfar_batch.engine.standalone import newest_events, newest_log
+from canfar_batch.engine import (
+    ALIKE,
+    Engine,
+    LaunchContext,
+    Plan,
+    Preflight,
+    Row,
+    Setup,
+    changed_identity,
+    check_spec,
+    compared,
+    newest_events,
+    newest_log,
+    respecified,
+    rows_of_columns,
+    rows_of_grid,
+    rows_of_table,
+)
 from canfar_batch.errors import (
     BatchBusy,
     BatchPaused,
@@ -176,7 +187,7 @@ class Batch:
             SpecError: A value cannot be filled in.
             SpecChanged: The batch knows a key, launched as another job.
         """
-        return self._plan_all(spec, planning.rows_of_columns(columns), key, allow_empty)
+        return self._plan_all(spec, rows_of_columns(columns), key, allow_empty)
 
     def grid(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **axes: Any) -> list[str]:
         """Plan one job for each combination of the axes' values, the last axis running fastest. The jobs' keys.
@@ -192,7 +203,7 @@ class Batch:
             SpecError: A value cannot be filled in.
             SpecChanged: The batch knows a key, launched as another job.
         """
-        return self._plan_all(spec, planning.rows_of_grid(axes), key, allow_empty)
+        return self._plan_all(spec, rows_of_grid(axes), key, allow_empty)
 
     def rows(self, spec: JobSpec, table: Any, key: str | None = None, *, allow_empty: bool = False) -> list[str]:
         """Plan one job for each row of a list of dicts, a pandas DataFrame or an astropy Table. The jobs' keys.
@@ -208,7 +219,7 @@ class Batch:
             SpecError: A value cannot be filled in; masked ones and NaN never can.
             SpecChanged: The batch knows a key, launched as another job.
         """
-        return self._plan_all(spec, planning.rows_of_table(table), key, allow_empty)
+        return self._plan_all(spec, rows_of_table(table), key, allow_empty)
 
     def replicas(self, spec: JobSpec, n: int) -> list[str]:
         """Plan *n* jobs that differ in their environment alone: `REPLICA_ID` from 1 to n, and `REPLICA_COUNT`.
@@ -220,7 +231,7 @@ class Batch:
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise PlanError(f"replicas(n={n!r}): n is a whole number of at least 1")
-        planning.check_spec(spec)
+        check_spec(spec)
         counted = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
         rows = [{"replica": number, "replicas": n} for number in range(1, n + 1)]
         return self._plan(counted, rows, "replica-{replica}")
@@ -243,12 +254,12 @@ class Batch:
                 raise PlanError(f"{launched[0]!r} was launched, so it stays in the batch; cancel() stops it")
             engine.drop(chosen)
 
-    def _plan_all(self, spec: JobSpec, rows: list[planning.Row], key: str | None, allow_empty: bool) -> list[str]:
+    def _plan_all(self, spec: JobSpec, rows: list[Row], key: str | None, allow_empty: bool) -> list[str]:
         if not rows and not allow_empty:
             raise PlanError("there is nothing to do: the columns are empty. If that may be, say allow_empty=True")
         return self._plan(spec, rows, key)
 
-    def _plan(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> list[str]:
+    def _plan(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> list[str]:
         """Compare the wanted jobs with the known ones; nothing is written unless all of them fit."""
         known, plan = self._ledger.jobs, self._compared(spec, rows, key)
         if not plan.fresh and not plan.changes:
@@ -273,12 +284,12 @@ class Batch:
             if known is not None and known.key in self._asked:
                 raise SpecChanged(
                     f"job {known.key!r} was planned a moment ago as another job: "
-                    f"{planning.changed_identity(known, wanted)}. Give one of them another key, as "
+                    f"{changed_identity(known, wanted)}. Give one of them another key, as "
                     'key="second-{key}"; to replace it, drop() it first'
                 )
 
-    def _compared(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> planning.Plan:
-        return planning.compared(
+    def _compared(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> Plan:
+        return compared(
             spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now()
         )
 
@@ -366,15 +377,11 @@ class Batch:
             return job.result
         if engine is None:
             return missing
-        if job.key in engine.results:
-            return engine.results[job.key]
         try:
-            value = engine.setup.strategies.collect(engine.launch_context.placed(job), engine.platform)
+            return engine.result(job)
         except Exception as error:
-            log.warning("%s: the result of %s cannot be had: %s", self.name, job.key, error)
+            log.warning("%s: the result of %s is not available: %s", self.name, job.key, error)
             return missing
-        engine.results[job.key] = value
-        return value
 
     def history(self, key: str | None = None) -> list[Happened]:
         """What happened to one job, or to all, oldest first, past runs included.
@@ -649,7 +656,7 @@ class Batch:
             lines[0] += f", {unasked} no longer asked for (they stay)"
         if (moved := self._moved()) is not None:
             lines.append(moved)
-        if not self._engine.setup.shared:
+        if not self._engine.launch_context.shared:
             lines.append(
                 "Containers do not see this directory, so receipts come back in logs alone: do not stay away longer "
                 "than an hour after a job's end, or it counts as lost unseen."
@@ -701,9 +708,7 @@ class Batch:
             JobFailed: The trial job failed.
             BatchPaused: The batch is paused, for its first jobs all failed alike.
         """
-        setup, context = self._engine.setup, self._engine.launch_context
-        placed = list(map(context.placed, self.records))
-        found = inspect(placed, setup.platform, shared=setup.shared, now=self._clock.now())
+        found = self._engine.preflight()
         for warning in found.warnings:
             log.warning("%s: %s", self.name, warning)
         if trial:
@@ -759,7 +764,7 @@ class Batch:
                 spec, name = attrs.evolve(job.spec, **changes), job.filled.name
                 if "name" in changes:
                     name = spec.filled_name(job.fields, key=job.key, index=job.index)
-                events.append(planning.respecified(job, spec, name=name, at=now))
+                events.append(respecified(job, spec, name=name, at=now))
         return events
 
     def cancel(

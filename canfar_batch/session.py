@@ -15,9 +15,7 @@ import attrs
 
 from canfar_batch.batch import Batch, prepare
 from canfar_batch.clock import SystemClock
-from canfar_batch.engine.attempts import ABSENT_POLLS
-from canfar_batch.engine.context import Setup, Strategies
-from canfar_batch.engine.standalone import Standalone, Surroundings, found_on_platform
+from canfar_batch.engine import ABSENT_POLLS, Setup, Standalone, Strategies, Surroundings, found_on_platform
 from canfar_batch.errors import PlatformError, SpecError
 from canfar_batch.job import Job
 from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy

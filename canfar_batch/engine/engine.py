@@ -22,6 +22,7 @@ from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.launch import Launcher
 from canfar_batch.engine.monitor import Monitor
 from canfar_batch.engine.planning import Plan
+from canfar_batch.engine.preflight import Preflight, inspect
 from canfar_batch.engine.retry import ALIKE, Retrier
 from canfar_batch.errors import AlreadyClosed, HomeError, LeaseLost
 from canfar_batch.failures import LaunchRefused
@@ -285,6 +286,21 @@ class Engine:
             yield
         finally:
             observers.remove(observer)
+
+    def result(self, job: JobRecord) -> object:
+        """Return a result that the ledger could not store; it is fetched again if this process has not got it.
+
+        Raises:
+            Exception: The collector failed.
+        """
+        if job.key not in self.results:
+            self.results[job.key] = self.setup.strategies.collect(self.launch_context.placed(job), self.platform)
+        return self.results[job.key]
+
+    def preflight(self) -> Preflight:
+        """Look for what would go wrong, before anything is launched."""
+        jobs = [self.launch_context.placed(job) for job in self._ledger.jobs.values()]
+        return inspect(jobs, self.platform, shared=self.setup.shared, now=self.setup.clock.now())
 
     # -- changing the plan ----------------------------------------------------------------------------------------
 
