@@ -405,7 +405,7 @@ class Batch:
         `print` and a notebook show it; `Report.to_html` writes it as a page.
         """
         identity, limits = self._ledger.identity, None if self._its_engine is None else self._its_engine.limits
-        origin = report_page.Origin(platform=identity.platform, user=identity.user, created=self._ledger.created)
+        origin = report_page.Provenance(platform=identity.platform, user=identity.user, created=self._ledger.created)
         page = _PageWriter(jobs=self.records, origin=origin, live=self.live)
         return Report.of(self.name, self.records, home=self.home, now=self._clock.now(), limits=limits, page=page)
 
@@ -472,7 +472,7 @@ class Batch:
             name = context.launch_name(job)
             parts.append(explain.preview(job, launch_name=name))
         more = len(waiting) - len(parts)
-        return "\n\n".join(parts) + (f"\n\n… and {more} more" if more > 0 else "")
+        return "\n\n".join(parts) + (f"\n\n... and {more} more" if more > 0 else "")
 
     def __str__(self) -> str:
         return tables.overview(self._ledger.jobs.values(), now=self._clock.now())
@@ -825,7 +825,7 @@ class _PageWriter:
     """Writes a report as a page: the jobs as they were when the report was made."""
 
     jobs: Sequence[JobRecord]
-    origin: report_page.Origin
+    origin: report_page.Provenance
     live: Mapping[str, ContainerInfo]
 
     def __call__(self, report: Report, path: Path) -> None:

@@ -528,7 +528,7 @@ def _astropy_table(path: Path) -> Any:
 def _preview(options: argparse.Namespace) -> int:
     jobs = _records(options, _spec(options), _rows(options))
     shown = "\n\n".join(explain.preview(job, launch_name="not launched") for job in jobs[:3])
-    more = f"\n\n… and {len(jobs) - 3:,} more" if len(jobs) > 3 else ""
+    more = f"\n\n... and {len(jobs) - 3:,} more" if len(jobs) > 3 else ""
     _print(options, [{"key": job.key, "argv": job.filled.argv} for job in jobs], shown + more)
     return FINE
 
@@ -586,8 +586,8 @@ def _status(options: argparse.Namespace) -> int:
         lines = [f"batch {batch.name}: {count(len(batch), 'job')} ({counts(batch.counts)})", f"home: {batch.home}"]
         if not batch.done:
             lines.append(f"run by {driver}" if driver else _no_driver(batch))
-        elif steps := report.next_steps():
-            lines.append(f"next: {steps}")
+        elif report.failures:
+            lines.append(f"next: fix the cause, then: {_prog()} retry {batch.name}")
         left = [job.record for job in batch if not job.state.final or job.failure is not None]
     if left:
         lines.append(overview(left, _width(), _SHOWN, now=report.made_at))
@@ -616,11 +616,13 @@ class _Watched:
         self.counts: Mapping[JobState, int] = {}
 
     def look(self) -> tuple[Report, str | None]:
-        """Read the ledger; return the report, and the hint for a batch that no process runs, if it is one."""
-        with Batch.open(self._options.name, self._options.home) as batch:
-            self.counts = batch.counts
-            is_left = not batch.done and batch.driver is None
-            return batch.report(), _no_driver(batch) if is_left else None
+        """Read the ledger; return the report, and a hint if jobs are unfinished and no process runs the batch."""
+        for _ in range(2):  # a driver may end between the reading of the jobs and of the lease: then look again
+            with Batch.open(self._options.name, self._options.home) as batch:
+                self.counts, report = batch.counts, batch.report()
+                if batch.done or batch.driver is not None:
+                    return report, None
+        return report, _no_driver(batch)
 
 
 def _watch(options: argparse.Namespace) -> int:

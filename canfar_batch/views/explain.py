@@ -29,16 +29,16 @@ SUPPORT_LINES = 30  #: lines of a log in a support report
 _ADVICE: Mapping[type[Failure], str] = {
     failures.OutOfMemory: "Ask for more memory (ram=), or let Retry(grow_ram=2) do it.",
     failures.Killed: "Ask for more memory (ram=); if it happens again with plenty, look at the log's last lines.",
-    failures.TimedOut: "Give it a longer timeout=, or look in the log for what it waited for.",
+    failures.TimedOut: "Give it a longer timeout=, or look in its log for what it was doing.",
     failures.StartError: "Check that the image has /bin/sh, base64 and the program, and that workdir exists.",
     failures.ImagePull: "Check its name and tag with session.images(); a private image needs a registry credential.",
-    failures.StuckPending: "Ask for fewer cores or less memory, or try later; session.stats() shows what is free.",
+    failures.StuckPending: "Ask for fewer cores or less memory, or try later; session.stats() shows the free ones.",
     failures.Evicted: "Nothing is wrong with the job: launch it again.",
     failures.DiskFull: "Write to /arc, not to the container's own disk; remove temporary files; check your quota.",
     failures.DeadlineExceeded: "Headless jobs end after 14 days: split the work, or write checkpoints to resume from.",
     failures.Lost: "Look for the job's outputs; launch it again if they are not there.",
     failures.Unwatched: "Look for the job's outputs; batch.retry_failed() launches it again if they are not there.",
-    failures.MissingOutput: "Check the path that the command writes to, and what it is relative to (workdir=).",
+    failures.MissingOutput: "Check the path that the command writes to; relative paths start at workdir=.",
     failures.LaunchRefused: "Fix what the platform's answer names, then launch again.",
     failures.Unknown: "Look at the log and the events; support_report() has what support@canfar.net will ask for.",
 }
@@ -52,12 +52,15 @@ _CODES: Mapping[int, str] = {
     143: "It was stopped from outside (SIGTERM).",
 }
 
-#: what a batch's explanation calls the exit codes by which a shell reports on the command itself
+#: names for the exit codes by which a shell reports on the command itself
 _COMMANDS: Mapping[int, str] = {126: "command not executable", 127: "command not found"}
 
 _SIGNS: tuple[tuple[str, str], ...] = (
-    ("No such file or directory", "A file was not found: check its path as the container sees it (/arc/…, workdir=)."),
-    ("FileNotFoundError", "A file was not found: check its path as the container sees it (/arc/…, workdir=)."),
+    (
+        "No such file or directory",
+        "A file was not found: check its path as the container sees it (/arc/..., workdir=).",
+    ),
+    ("FileNotFoundError", "A file was not found: check its path as the container sees it (/arc/..., workdir=)."),
     ("Permission denied", "It may not read or write there: check the folder's group and permissions."),
     ("ModuleNotFoundError", "A Python module is missing in this image: choose another image, or install it."),
     ("MemoryError", "Python ran out of memory: ask for more (ram=)."),
@@ -70,7 +73,7 @@ _SHELL_SIGNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\\r|\^M"), f"{_WINDOWS}."),
     (
         re.compile(r"(?:^|[\s:])(?:source|\[\[|pushd|popd|shopt|declare|typeset): .*not found"),
-        'Only bash knows this word, /bin/sh does not: run ["bash", "-c", …], or write ". FILE" for "source FILE".',
+        'Only bash knows this word, /bin/sh does not: run ["bash", "-c", ...], or write ". FILE" for "source FILE".',
     ),
     (
         re.compile(r"(?:^|[\s:])(?:module|conda|mamba|workon): .*not found"),
@@ -302,7 +305,7 @@ def _time(moment: datetime | None) -> str | None:
 
 
 def preview(job: JobRecord, *, launch_name: str) -> str:
-    """Return what the next launch of *job* will run, as text."""
+    """Return the next launch of *job* as text: image, resources, command, environment."""
     lines = [
         f"{job.key}  ({launch_name})",
         f"  image    {full_image(job.spec.image)}",

@@ -20,8 +20,8 @@ def duration(length: timedelta | float) -> str:
 
 
 def gib(amount: float) -> str:
-    """Return a size in GiB as text: `"3.1 GiB"`, `"118 GiB"`, or `"38 MiB"` if it is less than 0.1 GiB."""
-    if amount < 0.1:
+    """Return a size in GiB as text: `"3.1 GiB"`, `"118 GiB"`, or `"38 MiB"` if it is less than 1000 MiB."""
+    if amount * 1024 < 999.5:
         return f"{amount * 1024:.0f} MiB"
     return f"{amount:.1f} GiB" if amount < 99.95 else f"{amount:,.0f} GiB"
 

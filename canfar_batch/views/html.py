@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from canfar_batch.text import printable, printable_lines
 
-#: the colours of the states and outcomes, chosen to be told apart with any kind of colour vision (after Okabe and Ito)
+#: the colours of the states and outcomes, which any kind of colour vision can distinguish (after Okabe and Ito)
 COLOURS: Mapping[str, str] = {
     "succeeded": "#009e73",
     "running": "#0072b2",

@@ -440,7 +440,7 @@ class View:
 
     def draw(self, snapshot: Snapshot) -> None:
         """Show the counts, the rate and the time that is left."""
-        content = self._display.HTML(_view(snapshot))
+        content = _Shown(snapshot)
         if self._handle is None:
             self._handle = self._display.display(content, display_id=True)
         else:
@@ -454,14 +454,21 @@ class View:
         """Leave the last drawing."""
 
 
-def _view(snapshot: Snapshot) -> str:
-    left = "" if snapshot.left is None else f"{duration(snapshot.left)} left"
-    rate = _per_time(snapshot.rate) if snapshot.rate else ""
-    use = f"{snapshot.use} in use" if snapshot.use else ""
-    return html.view(
-        html.title(
-            f"{snapshot.name}: {snapshot.final:,} of {snapshot.jobs:,} final",
-            " · ".join(filter(None, (rate, left, use))),
-        ),
-        html.bar({state.value: number for state, number in snapshot.counts.items()}),
-    )
+@attrs.frozen(repr=False)
+class _Shown:
+    """A snapshot that a notebook shows as HTML; whatever shows text alone gets a line."""
+
+    snapshot: Snapshot
+
+    def __repr__(self) -> str:
+        return self.snapshot.line(_PLAIN)
+
+    def _repr_html_(self) -> str:
+        now = self.snapshot
+        left = "" if now.left is None else f"{duration(now.left)} left"
+        rate = _per_time(now.rate) if now.rate else ""
+        use = f"{now.use} in use" if now.use else ""
+        return html.view(
+            html.title(f"{now.name}: {now.final:,} of {now.jobs:,} final", " · ".join(filter(None, (rate, left, use)))),
+            html.bar({state.value: number for state, number in now.counts.items()}),
+        )

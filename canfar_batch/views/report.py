@@ -28,7 +28,7 @@ from canfar_batch.views.terminal import clip, wrapped
 Self = TypeVar("Self", bound="Report")
 
 COLUMNS = 80  #: width of a printed report
-HEADROOM = 1.2  #: a suggestion leaves room for this multiple of what was used
+HEADROOM = 1.2  #: a suggestion is at least this multiple of the peak
 MEANINGFUL = 10.0  #: seconds; shorter runs say little about CPU use, because starting is most of them
 _DEFAULT_CORES = 1.0  # the platform's default for a job that asks for no cores, if the platform was not asked
 _EXAMPLES = 5  # keys that are kept for each cause
@@ -395,7 +395,7 @@ def _cores(attempt: Attempt, limits: Limits | None) -> float:
     return limits.default_cores if limits is not None else _DEFAULT_CORES
 
 
-# -- what was asked, and what was used ----------------------------------------------------------------------------
+# -- resources asked for and used ---------------------------------------------------------------------------------
 
 
 def _uses(begun: Iterable[Attempt], limits: Limits | None) -> tuple[Use, ...]:

@@ -44,7 +44,7 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @attrs.frozen(kw_only=True)
-class Origin:
+class Provenance:
     """The platform and the user that a batch belongs to, and the time when it was planned."""
 
     platform: str  #: its address, or `"local"`
@@ -53,7 +53,7 @@ class Origin:
 
 
 def render(
-    report: Report, jobs: Sequence[JobRecord], *, origin: Origin, live: Mapping[str, ContainerInfo] | None = None
+    report: Report, jobs: Sequence[JobRecord], *, origin: Provenance, live: Mapping[str, ContainerInfo] | None = None
 ) -> str:
     """Return the page.
 
@@ -64,7 +64,7 @@ def render(
         live: Running containers as the platform last described them, by id.
     """
     secrets = secret_values(jobs)
-    script, columns = _asset("report.js"), _columns(jobs, live, secrets)
+    script, columns = _asset("report.js"), _columns(jobs, live, report.made_at, secrets)
     sections = (
         ("timeline", "Timeline", timeline_svg.figure(Timeline.of(jobs, report.made_at))),
         ("failures", "Failures", _failures(report, secrets)),
@@ -145,7 +145,7 @@ def _outcomes() -> str:
 # -- totals -------------------------------------------------------------------------------------------------------
 
 
-def _subtitle(report: Report, origin: Origin) -> str:
+def _subtitle(report: Report, origin: Provenance) -> str:
     where = "this machine (local platform)" if origin.platform == "local" else origin.platform
     progress = f"{report.unfinished:,} unfinished" if report.unfinished else "complete"
     return f"{text(where)} · as of {_time(report.made_at)} · {progress}"
@@ -287,10 +287,10 @@ Column = dict[str, Any]
 
 
 def _columns(
-    jobs: Sequence[JobRecord], live: Mapping[str, ContainerInfo] | None, secrets: Sequence[str]
+    jobs: Sequence[JobRecord], live: Mapping[str, ContainerInfo] | None, now: datetime, secrets: Sequence[str]
 ) -> list[Column]:
     """The table by columns, as the page's script reads it; empty columns are left out."""
-    rows = tables.to_rows(jobs, live)
+    rows = tables.to_rows(jobs, live, now=now)
     for row, job in zip(rows, jobs):  # noqa: B905 (equal: one is made of the other)
         row["inferred"] = "yes" if row["inferred"] else None
         if job.state is JobState.SUCCEEDED and job.collect_error is not None:
@@ -425,7 +425,7 @@ def _written(kind: str, value: Any) -> str:
 # -- provenance ---------------------------------------------------------------------------------------------------
 
 
-def _provenance(report: Report, jobs: Sequence[JobRecord], origin: Origin, secrets: Sequence[str]) -> str:
+def _provenance(report: Report, jobs: Sequence[JobRecord], origin: Provenance, secrets: Sequence[str]) -> str:
     uses = Counter(job.spec for job in jobs)
     facts = (
         ("batch", text(report.name)),

@@ -58,7 +58,8 @@ _BRIEF = (
     "key", "state", "attempt", "wait_seconds", "run_seconds", "cores_in_use", "ram_in_use", "peak_ram", "exit_code",
     "cause",
 )  # fmt: skip
-_SPARED = ("peak_ram", "wait_seconds", "attempt", "exit_code")  # columns that are dropped first if there is no room
+_SPARED = ("peak_ram", "wait_seconds", "attempt", "exit_code")  # columns that are dropped first in a narrow terminal
+_EXACT = 2**53  # a float holds all integers up to here
 _LONGEST = 24  # width that a column may have before others are dropped for it
 _HEADINGS: Mapping[str, str] = {
     "wait_seconds": "waited", "run_seconds": "ran", "exit_code": "code", "peak_ram": "peak",
@@ -78,7 +79,7 @@ def to_rows(
     *,
     now: datetime | None = None,
 ) -> list[Row]:
-    """Return one row for each job, all with the same columns; None stands for what is unknown.
+    """Return one row for each job, all with the same columns; None stands for an unknown value.
 
     The columns are the key, the fields, those of `UNITS`, and the results that are single values: `result`, or
     `result_<name>` for each value of a dict. A field or result whose name is taken is called `field_<name>` or
@@ -262,7 +263,7 @@ def _dtype(name: str, values: Iterable[Any]) -> str:
     if kinds == {int}:
         return "Int64" if all(-(2**63) <= value < 2**63 for value in known) else "object"
     if kinds and kinds <= {int, float}:
-        return "float64" if all(int(value) == value for value in known if isinstance(value, int)) else "object"
+        return "float64" if all(abs(value) <= _EXACT for value in known if isinstance(value, int)) else "object"
     return "object"
 
 
@@ -362,7 +363,7 @@ def overview(jobs: Collection[JobRecord], width: int = 80, at_most: int = 40, no
     chosen = _chosen(jobs, at_most)
     text = text_table(to_rows(chosen, now=now), width)
     rest = len(jobs) - len(chosen)
-    return f"{text}\n… and {rest:,} more" if rest else text
+    return f"{text}\n... and {rest:,} more" if rest else text
 
 
 def html_overview(

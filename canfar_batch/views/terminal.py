@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from canfar_batch.text import printable
 
 _MARKS = frozenset({"Mn", "Me", "Cf"})  # combining marks and invisible signs: drawn on their neighbour, or not at all
-_NARROWEST = 6  # columns that a cell keeps when there is no room
+_NARROWEST = 6  # columns that a cell keeps at least
+_CUT = "..."  # marks a cut; output to cron or an old terminal may be ASCII, which lacks the one-character ellipsis
 
 
 def width(text: str) -> int:
@@ -23,10 +24,10 @@ def _columns(char: str) -> int:
 
 
 def clip(text: str, columns: int) -> str:
-    """Return *text*, cut to *columns* columns; an ellipsis marks the cut."""
+    """Return *text*, cut to *columns* columns; three dots mark the cut."""
     if width(text) <= columns:
         return text
-    return _head(text, columns - 1) + "…" if columns > 0 else ""
+    return _head(text, columns - len(_CUT)) + _CUT[: max(0, columns)]
 
 
 def _head(text: str, columns: int) -> str:
@@ -49,7 +50,7 @@ def wrapped(text: str, columns: int, *, first: str = "", rest: str | None = None
         columns: The width of a line, its prefix included.
         first: The prefix of the first line.
         rest: The prefix of the other lines; by default as many blanks.
-        at_most: Lines to keep; an ellipsis marks a cut. 0 keeps all.
+        at_most: Lines to keep; three dots mark a cut. 0 keeps all.
     """
     rest = " " * width(first) if rest is None else rest
     lines = [first]
@@ -61,7 +62,7 @@ def wrapped(text: str, columns: int, *, first: str = "", rest: str | None = None
             lines.append(joined)
         lines[-1], begun = joined, True
     if at_most and len(lines) > at_most:
-        lines = [*lines[: at_most - 1], clip(f"{lines[at_most - 1]} …", columns)]
+        lines = [*lines[: at_most - 1], clip(f"{lines[at_most - 1]} {_CUT}", columns)]
     return lines
 
 

@@ -134,6 +134,11 @@ class Timeline:
         """The numbers of attempts and jobs."""
         return f"{count(len(self.spans), 'attempt')} of {count(len(self.keys), 'job')}"
 
+    def sharing(self, at_most: int) -> tuple[int, int]:
+        """Return into how many rows, *at_most* that many, the jobs fit, and how many jobs share one."""
+        jobs = -(-len(self.keys) // at_most)
+        return -(-len(self.keys) // jobs), jobs
+
     def legend(self) -> list[tuple[str, str]]:
         """Return the outcomes that occur, each with its label."""
         return [

@@ -97,7 +97,7 @@ def _picture(axes: Axes, timeline: Timeline) -> None:
     import numpy as np
 
     rows = len(timeline.keys)
-    lanes = min(rows, _LANES)
+    lanes, _ = timeline.sharing(_LANES)
     cells = np.frombuffer(mixed(timeline, lanes, _COLUMNS, COLOURS), np.uint8)
     axes.imshow(
         cells.reshape(lanes, _COLUMNS, 4), extent=(0, timeline.length, rows - 0.5, -0.5), aspect="auto", zorder=2
@@ -186,7 +186,7 @@ def _concurrency(axes: Axes, timeline: Timeline) -> None:
 def _note(timeline: Timeline) -> str:
     if not timeline.is_dense:
         return ""
-    each = f"A row above stands for {round(len(timeline.keys) / _LANES):,} jobs, and mixes colours by their shares"
+    each = f"A row above stands for {timeline.sharing(_LANES)[1]:,} jobs, and mixes colours by their shares"
     bins = f"; each step of the histogram is {duration(timeline.length / BINS)}" if timeline.wrong else ""
     return f"\n{each}{bins}."
 

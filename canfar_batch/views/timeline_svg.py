@@ -103,7 +103,7 @@ def _ends(timeline: Timeline, scale: float) -> Iterator[str]:
 
 def _picture(timeline: Timeline, scale: float) -> Iterator[str]:
     """Several jobs to a row: thousands of lines would hide each other, and only those drawn last would show."""
-    lanes = min(len(timeline.keys), _LANES)
+    lanes, _ = timeline.sharing(_LANES)
     inside = base64.b64encode(_png(lanes, _COLUMNS, mixed(timeline, lanes, _COLUMNS, COLOURS))).decode()
     size = f'width="{_WIDE:.0f}" height="{_HIGH}"'
     yield f'<image {size} preserveAspectRatio="none" href="data:image/png;base64,{inside}"/>'
@@ -223,8 +223,7 @@ def _area(steps: Sequence[tuple[float, float]]) -> str:
 def _caption(timeline: Timeline) -> str:
     order = "Jobs are in the order of their launch"
     if timeline.is_dense:
-        each = max(2, round(len(timeline.keys) / _LANES))
-        order += f"; a row stands for {each:,} of them, and mixes colours by their shares"
+        order += f"; a row stands for {timeline.sharing(_LANES)[1]:,} of them, and mixes colours by their shares"
     if timeline.marks_ends and not timeline.is_named:
         order += "; a dot marks the end of each that went wrong"
     below = "how many waited and ran at once"

@@ -145,7 +145,7 @@ def test_the_check_tells_what_is_in_use_and_what_will_go_wrong_and_launches_noth
 def test_the_robust_launcher_tries_again_until_the_command_succeeds(run: Run):
     done = run("robust_launch.py", "sh", "-c", "test -e done || { touch done; exit 75; }; echo fetched")
     assert done.returncode == 0, done.stderr
-    assert "1 job succeeded by them" in done.stdout
+    assert "1 job succeeded after a retry" in done.stdout
     assert done.stdout.endswith("\nfetched\n\n")
 
 

@@ -6,6 +6,7 @@ import io
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -69,7 +70,7 @@ def page_file(tmp_path_factory) -> Path:
     log = folder / "some.log"
     log.write_text(f"{EVIL}\nTraceback\n")
     made = jobs(COUNT, log)
-    origin = report_page.Origin(platform="https://ws-uv.canfar.net/skaha", user="me", created=NOON)
+    origin = report_page.Provenance(platform="https://ws-uv.canfar.net/skaha", user="me", created=NOON)
     file = folder / "report.html"
     file.write_text(report_page.render(report(made), made, origin=origin))
     return file
@@ -315,7 +316,7 @@ def test_the_end_of_a_log_is_what_its_box_shows(tab, tmp_path):
     log = tmp_path / "some.log"
     log.write_text("".join(f"line {n}: {'word ' * 60}\n" for n in range(40)) + "KeyError: 'GAIN'\n")
     made = [job("a", attrs.evolve(attempt(failure=ExitCode(1)), log=log))]
-    origin = report_page.Origin(platform="local", user="me", created=NOON)
+    origin = report_page.Provenance(platform="local", user="me", created=NOON)
     pages = {
         ".log": report_page.render(report(made), made, origin=origin),
         ".cb-log": f"<!DOCTYPE html><title>job</title>{notebook.job(made[0], after(1e5))}",
@@ -354,11 +355,8 @@ class IPythonCell:
 
     content = ""
 
-    def HTML(self, content: str) -> str:  # noqa: N802 (IPython's name)
-        return content
-
-    def display(self, content: str, *, display_id: bool) -> None:
-        self.content = content
+    def display(self, content: Any, *, display_id: bool) -> None:
+        self.content = content._repr_html_()
 
 
 def test_the_page_formats_numbers_as_python_does(opened):
@@ -366,7 +364,7 @@ def test_the_page_formats_numbers_as_python_does(opened):
     formats = re.search(r"const span = .*?\n  \};\n  const formats = \{.*?\n  \};", source, re.DOTALL)
     assert formats is not None
     seconds = [0, 0.3, 0.94, 0.96, 1.4, 42, 119.4, 120, 7140, 7500]
-    sizes = [0, 0.05, 0.1, 3.14, 99.94, 99.96, 2048]
+    sizes = [0, 0.05, 0.5, 0.976, 0.977, 3.14, 99.94, 99.96, 2048]
     texts = opened(f"(() => {{ {formats[0]} return [{seconds}.map(formats.span), {sizes}.map(formats.gib)] }})()")
     assert texts == [[duration(one) for one in seconds], [gib(one) for one in sizes]]
 

@@ -47,7 +47,7 @@ def test_the_tutorial_runs_and_shows_what_is_kept_of_it(maker, kept, tmp_path):
 
     said = printed(done)
     assert "succeeded 0\nraw/exp00.fits: " in said  # the first job
-    assert "… and 10 more" in said  # a batch
+    assert "... and 10 more" in said  # a batch
     assert "Cause: exit code 1" in said  # a failure, explained
     assert "opened again: ['exp07']" in said
     assert "True 13 attempts in all" in said  # mended

@@ -18,7 +18,7 @@
   };
   const formats = {
     span,
-    gib: (x) => x < 0.1 ? (x * 1024).toFixed(0) + " MiB" : x < 99.95 ? x.toFixed(1) + " GiB" : Math.round(x).toLocaleString("en") + " GiB",
+    gib: (x) => x * 1024 < 999.5 ? (x * 1024).toFixed(0) + " MiB" : x < 99.95 ? x.toFixed(1) + " GiB" : Math.round(x).toLocaleString("en") + " GiB",
     time: (x) => new Date(x * 1000).toISOString().slice(0, 19).replace("T", " "),
     number: (x) => String(x),
   };

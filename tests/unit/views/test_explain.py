@@ -233,7 +233,7 @@ def test_an_explanation_is_one_line_without_secrets():
     message = "\x1b[31mapi_key=k3y\nrefused " + "x" * 5000
     told = explain_batch([record(JobState.FAILED, failure=why.ExitCode(1, message=message))])
     assert told.startswith("1 failed: 1 exit code 1 (api_key=[secret] refused xxx")
-    assert told.endswith("x…).")
+    assert told.endswith("x...).")
     assert len(told) < 250
 
 

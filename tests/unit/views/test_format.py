@@ -31,7 +31,16 @@ def test_durations_are_written_as_people_do(seconds, text):
 
 @pytest.mark.parametrize(
     ("amount", "text"),
-    [(0.0, "0 MiB"), (0.05, "51 MiB"), (0.1, "0.1 GiB"), (3.14, "3.1 GiB"), (118.2, "118 GiB"), (2048, "2,048 GiB")],
+    [
+        (0.0, "0 MiB"),
+        (0.05, "51 MiB"),
+        (0.5, "512 MiB"),
+        (0.976, "999 MiB"),
+        (0.977, "1.0 GiB"),
+        (3.14, "3.1 GiB"),
+        (118.2, "118 GiB"),
+        (2048, "2,048 GiB"),
+    ],
 )
 def test_sizes_are_in_gib_or_mib(amount, text):
     assert gib(amount) == text

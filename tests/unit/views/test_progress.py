@@ -195,7 +195,7 @@ def test_messages_in_a_narrower_window_break_nothing(live: Shown, terminal: Term
     terminal.columns = 30
     terminal.truncate(terminal.seek(0))
     live.progress.say("hello")
-    assert terminal.getvalue() == "\x1b[1A\r\x1b[Jhello\ncalib 2/10 | 5 planned, 3 ru…"
+    assert terminal.getvalue() == "\x1b[1A\r\x1b[Jhello\ncalib 2/10 | 5 planned, 3 ..."
 
 
 @pytest.mark.parametrize(
@@ -394,18 +394,17 @@ class Notebook:
         self.views: list[str] = []
         self.broken = False
 
-    def HTML(self, content: str) -> str:  # noqa: N802 (IPython's name)
-        return content
-
-    def display(self, content: str, *, display_id: bool) -> Notebook:
+    def display(self, content: Any, *, display_id: bool) -> Notebook:
         assert display_id
-        self.views.append(content)
+        self.views.append(content._repr_html_())
+        self.text = repr(content)
         return self
 
-    def update(self, content: str) -> None:
+    def update(self, content: Any) -> None:
         if self.broken:
             raise RuntimeError("no kernel")
-        self.views[-1] = content
+        self.views[-1] = content._repr_html_()
+        self.text = repr(content)
 
 
 @pytest.fixture
@@ -424,6 +423,7 @@ def test_a_notebook_shows_one_view_that_is_updated(notebook: Notebook):
     assert "calib: 2 of 10 final <small>2/min · 4 min left</small>" in view
     assert "<b>3</b> running" in view
     assert "<b>1</b> failed" in view
+    assert notebook.text == "calib 2/10 | 5 planned, 3 running, 1 succeeded, 1 failed | 2/min, 4 min left"
 
 
 def test_a_view_of_a_long_run_is_updated_less_often(notebook: Notebook):

@@ -170,7 +170,38 @@ def test_without_limits_whole_gib_are_suggested():
 def test_jobs_that_ran_out_of_memory_are_advised_to_ask_for_more(failure: OutOfMemory | Killed):
     (use,) = report(*succeeded(9, ram=8, peak=1.0), job("big", attempt(ram=8, failure=failure))).uses
     assert use.suggestion == "try ram=16"
-    assert use.ran_out == 1
+    assert (use.ran_out, use.likely_ran_out) == (1, 0)
+
+
+def test_likely_and_known_shortages_of_memory_are_counted_apart():
+    known = [job(f"k{n}", attempt(failure=OutOfMemory())) for n in range(2)]
+    likely = [job(f"l{n}", attempt(failure=Killed(inferred=True))) for n in range(3)]
+    (use,) = report(*known, *likely).uses
+    assert (use.ran_out, use.likely_ran_out) == (2, 3)
+    assert "2 ran out of memory, 3 more likely did" in " ".join(str(report(*known, *likely)).split())
+    assert "3 likely ran out of memory" in " ".join(str(report(*likely)).split())
+    assert "3 x killed, inferred (l0, l1, l2)" in str(report(*likely))
+
+
+def test_a_final_batch_with_failures_says_what_to_do_next():
+    bad = job("bad", attempt(failure=ExitCode(2)))
+    text = " ".join(str(report(bad)).split())
+    assert "next fix the cause, then batch.retry_failed() and batch.run() launch it again" in text
+    for other in (report(*succeeded(1)), report(bad, job("runs", attempt(ran=None)))):
+        assert other.next_steps() == ""
+
+
+def test_a_written_report_is_a_link_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    written: list[Path] = []
+    made = Report.of("calib", [], home=tmp_path, now=after(0), page=lambda _, path: written.append(path))
+    path = made.to_html(tmp_path / "out" / 'a "b" #1.html')
+    monkeypatch.chdir(tmp_path)
+    assert written == [path] == [tmp_path / "out" / 'a "b" #1.html']
+    assert path._repr_html_().startswith('<a href="out/a%20%22b%22%20%231.html" target="_blank">')
+    assert path._repr_html_().endswith("/out/a &quot;b&quot; #1.html</a>")
+    assert path.parent == tmp_path / "out"
+    monkeypatch.chdir(tmp_path / "..")
+    assert made.to_html()._repr_html_().startswith(f'<a href="{tmp_path.name}/report.html"')
 
 
 def test_nothing_larger_than_what_is_offered_is_suggested():

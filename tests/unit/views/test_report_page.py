@@ -17,7 +17,7 @@ from canfar_batch.views import html, report_page
 from canfar_batch.views.report import Report
 
 EVIL = "</script><script>alert('x')</script><!--"
-ORIGIN = report_page.Origin(platform="https://ws-uv.canfar.net/skaha", user="me", created=NOON)
+ORIGIN = report_page.Provenance(platform="https://ws-uv.canfar.net/skaha", user="me", created=NOON)
 
 
 def render(*jobs, name="calib", now=3600.0, **more) -> str:
@@ -84,6 +84,21 @@ def test_numbers_that_json_cannot_hold_are_left_out():
 
 
 # -- content ------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_that_a_browser_would_round_are_text():
+    ids = [4472832130942575104, 4472832130942575105]
+    fields = [{"source": id, "ra": 150.11917432, "n": 3} for id in ids]
+    source = render(*(job(f"{n}", attempt(), fields=one) for n, one in enumerate(fields)))
+    assert column(source, "source") == [str(id) for id in ids]
+    assert column(source, "ra") == [150.11917432] * 2
+    assert column(source, "n") == [3, 3]
+
+
+def test_unfinished_jobs_wait_and_run_until_the_page_was_made():
+    pending = attrs.evolve(attempt(ran=None), started_at=None, receipt=None)
+    source = render(job("a", pending), job("b", attempt(waited=10, ran=None)), now=100)
+    assert (column(source, "wait_seconds"), column(source, "run_seconds")) == ([100, 10], [None, 90])
 
 
 def test_the_table_has_every_job_in_plan_order():

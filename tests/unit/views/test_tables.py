@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made import after, attempt, job
 
 from canfar_batch.errors import ExtraMissing, HomeError
-from canfar_batch.failures import ExitCode
+from canfar_batch.failures import ExitCode, Killed, Lost
 from canfar_batch.text import printable
 from canfar_batch.views.tables import UNITS, overview, text_table, to_csv, to_dataframe, to_rows, to_table
 from canfar_batch.views.terminal import clip, width, wrapped
@@ -161,6 +161,64 @@ def test_a_dataframe_keeps_whole_numbers_whole_and_times_in_utc():
     assert frame.query("state == 'failed'")["key"].tolist() == ["obs-2"]
 
 
+IDS = (4472832130942575104, 4472832130942575105)  # identifiers of Gaia: a float would change their last digits
+
+
+def test_integers_of_19_digits_stay_exact_if_one_is_missing(tmp_path: Path):
+    jobs = [job(f"{n}", attempt(), fields={"id_": id}, result={"source": id}) for n, id in enumerate(IDS)]
+    jobs.append(job("failed", attempt(failure=ExitCode(1)), fields={"id_": None}))
+    frame = to_dataframe(jobs)
+    for column in ("id_", "result_source"):
+        assert frame[column].dtype == "Int64"
+        assert frame[column].dropna().tolist() == list(IDS)
+        assert to_table(jobs)[column].tolist() == [*IDS, None]
+    with to_csv(jobs, tmp_path / "jobs.csv").open(newline="") as file:
+        assert [row["result_source"] for row in csv.DictReader(file)] == [*map(str, IDS), ""]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1, None], "Int64"),
+        ([2**70, None], "object"),
+        ([True, None], "boolean"),
+        ([True, False], "bool"),
+        ([1, 0.5, None], "float64"),
+        ([2**53 + 1, 0.5], "object"),
+        (["a", 1], "object"),
+        ([None, None], "object"),
+    ],
+)
+def test_the_columns_of_a_dataframe_keep_every_value(values: list, dtype: str):
+    column = to_dataframe([job(f"{n}", fields={"v": value}) for n, value in enumerate(values)])["v"]
+    assert column.dtype == dtype
+    kept = column.astype("object")
+    assert kept.where(kept.notna(), None).tolist() == values
+
+
+def test_numbers_of_numpy_are_single_values():
+    numpy = pytest.importorskip("numpy")
+    result = {"n": numpy.int64(IDS[0]), "flux": numpy.float32(1.5), "ok": numpy.bool_(True), "x": numpy.zeros(3)}
+    result |= {"one": numpy.array(2), "long": numpy.longdouble(0.5)}
+    (row,) = to_rows([job("a", attempt(), result=result)])
+    found = {name: row[f"result_{name}"] for name in ("n", "flux", "ok", "one", "long")}
+    assert found == {"n": IDS[0], "flux": 1.5, "ok": True, "one": 2, "long": 0.5}
+    assert {type(value) for value in found.values()} == {int, float, bool}
+    assert "result_x" not in row
+
+
+def test_secrets_in_messages_are_masked_in_rows():
+    (row,) = to_rows([job("a", attempt(failure=ExitCode(1, message="api_key=k3y refused")))])
+    assert row["message"] == "api_key=[secret] refused"
+
+
+def test_an_inferred_cause_is_marked():
+    jobs = [job("a", attempt(failure=Killed(inferred=True))), job("b", attempt(failure=Lost(inferred=True)))]
+    assert [row["inferred"] for row in to_rows(jobs)] == [True, False]  # "lost" names nothing that may be wrong
+    assert "killed (inferred)" in text_table(to_rows(jobs), 120)
+    assert "lost (inferred)" not in text_table(to_rows(jobs), 120)
+
+
 def test_a_dataframe_of_jobs_that_never_began_can_be_counted_with():
     frame = to_dataframe([NEXT])
     assert frame["run_seconds"].dtype == "float64"
@@ -239,8 +297,8 @@ def test_a_text_table_fits_the_terminal_whatever_is_in_it(texts: list[str], colu
 def test_an_overview_of_many_jobs_lists_failures_first():
     jobs = [*(job(f"ok-{n}", attempt()) for n in range(50)), NEXT, job("runs", attempt(ran=None)), BAD]
     lines = overview(jobs, at_most=4).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["obs-2", "runs", "obs-3", "ok-0", "…"]
-    assert lines[-1] == "… and 49 more"
+    assert [line.split()[0] for line in lines[1:]] == ["obs-2", "runs", "obs-3", "ok-0", "..."]
+    assert lines[-1] == "... and 49 more"
 
 
 def test_an_overview_of_few_jobs_keeps_their_order():
@@ -250,7 +308,8 @@ def test_an_overview_of_few_jobs_keeps_their_order():
 def test_wide_characters_take_two_columns_and_marks_none():
     assert width("星") == 2
     assert width("e\u0301") == 1
-    assert clip("星星星", 5) == "星星…"
+    assert clip("星星星", 5) == "星..."
+    assert clip("abc", 2) == ".."
     assert clip("abc", 0) == ""
 
 

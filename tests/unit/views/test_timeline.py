@@ -124,6 +124,14 @@ def test_failures_are_counted_in_parts_of_the_time():
     assert timeline(*jobs).ends(10) == {"failed": [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]}
 
 
+@given(st.integers(2, 10**6), st.integers(1, 500))
+def test_rows_are_shared_evenly(jobs: int, at_most: int):
+    whole = Timeline(origin=NOON, length=1.0, keys=("k",) * jobs, spans=())
+    rows, each = whole.sharing(at_most)
+    assert 1 <= rows <= at_most
+    assert (rows - 1) * each < jobs <= rows * each
+
+
 @given(st.floats(1, 1e8))
 def test_there_are_a_few_ticks_whatever_the_length(length: float):
     marks = Timeline(origin=NOON, length=length, keys=(), spans=()).ticks()
