@@ -337,8 +337,8 @@ def _late_success(job: JobRecord, event: LateSuccess) -> JobRecord:
 
 
 def _evidence_added(job: JobRecord, event: EvidenceAdded) -> JobRecord:
-    attempt = job.attempts[-1]
-    if not attempt.ended:
+    attempt = job.last_attempt
+    if attempt is None or not attempt.ended:
         raise TransitionError(f"job {job.key!r} has no ended attempt that more could be known about")
     attempts = _newest(
         job,

@@ -205,7 +205,7 @@ class Finisher:
             return min(30.0, pause)
         if finishing.phase is None and not finishing.stopping:
             return None
-        if lacks_log(job, found) and (finishing.phase is not None or found.trouble is not None):
+        if finishing.phase is not None and lacks_log(job, found):
             may_have_run = job.attempts[-1].has_run or found.ended is not None or finishing.phase is Phase.COMPLETED
             patience = LOG_PATIENCE if may_have_run or found.trouble is not None else setup.grace
             if now - finishing.since < patience:

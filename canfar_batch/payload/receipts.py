@@ -131,7 +131,7 @@ def _receipts(name: str, lines: Iterable[str]) -> tuple[dict[str, Any] | None, d
             outputs = []
     start = max(starts, key=_began, default=None)
     own = [end for end in ends if start is None or _began(end) >= _began(start)]
-    return start, max(own, key=_began, default=None)
+    return start, max(reversed(own), key=_began, default=None)
 
 
 def _began(receipt: Mapping[str, Any]) -> float:

@@ -36,6 +36,8 @@ _ADVICE: Mapping[type[Failure], str] = {
     failures.Evicted: "Nothing is wrong with the job: launch it again.",
     failures.DiskFull: "Write to /arc, not to the container's own disk; remove temporary files; check your quota.",
     failures.DeadlineExceeded: "Headless jobs end after 14 days: split the work, or write checkpoints to resume from.",
+    failures.ChildKilled: "Ask for more ram, or let fewer processes work at a time; its outputs may be incomplete.",
+    failures.Deleted: "If that was not on purpose, retry_failed() launches it again.",
     failures.Lost: "Look for the job's outputs; launch it again if they are not there.",
     failures.Unwatched: "Look for the job's outputs; batch.retry_failed() launches it again if they are not there.",
     failures.MissingOutput: "Check the path that the command writes to; relative paths start at workdir=.",

@@ -152,9 +152,9 @@ def test_a_wait_ends_when_the_platform_forgets_the_job(platform, session):
     job = until(session.launch("sleep 600", image=IMAGE), JobState.RUNNING)
     platform.forget(job.id)
     job.wait(timeout=60, poll=0.1)
-    assert job.state is JobState.LOST
-    assert isinstance(job.failure, failures.Lost)
-    with pytest.raises(errors.JobFailed, match="nothing shows how it ended"):
+    assert isinstance(job.failure, failures.Deleted)
+    assert job.state is JobState.FAILED
+    with pytest.raises(errors.JobFailed, match="deleted by somebody else"):
         job.raise_if_failed()
 
 

@@ -8,9 +8,10 @@ from engine import SPEC, World, raising
 from fakes import EPOCH, FakePlatform, Fate
 
 from canfar_batch import errors
+from canfar_batch.failures import Deleted
 from canfar_batch.protocols import BatchView, Bundle, Pick
 from canfar_batch.records import JobRecord, JobState, Usage
-from canfar_batch.strategies import Adaptive, AtOnce, Chunks, Listing, OneByOne, Throttle, Window
+from canfar_batch.strategies import Adaptive, AtOnce, Chunks, Listing, OneByOne, Retry, Throttle, Window
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_chunks_of_many_retries_do_not_wait_for_themselves(world):
 def test_chunks_never_mix_if_jobs_vanish_and_are_retried(world):
     fates = iter([Fate(lasts=1e6), *[Fate(lasts=20)] * 100])
     world.platform.fate = lambda request: next(fates)
-    batch = world.planned(9, launch=Chunks(3, pause=10.0))
+    batch = world.planned(9, launch=Chunks(3, pause=10.0), retry=Retry(classes=Deleted))
     world.turn(batch, 60)
     world.platform.all = {id: c for id, c in world.platform.all.items() if c.fate.lasts < 1e6}
     batch.run(progress=False)
