@@ -7,13 +7,14 @@ sees what is there when it looks: what lives for less than one look can be misse
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import attrs
 
 from canfar_batch.local import procfs
 from canfar_batch.local.procfs import Process
@@ -24,7 +25,7 @@ OFTEN, SELDOM = 0.02, 0.05  #: seconds between two looks, while any job is young
 AFTERWARDS = 3.0  #: seconds for which strays are looked for when the last job is over
 
 
-@dataclasses.dataclass
+@attrs.define
 class Usage:
     """What one run of a job has used so far."""
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import json
 import random
 import threading
@@ -24,8 +23,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import attrs
+
 from canfar_batch.local.answers import html_page
-from canfar_batch.local.httpd import ConnectionDropped, Request, Response
+from canfar_batch.local.messages import ConnectionDropped, Request, Response
 
 KINDS = frozenset(
     {"create", "list", "show", "logs", "events", "stats", "delete", "renew"}
@@ -33,7 +34,7 @@ KINDS = frozenset(
 )
 
 
-@dataclasses.dataclass
+@attrs.frozen
 class Call:
     """One request on its way to the service."""
 
@@ -117,7 +118,7 @@ def after(action: Action) -> Action:
 
     def acted(call: Call) -> Response:
         real = call.proceed()
-        return action(dataclasses.replace(call, _act=lambda: real))
+        return action(attrs.evolve(call, act=lambda: real))
 
     return acted
 
@@ -138,7 +139,7 @@ def rewrite(change: Callable[[bytes], bytes]) -> Action:
 
     def rewritten(call: Call) -> Response:
         real = call.proceed()
-        return dataclasses.replace(real, body=change(real.body))
+        return attrs.evolve(real, body=change(real.body))
 
     return rewritten
 
@@ -148,7 +149,7 @@ def cut_short() -> Action:
 
     def cut(call: Call) -> Response:
         real = call.proceed()
-        return dataclasses.replace(real, body=real.body[: len(real.body) // 2], promised=max(1, len(real.body)))
+        return attrs.evolve(real, body=real.body[: len(real.body) // 2], promised=max(1, len(real.body)))
 
     return cut
 
@@ -206,7 +207,7 @@ def _on_json(change: Callable[[Any], Any]) -> Action:
 # Rules
 
 
-@dataclasses.dataclass(eq=False)
+@attrs.define(eq=False)
 class Fault:
     """An action and when it strikes: at every request of its kind, or as its counts, chance and time allow.
 
@@ -233,10 +234,12 @@ class Fault:
     seed: int = 0
     seconds: float | None = None
     where: Callable[[Request], bool] | None = None
-    seen: int = dataclasses.field(default=0, init=False)  #: requests that it could have struck
-    hits: int = dataclasses.field(default=0, init=False)  #: requests that it struck
+    _random: random.Random = attrs.field(init=False)
+    _until: float | None = attrs.field(init=False)
+    seen: int = attrs.field(default=0, init=False)  #: requests that it could have struck
+    hits: int = attrs.field(default=0, init=False)  #: requests that it struck
 
-    def __post_init__(self) -> None:
+    def __attrs_post_init__(self) -> None:
         if self.on not in KINDS | {"any"}:
             raise ValueError(f"on={self.on!r} is no kind of request; choose any or one of {', '.join(sorted(KINDS))}")
         self._random = random.Random(self.seed)  # noqa: S311 - repeatable, not secret
@@ -314,7 +317,7 @@ def _behind(
 # What was asked
 
 
-@dataclasses.dataclass(frozen=True)
+@attrs.frozen
 class Recorded:
     """One request that came in, and the status that went out; None where the connection was dropped."""
 

@@ -7,7 +7,7 @@ import pytest
 
 from canfar_batch.local import faults
 from canfar_batch.local.faults import Fault, Faults
-from canfar_batch.local.httpd import ConnectionDropped, Request, Response
+from canfar_batch.local.messages import ConnectionDropped, Request, Response
 
 SESSIONS = [{"id": f"s{number}", "status": "Completed"} for number in range(20)]
 

@@ -49,7 +49,7 @@ def test_columns_of_events_are_padded():
     table = views.event_table([Event("Normal", "Scheduled", "to a", None), Event("Warning", "Failed", "b", late)])
     assert table == (
         "TYPE      REASON      MESSAGE   FIRST-TIME             LAST-TIME\n"
-        "Normal    Scheduled   to a      <none>                 <none>\n"
+        "Normal    Scheduled   to a      <nil>                  <nil>\n"
         "Warning   Failed      b         2025-04-10T15:45:00Z   2025-04-10T15:45:00Z\n"
     )
 
