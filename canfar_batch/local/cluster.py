@@ -138,9 +138,9 @@ class Cluster:
 
     # What the service asks for
 
-    def create(self, order: Order, job: str, user: str) -> Container:
+    def create(self, order: Order, job: str, user: str, uid: int) -> Container:
         """Queue a new container."""
-        container = Container(order, job, user, deadline=self.settings.deadline)
+        container = Container(order, job, user, uid, deadline=self.settings.deadline)
         with self.lock:
             self._containers[container.id] = container
             self._numbers[container] = next(self._count)

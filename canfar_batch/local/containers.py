@@ -14,6 +14,7 @@ from canfar_batch.local.cgroups import Account
 from canfar_batch.local.templating import Bundle
 
 GIB = 1 << 30
+POSIX_ID = 10_000  #: the number of the platform's first user
 DEADLINE = 14 * 24 * 3600.0  #: seconds that one run of a headless container may take
 RENEWED = 4 * 24 * 3600.0  #: seconds that remain at least after a renewal
 
@@ -108,6 +109,7 @@ class Container:
     order: Order
     job: str  #: the name of its Kubernetes Job
     user: str
+    uid: int = POSIX_ID  #: the user's number, and that of the user's own group
     status: str = PENDING
     started: dt.datetime | None = None
     deadline: float = DEADLINE  #: seconds from the start of a run to its end by the platform

@@ -20,7 +20,7 @@ from canfar_batch.local.answers import (
     text_answer,
 )
 from canfar_batch.local.cluster import Cluster, read_log
-from canfar_batch.local.containers import FINAL, Container
+from canfar_batch.local.containers import FINAL, POSIX_ID, Container
 from canfar_batch.local.faults import Faults, Recorded, Requests
 from canfar_batch.local.messages import Request, Response
 from canfar_batch.local.routes import METHODS, ROOT, VERSION, Route
@@ -57,6 +57,7 @@ class Service:
         self._requests = requests
         self._shown = views.Shown(f"http://{settings.hostname}{ROOT}/{VERSION}", settings.metrics_delay)
         self._create_lock = threading.Lock()
+        self._uids = {user: POSIX_ID + number for number, user in enumerate(settings.users.values())}
         self._listed = [image.id for image in settings.images]
         self._rules = creation.Rules(
             hostname=settings.hostname,
@@ -73,9 +74,18 @@ class Service:
         try:
             response = self._faults.answer(request, route.kind, lambda: self.answer(request, route), self.stopping)
             status = response.status
-            return response
+            return self._named(request, response)
         finally:
             self._requests.note(Recorded(request.method, request.path, route.kind, _fields(request), status))
+
+    def _named(self, request: Request, response: Response) -> Response:
+        """Fill the user's name in if a fault left it open."""
+        blank = identity.user_header("")[0]
+        if blank not in response.headers:
+            return response
+        user = self._settings.users.get(request.headers.get("authorization", "").partition(" ")[2])
+        others = [header for header in response.headers if header != blank]
+        return attrs.evolve(response, headers=(*others, *(identity.user_header(user) if user else ())))
 
     def answer(self, request: Request, route: Route) -> Response:
         """Answer a request as the service does without faults."""
@@ -140,7 +150,7 @@ class Service:
             order, job = accepted.order(
                 asked, self._rules, user=user, registry_auth=request.headers.get("x-skaha-registry-auth")
             )
-            self._cluster.create(order, job, user)
+            self._cluster.create(order, job, user, self._uids[user])
         self._requests.note_accepted(order.name)
         return text_answer(200, f"{order.id}\n")
 
@@ -214,7 +224,8 @@ class Service:
             raise illegal("unrecognized action")
         creation.check_label(id)
         if not self._cluster.renew(id, user):
-            principal = f"PosixPrincipal [uidNumber={views.POSIX_ID},{views.POSIX_ID},{user}]"
+            uid = self._uids[user]
+            principal = f"PosixPrincipal [uidNumber={uid},{uid},{user}]"
             raise illegal(f"No active job for user {principal} with session {id}")
         return empty_answer()
 

@@ -14,7 +14,6 @@ from canfar_batch.local.containers import GIB, RUNNING, Container, Event
 from canfar_batch.local.creation import Limits, shown_ram
 
 GB = 1_000_000_000
-POSIX_ID = 10_000  #: the user's number on the platform, and that of the user's own group
 
 
 class Shown:
@@ -61,8 +60,8 @@ def session(container: Container, connect_base: str, use: dict[str, str]) -> dic
     shown: dict[str, Any] = {
         "id": order.id,
         "userid": container.user,
-        "runAsUID": str(POSIX_ID),
-        "runAsGID": str(POSIX_ID),
+        "runAsUID": str(container.uid),
+        "runAsGID": str(container.uid),
         "supplementalGroups": [],
         "image": order.image,
         "type": order.type,

@@ -114,7 +114,7 @@ def test_other_requests_do_not_count(bench):
 
 
 def test_a_mistyped_kind_is_refused():
-    with pytest.raises(ValueError, match="no kind of request"):
+    with pytest.raises(ValueError, match="not a kind of request"):
         Fault(faults.drop(), on="lst")
 
 
@@ -174,3 +174,18 @@ def test_the_record_keeps_the_latest_requests_within_bounds():
     record.note(faults.Recorded("POST", "/6", "create", {"args": ["x" * 90]}, 200))
     assert [recorded.path for recorded in record.recent] == ["/6"]
     assert record.counts == {"list": 5, "create": 2}
+
+
+def test_a_fault_that_lingers_goes_on_after_it_was_switched_off(bench):
+    fault = bench.faults.add(faults.answer(500), lingers=60)
+    assert bench.ask().status == 500
+    bench.faults.remove(fault)
+    assert bench.ask().status == 500
+    bench.faults.clear()
+    assert bench.ask().status == 200
+
+
+def test_a_fault_that_never_struck_does_not_linger(bench):
+    with bench.faults.during(faults.answer(500), lingers=60):
+        pass
+    assert bench.ask().status == 200
