@@ -384,17 +384,21 @@ class Cluster:
 
     def _prepare(self, container: Container, pod: Pod) -> bool:
         """Bring a pod to the point where its process starts; False if it is stopped before."""
-        image = container.order.image
         with self.changed:
             self._overcome(container, pod, precedes_scheduling=True)
-            pod.report("Scheduled", f"Successfully assigned skaha-workload/{pod.name} to local", is_timed=False)
-            pod.report("Pulling", f'Pulling image "{image}"')
-            self._overcome(container, pod, precedes_scheduling=False)
-            self._wait(pod, lambda: False, self.settings.pull)
             if pod.kill_at is None:
-                _report_init(pod, image)
-                _report_pull(pod, image)
+                self._pull(container, pod)
             return pod.kill_at is None
+
+    def _pull(self, container: Container, pod: Pod) -> None:
+        image = container.order.image
+        pod.report("Scheduled", f"Successfully assigned skaha-workload/{pod.name} to local", is_timed=False)
+        pod.report("Pulling", f'Pulling image "{image}"')
+        self._overcome(container, pod, precedes_scheduling=False)
+        self._wait(pod, lambda: False, self.settings.pull)
+        if pod.kill_at is None:
+            _report_init(pod, image)
+            _report_pull(pod, image)
 
     def _overcome(self, container: Container, pod: Pod, *, precedes_scheduling: bool) -> None:
         for obstacle in list(self.obstacles):
