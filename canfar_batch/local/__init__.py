@@ -65,18 +65,18 @@ class LocalPlatform:
         images: The images that the platform lists.
         strict_images: Whether images that are not listed need credentials for the registry, as on CANFAR. False accepts
             every image; "typos" refuses only images whose name resembles a listed one.
-        limits: What one job may ask for; `LIMIT_RANGE` has the limits and the traps of a cluster with a LimitRange.
+        limits: The limits on one job; `LIMIT_RANGE` has those of a cluster with a LimitRange, and its traps.
         max_interactive: The number of sessions of other types than headless that may be open.
         termination_grace: Seconds between SIGTERM and SIGKILL when a job is stopped.
         deadline: Seconds after which a run is ended; 14 days on CANFAR.
-        pull: Seconds that a job is Pending after it was admitted, as it is while its image is pulled.
-        pending_at_end: Seconds that a job is Pending again between its end and its final status; about 1 on CANFAR.
+        pull: Seconds for which an admitted job stays Pending, as during the pull of its image.
+        pending_at_end: Seconds for which a job is Pending between its end and its final status; about 1 on CANFAR.
         strict_quota: Whether a job larger than the platform waits for ever and smaller ones pass it, as with CANFAR's
             queue. Otherwise jobs start strictly in order, and one that is too large runs alone.
-        metrics_delay: Seconds that a job runs before its use of cores and RAM is shown; None never shows it.
+        metrics_delay: Seconds that a job runs before its use of cores and RAM is shown; None never shows the use.
         stats: Whether the view of the cluster's use is there; the real service answers 503 unless it is set up.
         enforce_ram: Whether a job that exceeds its RAM is killed.
-        oom: What is killed then: the biggest ``process``, or the ``group`` of all, as newer Kubernetes does.
+        oom: The victim: the biggest ``process``, or the ``group`` of all processes, as in newer Kubernetes.
         ram_scale: A factor on each job's limit in RAM; with 0.05 a test exceeds 1 GiB with 52 MiB.
         directory: The place for home, logs and accounts; a temporary one, removed at the end, by default.
         faults: Faults to begin with.
@@ -172,7 +172,7 @@ class LocalPlatform:
         self.stop()
 
     def start(self) -> LocalPlatform:
-        """Listen, and run what is asked for. A platform that is started already is left as it is."""
+        """Listen, and run jobs. Starting a running platform changes nothing."""
         with self._lock:
             if self._started is None:
                 self._started = self._start()
@@ -206,7 +206,7 @@ class LocalPlatform:
         """The home directory of the user, where every job begins."""
         return self._running.cluster.home
 
-    # For tests: what no client can see or do
+    # For tests: beyond the API
 
     @property
     def situations(self) -> Situations:

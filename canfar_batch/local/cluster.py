@@ -55,7 +55,7 @@ class ClusterSettings:
     pull: float  #: for which a container stays Pending after it was admitted
     pending_at_end: float  #: for which a container is Pending again between its end and its final status
     deadline: float  #: after which a run is ended
-    oom: str  #: what is killed when a container exceeds its RAM: `process`, `group`, or nothing (`off`)
+    oom: str  #: the victim when a container exceeds its RAM: `process`, `group`, or none (`off`)
     ram_scale: float  #: factor on the limit in RAM, so that tests need not fill memory to exceed it
     is_quota_strict: bool  #: whether a container larger than the cluster waits for ever, and smaller ones pass it
     is_temporary: bool  #: whether the directory is removed with the cluster, even if this process is killed
@@ -118,11 +118,11 @@ class Cluster:
         return self._directory / "home" / self.settings.user
 
     def start(self) -> None:
-        """Begin to run what is queued."""
+        """Begin to run queued containers."""
         self._sampler.start()
 
     def stop(self) -> None:
-        """End every container and wait until nothing of them is left."""
+        """End every container, and wait until none of their processes remains."""
         with self.changed:
             self._stopped = True
             self._queue.clear()
@@ -136,7 +136,7 @@ class Cluster:
         self._sampler.stop()
         self._reaper.stop()
 
-    # What the service asks for
+    # For the service
 
     def create(self, order: Order, job: str, user: str, uid: int) -> Container:
         """Queue a new container."""
@@ -196,7 +196,7 @@ class Cluster:
                 container.changes += 1
             return True
 
-    # What tests and situations ask for
+    # For tests and situations
 
     def find(self, which: str) -> Container:
         """Return the latest container with this id, this name, or this text between dashes in its name.
@@ -281,7 +281,7 @@ class Cluster:
             self._held = True
 
     def release(self) -> None:
-        """Start what is queued again."""
+        """Start queued containers again."""
         with self.lock:
             self._held = False
             self._admit()
@@ -434,7 +434,7 @@ class Cluster:
             container.changes += 1
             _report_start(pod, container.job)
             self.starts[container.order.name] += 1
-            if pod.kill_at is not None:  # it was to end while it was about to start
+            if pod.kill_at is not None:  # it was told to stop while it was about to start
                 self._signal(pod, signal.SIGTERM)
         self._sampler.add(account)
         code = process.wait()
@@ -516,7 +516,7 @@ class Cluster:
         self._next_forgotten = self._finished[0][0]
 
     def check_deadline(self, container: Container, pod: Pod) -> None:
-        """End a run whose time is over; look again later if it was renewed."""
+        """End a run that has reached its deadline; check again later if it was renewed."""
         with self.changed:
             if pod not in self._threads or not pod.decides:
                 return
@@ -619,7 +619,7 @@ def _read_log(pod: Pod) -> bytes:
 
 
 def _report_init(pod: Pod, image: str) -> None:
-    """Note what Kubernetes reports of the containers that prepare the pod, from the end of the first pull on."""
+    """Note the events of the containers that prepare the pod, from the end of the first pull on."""
     _report_pulled(pod, image)
     for name, own_image in INIT_CONTAINERS:
         if own_image is not None:

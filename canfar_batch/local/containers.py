@@ -1,4 +1,4 @@
-"""What the platform knows about one container: the request, its pods, its state."""
+"""One container: the request, its pods, its state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Resources:
     ram: float = 4.0
     ram_limit: float = 32.0
     gpus: int = 0
-    fixed: bool = False  #: whether RAM was asked for, which is what the service calls fixed
+    fixed: bool = False  #: whether RAM was asked for; the service calls such sessions fixed
     refused: bool = False  #: whether the cluster refuses every pod of it: above a maximum by a fraction
 
 
@@ -61,7 +61,7 @@ class Event:
 
 @attrs.frozen
 class ContainerInfo:
-    """A snapshot of one container, for tests; it includes what the service never shows."""
+    """A snapshot of one container, for tests; the service shows only part of it."""
 
     id: str
     name: str

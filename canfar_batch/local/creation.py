@@ -32,7 +32,7 @@ class Limits:
     cores: Sequence[int] = tuple(range(1, 17))
     ram: Sequence[int] = tuple(map(int, _MEMORY_OPTIONS.split()))
     gpus: Sequence[int] = tuple(range(1, 29))
-    default_cores: float = 2  #: what the context names as the default; a flexible container gets *requested*
+    default_cores: float = 2  #: the default that the context names; a flexible container gets *requested*
     default_ram: float = 8
     requested: Resources = attrs.field(factory=Resources)  #: of a container that asks for nothing
     is_limit_range: bool = False  #: whether they come from a LimitRange, which refuses pods above its maximum
@@ -51,7 +51,7 @@ LIMIT_RANGE = Limits(
 
 @attrs.frozen(kw_only=True)
 class Rules:
-    """What a create request is checked against."""
+    """The rules for a create request."""
 
     hostname: str
     limits: Limits
@@ -97,7 +97,7 @@ class Accepted:
 
         Args:
             parameters: All parameters of the request.
-            rules: What they are checked against.
+            rules: The rules for them.
             user: The user who asks.
             registry_auth: The header with the registry's credentials, if it came.
 
@@ -142,7 +142,7 @@ def session_type(text: str | None) -> str:
     """Return the type that a parameter names; headless if it is missing or blank.
 
     Raises:
-        Refusal: There is no such type.
+        Refusal: The type does not exist.
     """
     kind = (text or "").strip().lower() or "headless"
     if kind not in SESSION_TYPES:

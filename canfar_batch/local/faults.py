@@ -93,7 +93,7 @@ def bad_gateway() -> Action:
 
 
 def proxy_not_found() -> Action:
-    """Answer with the 404 of a proxy that has no route; it is no statement about a session."""
+    """Answer with the 404 of a proxy that has no route; it says nothing about a session."""
     return answer(404, "404 page not found\n")
 
 
@@ -179,7 +179,7 @@ def partial_list(share: float = 0.5, seed: int = 0) -> Action:
 
 
 def stale_list() -> Action:
-    """Answer with the list as it was when this fault first struck."""
+    """Answer with the list from the first time that this fault struck."""
     kept: list[Response] = []
 
     def stale(call: Call) -> Response:
@@ -206,13 +206,13 @@ def _on_json(change: Callable[[Any], Any]) -> Action:
         try:
             shown = json.loads(body)
         except ValueError:
-            return body  # not JSON: the text of an error, which stays as it is
+            return body  # not JSON: the text of an error, which is kept
         return json.dumps(change(shown), indent=2).encode()
 
     return rewrite(changed)
 
 
-# Named faults: what the real service answers while a neighbour of it is ill
+# Named faults: the answers of the real service while a neighbour of it is ill
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""What the real service answers while one of its neighbours is ill.
+"""The answers of the real service while one of its neighbours is ill.
 
 The service asks a group service, a POSIX mapper, a VOSpace, an OpenID issuer, a registry of services and an image list.
 An illness of one of them reaches the client in words of many kinds. Each answer here was recorded from the published
@@ -172,7 +172,7 @@ def images(illness: str) -> dict[str, Response]:
 IMAGE_ILLNESSES = ("gone", "other", "wrong-kind")
 
 
-# The cluster behind the service
+# The cluster that the service uses
 
 REDIS_HUNG = "redis.clients.jedis.exceptions.JedisConnectionException: java.net.SocketTimeoutException: Read timed out"
 API_SERVER_AWAY = (

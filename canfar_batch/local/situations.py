@@ -1,6 +1,6 @@
 """Situations of a real cluster, played on the jobs of a local platform.
 
-Each method plays what users of a real Kubernetes cluster meet now and then, and what the service then shows of it.
+Each method plays something that happens now and then in a real Kubernetes cluster, with the answers of the service.
 `platform.situations` holds them:
 
     job = session.launch("python fit.py", image="skaha/astroml:latest", name="fit")
@@ -152,7 +152,7 @@ class Situations:
             self._cluster.finish(container, FAILED)
             self._cluster.abandon(pod)
 
-    # What ends a running job from outside
+    # Ends of a running job from outside
 
     def delete_pod(self, which: str, failed_after: float | None = 1.0) -> None:
         """Delete the pod of a job, as an administrator does.
@@ -184,7 +184,7 @@ class Situations:
                 self._fail_later(container, pod, failed_after)
 
     def reach_deadline(self, which: str) -> None:
-        """End a job because its time is over: Failed at once, with the expiry time in the past.
+        """End a job at its deadline: Failed at once, with the expiry time in the past.
 
         The process gets SIGTERM and its grace time, in which events and the growing log are served. Exit code 0 changes
         nothing.
@@ -281,10 +281,10 @@ class Situations:
 
         return Situation(self._cluster, collect, seconds)
 
-    # What the service shows
+    # Answers of the service
 
     def hide_log(self, which: str, seconds: float | None = None) -> Situation:
-        """Let the log of a job be empty with status 200, as it is while the node's kubelet does not answer."""
+        """Let the log of a job be empty with status 200, as while the node's kubelet does not answer."""
         pod = self._pod(which)
         pod.hidden_until = float("inf")
         return Situation(self._cluster, lambda: setattr(pod, "hidden_until", 0.0), seconds)

@@ -26,7 +26,7 @@ class KubectlRefusal(Exception):
 
 @attrs.frozen
 class Bundle:
-    """What a container runs. None: the image's own."""
+    """The command, arguments and variables of a container. None: those of the image."""
 
     command: tuple[str, ...] | None = None
     args: tuple[str, ...] | None = None
@@ -39,8 +39,8 @@ def bundle(
     """Take cmd, args and env through the template, up to the Job that kubectl posts.
 
     Args:
-        cmd: The parameter as it was sent; None if it was not.
-        args: The parameter as it was sent; None if it was not.
+        cmd: The parameter as sent; None if it is missing.
+        args: The parameter as sent; None if it is missing.
         env: Every value of the parameter.
         known: The values of the template's other placeholders (``skaha.userid`` …), which are filled in afterwards.
 
