@@ -239,7 +239,7 @@ def java_double(text: str) -> float | None:
 
 def _gpus(parameters: Parameters, options: Sequence[int]) -> int:
     text = parameters.first("gpus")
-    if text is None or not text.strip():
+    if text is None:
         return 0
     if not re.fullmatch(r"[-+]?\d{1,9}", text) or int(text) not in options:
         raise illegal(f"Invalid value for 'gpus': {text}")

@@ -78,7 +78,7 @@ def check_credentials(header: str | None) -> None:
     Raises:
         Refusal: It is missing or malformed.
     """
-    if header is None:
+    if header is None or not header.strip():
         raise illegal(
             "No authentication provided for unknown or private image.  Use x-skaha-registry-auth request header "
             "with base64Encode(username:secret)."
