@@ -13,6 +13,8 @@ import attrs
 
 log = logging.getLogger(__name__)
 
+PRUNE_AT = 1000  #: entries, cancelled ones included, that are kept without a look at them
+
 
 @attrs.define(order=True)
 class Entry:
@@ -33,6 +35,7 @@ class Agenda:
     def __init__(self) -> None:
         self._entries: list[Entry] = []
         self._numbers = itertools.count()
+        self._prune_at = PRUNE_AT
         self._changed = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="local-platform-agenda", daemon=True)
@@ -42,6 +45,7 @@ class Agenda:
         with self._changed:
             entry = Entry(time.monotonic() + seconds, next(self._numbers), action)
             heapq.heappush(self._entries, entry)
+            self._prune()
             if self._thread.ident is None and not self._stopped:
                 self._thread.start()
             self._changed.notify()
@@ -54,6 +58,13 @@ class Agenda:
             self._changed.notify()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
+
+    def _prune(self) -> None:
+        """Drop cancelled entries now and then: their times may be days away."""
+        if len(self._entries) > self._prune_at:
+            self._entries = [entry for entry in self._entries if entry.action is not None]
+            heapq.heapify(self._entries)
+            self._prune_at = 2 * len(self._entries) + PRUNE_AT
 
     def _run(self) -> None:
         while (action := self._next()) is not None:

@@ -229,15 +229,20 @@ class Cluster:
             container.changes += 1
             self.changed.notify_all()
 
-    def suspend(self, which: str, *, keeps_start: bool = False) -> Container:
+    def suspend(self, which: str, *, keeps_start: bool = False, torn: float = 0.0) -> Container:
         """Stop a running container without an end of its own: it is Pending until `resume`.
 
         Args:
             which: Its id or name.
             keeps_start: Whether the old start time stays, as it does when Kueue is not involved.
+            torn: Seconds for which it is still shown as Running, already without a start time.
         """
         with self.running(which) as (container, pod):
-            container.is_suspended, container.status = True, PENDING
+            container.is_suspended = True
+            if torn > 0:
+                self.agenda.later(torn, lambda: self._show_suspended(container))
+            else:
+                container.status = PENDING
             if not keeps_start:
                 container.started = None
             pod.is_leaving, pod.decides = True, False
@@ -245,6 +250,12 @@ class Cluster:
             self.terminate(pod, self.settings.termination_grace)
             self._admit()
         return container
+
+    def _show_suspended(self, container: Container) -> None:
+        with self.changed:
+            if container.is_suspended:
+                container.status = PENDING
+                container.changes += 1
 
     def resume(self, which: str, *, overlap: bool = False) -> None:
         """Queue a suspended container again, as soon as its old pod is gone; at once if *overlap*."""
@@ -257,6 +268,7 @@ class Cluster:
     def _requeue(self, container: Container, *, overlap: bool = False) -> None:
         if container.is_suspended and container.is_resuming and (overlap or not container.pods) and not self._stopped:
             container.is_suspended = container.is_resuming = False
+            container.status = PENDING
             self.enqueue(container)
 
     def leave(self, container: Container, pod: Pod, status: str | None = None) -> None:
@@ -274,6 +286,11 @@ class Cluster:
             self._remove(container)
             for pod in container.pods:
                 self.terminate(pod, 0)
+
+    def occupied(self) -> list[Container]:
+        """Return the containers that take cores and RAM."""
+        with self.lock:
+            return list(self._holding.values())
 
     def hold(self) -> None:
         """Start nothing until `release`."""

@@ -225,7 +225,7 @@ class Outage:
     kept: float = 0.0  #: seconds for which the service still answers so when the neighbour is well again
 
     def __call__(self, call: Call) -> Response:
-        """Answer in the ill neighbour's words, if the request asks it."""
+        """Answer in the words that the illness causes, if the request asks the ill neighbour."""
         if call.kind not in self.kinds:
             return call.proceed()
         if self.waits:
@@ -374,7 +374,7 @@ class Fault:
             )
         self._random = random.Random(self.seed)  # noqa: S311 - repeatable, not secret
         if self.lingers is None:
-            self.lingers = getattr(self.action, "kept", 0.0)
+            self.lingers = self.action.kept if isinstance(self.action, Outage) else 0.0
         self._until = None if self.seconds is None else time.monotonic() + self.seconds
 
     def strikes(self, request: Request, kind: str) -> bool:
@@ -383,6 +383,8 @@ class Fault:
             return False
         if self.where is not None and not self.where(request):
             return False
+        if isinstance(self.action, Outage) and kind not in self.action.kinds:
+            return False  # a request that does not ask the ill neighbour
         if self._until is not None and time.monotonic() > self._until + self._extra:
             return False
         self.seen += 1

@@ -228,6 +228,25 @@ def test_two_pods_of_one_job_may_overlap(client, platform, situations, running, 
     assert events(id_)[0] == 200
 
 
+def test_a_row_may_be_running_without_a_start_time(client, situations, running, soon):
+    id_ = running()
+    situations.preempt(id_, hold=True, torn=0.3)
+    shown = client.show(id_)
+    assert (shown["status"], "startTime" in shown) == ("Running", False)
+    soon(lambda: client.status(id_) == "Pending")
+
+
+def test_an_interactive_session_may_take_the_place_of_all_jobs(client, platform, situations, running, soon):
+    ids = [running("echo up;while [ ! -e go ];do sleep 0.02;done", name=f"job-{number}") for number in range(3)]
+    with situations.preempt_all():
+        queued = client.launch("true")
+        assert [client.status(id_) for id_ in (*ids, queued)] == ["Pending"] * 4
+        assert not any("startTime" in one for one in client.list())
+    end(platform)
+    assert [client.wait(id_) for id_ in (*ids, queued)] == ["Completed"] * 4
+    assert [platform.job(id_).starts for id_ in ids] == [2, 2, 2]
+
+
 def test_by_hand_the_old_start_time_stays(client, platform, situations, running):
     id_ = running()
     before = client.show(id_)["startTime"]

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from canfar_batch.local.agenda import Agenda
+from canfar_batch.local.agenda import PRUNE_AT, Agenda
 
 
 @pytest.fixture
@@ -46,3 +46,9 @@ def test_stopping_does_nothing_more(agenda):
     agenda.later(0.0, lambda: done.append("later"))
     assert done == []
     assert not [thread for thread in threading.enumerate() if thread.name == "local-platform-agenda"]
+
+
+def test_cancelled_entries_are_dropped_now_and_then(agenda):
+    for _ in range(3 * PRUNE_AT):
+        agenda.later(3600.0, list).cancel()
+    assert len(agenda._entries) <= PRUNE_AT + 1

@@ -189,3 +189,9 @@ def test_a_fault_that_never_struck_does_not_linger(bench):
     with bench.faults.during(faults.answer(500), lingers=60):
         pass
     assert bench.ask().status == 200
+
+
+def test_an_outage_counts_only_requests_that_ask_the_ill_neighbour(bench):
+    bench.faults.add(faults.poisoned_replica(), every=2)
+    statuses = [bench.ask(kind).status for kind in ("create", "list", "create", "list", "create", "create")]
+    assert statuses == [200, 200, 500, 200, 200, 500]
