@@ -1,4 +1,4 @@
-"""Jobs as processes: what they see, how they end, what is left of them."""
+"""Jobs as processes: their surroundings, their ends, and what remains of them."""
 
 import json
 import os
@@ -367,7 +367,7 @@ def test_a_job_can_vanish_while_it_runs(client, platform, soon):
     soon(lambda: not alive(pid))
 
 
-def test_knobs_name_what_they_cannot_turn(client, platform):
+def test_unusable_jobs_are_named(client, platform):
     id_ = client.launch("true")
     client.wait(id_)
     assert platform.wait_idle(30)

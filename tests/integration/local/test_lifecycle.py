@@ -1,4 +1,4 @@
-"""How a platform begins and ends: by stop, by signal, by kill -9; and that nothing of it stays behind."""
+"""The beginning and end of a platform: by stop, by signal, by kill -9; and that nothing of it remains."""
 
 import contextlib
 import os
@@ -41,7 +41,7 @@ def descriptors():
 
 
 def zombies():
-    """Children of this process that nobody waited for."""
+    """Children of this process that ended and were not waited for."""
     if not LINUX:
         pytest.skip("only Linux shows them in /proc")
     stats = [

@@ -1,4 +1,4 @@
-"""What the service answers: paths, credentials, refusals, shapes."""
+"""The answers of the service: paths, credentials, refusals, shapes."""
 
 import base64
 import http.client
@@ -124,7 +124,7 @@ def test_methods_that_a_resource_lacks_are_unsupported(client, method, path, all
 
 
 @pytest.mark.parametrize(("method", "status"), [("PATCH", 501), ("BREW", 501), ("TRACE", 405)])
-def test_methods_that_no_servlet_has_get_a_page_of_tomcats(client, method, status):
+def test_methods_unknown_to_servlets_get_a_page_of_tomcats(client, method, status):
     answer = client.ask(method, "/session")
     assert (answer.status, answer.header("content-type")) == (status, "text/html;charset=utf-8")
     assert "Apache Tomcat" in answer.text
@@ -184,7 +184,7 @@ def test_all_sessions_cannot_be_killed(client):
     assert (answer.status, answer.text) == (400, "Cannot kill all sessions.\n")
 
 
-def test_ids_that_are_no_labels_are_refused(client):
+def test_ids_that_are_not_labels_are_refused(client):
     for id_ in ("-abc", "a%20b", "x" * 64):
         answer = client.ask("GET", f"/session/{id_}")
         assert answer.status == 400

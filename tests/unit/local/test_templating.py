@@ -1,4 +1,4 @@
-"""What survives the service's templating: every row of its documented table, and YAML's own reader as a witness."""
+"""The templating of the service: every row of its documented table, and YAML's own reader as a witness."""
 
 import pytest
 from hypothesis import example, given
@@ -114,7 +114,7 @@ def test_dollars_that_java_takes_for_groups_are_refused(sent, status, text):
         "\\\\uD800",
     ],
 )
-def test_what_is_no_yaml_afterwards_is_an_unexpected_exception(sent):
+def test_invalid_yaml_is_an_unexpected_exception(sent):
     status, text = refusal_of(args_of, sent)
     assert status == 500
     assert text.startswith("unexpected exception: ")

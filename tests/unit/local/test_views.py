@@ -58,7 +58,7 @@ def test_no_events_are_called_none():
     assert views.event_table([]) == "<none>\n"
 
 
-def test_what_is_shown_follows_every_change():
+def test_the_printed_json_follows_every_change():
     one, shown = container(), views.Shown("http://x")
     assert json.loads(shown.one(one))["status"] == "Pending"
     one.status = RUNNING
