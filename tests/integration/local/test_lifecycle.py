@@ -213,6 +213,19 @@ def test_the_command_does_not_repeat_a_token_that_it_was_given(host, client_of, 
     assert process.stdout.read() == ""
 
 
+def test_the_command_has_switches_for_images_limits_and_statistics(host, client_of):
+    own = "images.canfar.net/mine/own:1"
+    answers = []
+    for options in (["--image", own, "--stats"], ["--any-image", "--limit-range"], []):
+        process = host(sys.executable, "-m", "canfar_batch.local", "--token", "mine", *options)
+        url = process.stdout.readline().strip().removeprefix("export CANFAR_URL=")
+        client = client_of(platform_of(url, "mine"))
+        images = [client.create("true", image=image).status for image in (own, "images.canfar.net/other/one:1")]
+        cores = client.ask("GET", "/context").json["cores"]["options"][-1]
+        answers.append((images, cores, client.ask("GET", "/session?view=stats").status))
+    assert answers == [([200, 400], 16, 200), ([200, 200], 12, 503), ([400, 400], 16, 503)]
+
+
 def test_the_command_ends_with_its_parent_when_asked_to(host, client_of, soon):
     script = (
         "import subprocess, sys, time\n"

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import attrs
 import pytest
 
-from canfar_batch import errors
+from canfar_batch import Session, errors
 from canfar_batch.local import LocalPlatform
 from canfar_batch.local.faults import after, drop
 from canfar_batch.local.identity import ISSUER
@@ -129,3 +129,11 @@ def test_many_launch_at_once(platform):
         ids = list(pool.map(lambda n: platform.launch(request(f"many-{n}", "echo", str(n))), range(32)))
     assert len(set(ids)) == 32
     assert [int(platform.logs(id)) for id in ids if finished(platform, id).phase is Phase.COMPLETED] == list(range(32))
+
+
+def test_the_sessions_own_platform_refuses_only_likely_typos(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Session.connect("local") as session:
+        session.launch("true", image="images.canfar.net/mine/own:1", cores=1, ram=1).wait().raise_if_failed()
+        with pytest.raises(errors.PlatformRefused):
+            session.launch("true", image="skaha/astrml:latest", cores=1, ram=1)
