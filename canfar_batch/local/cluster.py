@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import collections
 import contextlib
+import heapq
 import itertools
 import math
 import os
@@ -12,12 +13,13 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 
-from canfar_batch.local import processes
+from canfar_batch.local import pod_events, processes
 from canfar_batch.local.agenda import Agenda, Entry
 from canfar_batch.local.cgroups import Account, Cgroup, Sampler
 from canfar_batch.local.containers import (
@@ -37,7 +39,6 @@ from canfar_batch.local.processes import JobProcess, Reaper
 from canfar_batch.local.templating import expand
 
 CGROUP_VARIABLE = "CANFAR_BATCH_CGROUP"
-INIT_CONTAINERS = (("backup-original-passwd-groups", None), ("init-users-groups", "redis:8.2.2-bookworm"))
 DELETE_WAIT = 0.1  #: seconds at most that a deletion waits for the process, as the real request takes about that long
 _STOP_GRACE = 2.0  #: seconds at most between SIGTERM and SIGKILL when the whole platform stops
 
@@ -61,22 +62,23 @@ class ClusterSettings:
     is_temporary: bool  #: whether the directory is removed with the cluster, even if this process is killed
 
 
-class Obstacle:
-    """Something that keeps containers from starting. `situations` has the kinds."""
+class Obstacle(Protocol):
+    """Something that keeps containers from starting."""
 
-    def matches(self, container: Container) -> bool:
-        """Return whether it stands in the way of *container*."""
-        raise NotImplementedError
-
-    def report(self, container: Container, pod: Pod) -> None:
-        """Note the events that show it."""
+    precedes_scheduling: bool  #: whether it stands before the pod gets a node; else before its image is there
 
     @property
     def is_active(self) -> bool:
         """Whether it still stands."""
-        raise NotImplementedError
+        ...
 
-    precedes_scheduling = False  #: whether it stands before the pod gets a node; else the image is not pulled
+    def matches(self, container: Container) -> bool:
+        """Return whether it stands in the way of *container*."""
+        ...
+
+    def report(self, container: Container, pod: Pod) -> None:
+        """Note the events that show it."""
+        ...
 
 
 class Cluster:
@@ -101,7 +103,7 @@ class Cluster:
         self._holding: dict[Pod, Container] = {}  #: pods that take cores and RAM
         self._undecided: list[tuple[Container, Pod]] = []
         self._deadlines: dict[Pod, Entry] = {}
-        self._finished: collections.deque[tuple[float, Container]] = collections.deque()
+        self._finished: list[tuple[float, int, Container]] = []  #: a heap of the times to forget them
         self._next_forgotten = math.inf
         self._ends_pending = 0
         self._held = self._stopped = self._is_controller_away = False
@@ -151,8 +153,8 @@ class Cluster:
             else:
                 pod = self._new_pod(container)
                 container.status, container.started = RUNNING, now()
-                _report_pull(pod, order.image)
-                _report_start(pod, job)
+                pod_events.report_pull(pod, order.image)
+                pod_events.report_start(pod, job)
         return container
 
     def get(self, id: str, user: str | None = None) -> Container | None:
@@ -414,8 +416,8 @@ class Cluster:
         self._overcome(container, pod, precedes_scheduling=False)
         self._wait(pod, lambda: False, self.settings.pull)
         if pod.kill_at is None:
-            _report_init(pod, image)
-            _report_pull(pod, image)
+            pod_events.report_init(pod, image)
+            pod_events.report_pull(pod, image)
 
     def _overcome(self, container: Container, pod: Pod, *, precedes_scheduling: bool) -> None:
         for obstacle in list(self.obstacles):
@@ -449,7 +451,7 @@ class Cluster:
             if pod.decides:
                 container.status = RUNNING
             container.changes += 1
-            _report_start(pod, container.job)
+            pod_events.report_start(pod, container.job)
             self.starts[container.order.name] += 1
             if pod.kill_at is not None:  # it was told to stop while it was about to start
                 self._signal(pod, signal.SIGTERM)
@@ -524,12 +526,12 @@ class Cluster:
             self.changed.notify_all()
 
     def finish(self, container: Container, status: str, code: int | None = None) -> None:
-        """Give a container its final status, unless it has one."""
-        if container.status in FINAL:
+        """Give a container its final status, unless it has one or was deleted."""
+        if container.status in FINAL or container.is_deleted:
             return
         container.status, container.exit_code = status, code
         container.changes += 1
-        self._finished.append((time.monotonic() + self.forget_after, container))
+        heapq.heappush(self._finished, (time.monotonic() + self.forget_after, self._numbers[container], container))
         self._next_forgotten = self._finished[0][0]
 
     def check_deadline(self, container: Container, pod: Pod) -> None:
@@ -562,7 +564,7 @@ class Cluster:
             return
         with self.lock:
             while self._finished and self._finished[0][0] <= time.monotonic():
-                _, container = self._finished.popleft()
+                *_, container = heapq.heappop(self._finished)
                 if self._containers.get(container.id) is container:
                     self._remove(container)
             self._next_forgotten = self._finished[0][0] if self._finished else math.inf
@@ -619,42 +621,3 @@ class Cluster:
 def is_named(name: str, which: str) -> bool:
     """Return whether *which* is a container's name, or stands between dashes in it, as a job's key does."""
     return f"-{which.lower()}-" in f"-{name}-"
-
-
-def read_log(pods: Sequence[Pod]) -> bytes:
-    """Return the logs of pods, one after the other, as the service serves them."""
-    return b"".join(map(_read_log, pods))
-
-
-def _read_log(pod: Pod) -> bytes:
-    if time.monotonic() < pod.hidden_until:
-        return b""
-    try:
-        return pod.log.read_bytes()[pod.rotated_at :]
-    except FileNotFoundError:
-        return b""  # not started yet, or forgotten just now
-
-
-def _report_init(pod: Pod, image: str) -> None:
-    """Note the events of the containers that prepare the pod, from the end of the first pull on."""
-    _report_pulled(pod, image)
-    for name, own_image in INIT_CONTAINERS:
-        if own_image is not None:
-            pod.report("Pulled", f'Container image "{own_image}" already present on machine')
-        pod.report("Created", f"Created container: {name}")
-        pod.report("Started", f"Started container {name}")
-
-
-def _report_pull(pod: Pod, image: str) -> None:
-    pod.report("Pulling", f'Pulling image "{image}"')
-    _report_pulled(pod, image)
-
-
-def _report_pulled(pod: Pod, image: str) -> None:
-    message = f'Successfully pulled image "{image}" in 1ms (1ms including waiting). Image size: 1048576 bytes.'
-    pod.report("Pulled", message)
-
-
-def _report_start(pod: Pod, job: str) -> None:
-    pod.report("Created", f"Created container: {job}")
-    pod.report("Started", f"Started container {job}")

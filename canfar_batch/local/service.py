@@ -19,7 +19,7 @@ from canfar_batch.local.answers import (
     json_list,
     text_answer,
 )
-from canfar_batch.local.cluster import Cluster, read_log
+from canfar_batch.local.cluster import Cluster
 from canfar_batch.local.containers import FINAL, POSIX_ID, Container
 from canfar_batch.local.faults import Faults, Recorded, Requests
 from canfar_batch.local.messages import Request, Response
@@ -200,7 +200,7 @@ class Service:
         creation.check_label(id)
         view = asked.first("view")
         if view == "logs":
-            return Response(200, read_log(self._cluster.pods(id, user)), "text/plain")
+            return Response(200, views.read_log(self._cluster.pods(id, user)), "text/plain")
         if view == "events":
             return self._events(id, user)
         return self._one(self._cluster.get(id, user), id)

@@ -22,7 +22,7 @@ from types import TracebackType
 
 import attrs
 
-from canfar_batch.local.cluster import Cluster, Obstacle, is_named
+from canfar_batch.local.cluster import Cluster, is_named
 from canfar_batch.local.containers import FAILED, PENDING, RUNNING, Container, Pod
 
 #: messages of evictions by the kubelet, by cause
@@ -73,7 +73,7 @@ class Situation:
 
 
 @attrs.define(eq=False)
-class _Hindrance(Obstacle):
+class _Hindrance:
     """Keeps containers of a name from starting."""
 
     which: str

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
 
 from canfar_batch.local.answers import json_text
-from canfar_batch.local.containers import GIB, RUNNING, Container, Event
+from canfar_batch.local.containers import GIB, RUNNING, Container, Event, Pod
 from canfar_batch.local.creation import Limits, shown_ram
 
 GB = 1_000_000_000
@@ -109,6 +109,20 @@ def java_time(time: dt.datetime) -> str:
 def quantity(cores: float) -> str:
     """Return cores as the service prints them."""
     return str(int(cores)) if cores == int(cores) else f"{cores:.3f}"
+
+
+def read_log(pods: Sequence[Pod]) -> bytes:
+    """Return the logs of pods, one after the other, as the service serves them."""
+    return b"".join(map(_read_log, pods))
+
+
+def _read_log(pod: Pod) -> bytes:
+    if time.monotonic() < pod.hidden_until:
+        return b""
+    try:
+        return pod.log.read_bytes()[pod.rotated_at :]
+    except FileNotFoundError:
+        return b""  # not started yet, or forgotten just now
 
 
 def event_table(events: Iterable[Event]) -> str:

@@ -324,6 +324,17 @@ def test_the_flash_of_pending_passes(client, situations):
         assert client.wait(client.sh("exit 3")) == "Failed"
 
 
+def test_a_job_can_be_deleted_while_its_end_is_not_noticed(client, platform, situations, running, caplog):
+    lost, silent = running(name="lost"), running(name="silent")
+    with situations.node_lost(lost), situations.node_silent(silent), situations.pending_at_end(0.05):
+        flashing = client.launch("true")
+        for id_ in (lost, silent, flashing):
+            client.ask("DELETE", f"/session/{id_}")
+    assert platform.wait_idle(30)
+    assert client.list() == []
+    assert "failed" not in caplog.text
+
+
 def test_without_the_controller_nothing_starts_and_no_end_is_noticed(client, platform, situations, running, soon):
     id_ = running()
     with situations.controller_away():
@@ -337,9 +348,12 @@ def test_without_the_controller_nothing_starts_and_no_end_is_noticed(client, pla
 
 
 def test_the_platform_may_forget_sooner(client, situations, soon):
+    kept = client.launch("true")
+    client.wait(kept)
     situations.remember(0.0)
     id_ = client.launch("true")
     soon(lambda: client.ask("GET", f"/session/{id_}").status == 404)
+    assert client.status(kept) == "Completed"
 
 
 def test_a_strict_quota_lets_small_jobs_pass_and_large_ones_wait_for_ever(start, client_of):
