@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -27,7 +28,7 @@ from canfar_batch.local.routes import METHODS, ROOT, VERSION, Route
 
 log = logging.getLogger(__name__)
 
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 _SERVER = ("server", "OpenCADC/cadc-rest")
 _SERVLET_METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 
@@ -89,8 +90,7 @@ class Service:
 
     def answer(self, request: Request, route: Route) -> Response:
         """Answer a request as the service does without faults."""
-        host = request.headers.get("host", "localhost").lower()
-        if host.rstrip("0123456789").rstrip(":") not in _LOOPBACK and host not in _LOOPBACK:
+        if not _LOOPBACK.fullmatch(request.headers.get("host", "localhost")):
             # a name that resolves to this machine: some web page tries to reach the user's platform
             return text_answer(403, "this platform serves loopback only\n")
         refused = routes.refused_target(request) or _refused_place(request, route)
