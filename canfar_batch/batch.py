@@ -8,20 +8,31 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from canfar_batch.clock import SystemClock
-from canfar_batch.engine import planning
-from canfar_batch.engine.attempts import own_output
-from canfar_batch.engine.engine import Driver, Strategies
-from canfar_batch.engine.pool import Pool
-from canfar_batch.engine.preflight import Preflight, inspect
-from canfar_batch.engine.retry import ALIKE
-from canfar_batch.engine.runner import Runner
+from canfar_batch.engine import (
+    ALIKE,
+    Engine,
+    LaunchContext,
+    Plan,
+    Preflight,
+    Row,
+    Setup,
+    changed_identity,
+    check_spec,
+    compared,
+    newest_events,
+    newest_log,
+    respecified,
+    rows_of_columns,
+    rows_of_grid,
+    rows_of_table,
+)
 from canfar_batch.errors import (
     BatchBusy,
     BatchPaused,
@@ -37,10 +48,8 @@ from canfar_batch.errors import (
 )
 from canfar_batch.job import Job
 from canfar_batch.lifecycle import Event, Reopened
-from canfar_batch.payload import launch_names
 from canfar_batch.protocols import (
     Clock,
-    Observer,
     Platform,
 )
 from canfar_batch.records import ContainerInfo, JobRecord, JobState
@@ -65,7 +74,7 @@ _LOSERS = (JobState.FAILED, JobState.LOST)
 _CHANGEABLE = frozenset({"cores", "ram", "gpus", "timeout", "pending_timeout", "name"})
 _OTHER_NAMES = {"memory": "ram", "mem": "ram", "cpus": "cores", "cpu": "cores"}
 _GLANCE = 0.2  #: seconds after which a script that holds the loop itself looks whether a thread has brought something
-_TELLING = 60.0  #: seconds in which the platform should have been told to stop what nobody waits for
+_CANCEL_DELIVERY = 60.0  #: with wait=False, seconds to try to deliver the cancel requests
 
 
 def _check_changes(changes: Iterable[str]) -> None:
@@ -76,6 +85,12 @@ def _check_changes(changes: Iterable[str]) -> None:
             raise SpecError(f"{name} is part of what the job is; {can}")
         near = [*filter(None, [_OTHER_NAMES.get(name)]), *difflib.get_close_matches(name, _CHANGEABLE, n=1)]
         raise SpecError(f"there is no {name}{f' (did you mean {near[0]}?)' if near else ''}; {can}")
+
+
+def _read_secrets(specs: Iterable[JobSpec]) -> None:
+    """Read the secrets that these specs name, so that one that is not set is noticed before anything depends on it."""
+    for secret in {secret for spec in specs for secret in spec.secrets}:
+        secret.read()
 
 
 def _several(keys: str | Iterable[str]) -> list[str]:
@@ -107,10 +122,10 @@ class Batch:
         ledger: Ledger,
         *,
         clock: Clock,
-        driver: Driver | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self._home, self._ledger, self._clock = home, ledger, clock
-        self._drives = driver
+        self._its_engine = engine  # None if the batch is open for reading
         self._asked: set[str] = set()
         self._new: set[str] = set()
 
@@ -130,69 +145,10 @@ class Batch:
         place, clock = Home.of(name, home), SystemClock()
         return cls(place, Ledger.open(place, clock=clock, writable=False), clock=clock)
 
-    @classmethod
-    def prepare(
-        cls,
-        name: str,
-        *,
-        platform: Platform,
-        strategies: Strategies,
-        address: str,
-        home: str | os.PathLike[str] | None,
-        clock: Clock,
-        settle: float,
-        shared: bool,
-        crew: Pool | None = None,
-        observers: Sequence[Observer] = (),
-    ) -> Batch:
-        """The batch *name*, made if there is none, to be planned and run on *platform*.
-
-        Args:
-            name: The batch's name.
-            platform: Where its jobs run.
-            strategies: What drives it.
-            address: What tells the platform from others in the ledger.
-            home: As for `open`.
-            clock: The time.
-            settle: Seconds for which a container must be absent to be believed gone.
-            shared: True where containers are known to see this machine's files.
-            crew: Who talks to the platform; by default threads.
-            observers: Who hears of every event.
-
-        Raises:
-            HomeError: The home is in a place that is emptied, or cannot be written.
-            LedgerError: The batch belongs to another platform or user, or its name is taken by one that is not here.
-        """
-        place = Home.of(name, home)
-        if address != "local":
-            place.refuse_if_fleeting()
-        try:
-            ledger = Ledger.open(place, clock=clock, writable=True)
-        except UnknownBatch:
-            token = secrets.token_hex(16)
-            made = Identity(name=name, platform=address, user=platform.user, token=token)
-            ledger = Ledger.create(place, made, clock=clock)
-        if ledger.identity.platform != address:
-            raise LedgerError(
-                f"batch {name!r} in {place.path} ran on {ledger.identity.platform}, and this session is with "
-                f"{address}; give the batch another name, or connect to the platform that it ran on"
-            )
-        user = ledger.identity.user
-        if user is not None and platform.user is not None and user != platform.user:
-            raise LedgerError(f"batch {name!r} in {place.path} is run by {user}, and you are {platform.user} here")
-        # the token that is in the ledger, which another process may have made at the same time
-        write_file(place.token, f"{ledger.identity.token}\n".encode())
-        log.info("batch %s lives in %s", name, place.path)
-        driver = Driver(
-            home=place, ledger=ledger, platform=platform, strategies=strategies, clock=clock, crew=crew, settle=settle,
-            shared=shared, observers=observers,
-        )  # fmt: skip
-        return cls(place, ledger, clock=clock, driver=driver)
-
     def close(self) -> None:
         """Stop driving and close the ledger; jobs run on."""
-        if self._drives is not None:
-            self._drives.give_back()
+        if self._its_engine is not None:
+            self._its_engine.release()
         self._ledger.close()
 
     def __enter__(self) -> Batch:
@@ -231,7 +187,7 @@ class Batch:
             SpecError: A value cannot be filled in.
             SpecChanged: The batch knows a key, launched as another job.
         """
-        return self._plan_all(spec, planning.rows_of_columns(columns), key, allow_empty)
+        return self._plan_all(spec, rows_of_columns(columns), key, allow_empty)
 
     def grid(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **axes: Any) -> list[str]:
         """Plan one job for each combination of the axes' values, the last axis running fastest. The jobs' keys.
@@ -247,7 +203,7 @@ class Batch:
             SpecError: A value cannot be filled in.
             SpecChanged: The batch knows a key, launched as another job.
         """
-        return self._plan_all(spec, planning.rows_of_grid(axes), key, allow_empty)
+        return self._plan_all(spec, rows_of_grid(axes), key, allow_empty)
 
     def rows(self, spec: JobSpec, table: Any, key: str | None = None, *, allow_empty: bool = False) -> list[str]:
         """Plan one job for each row of a list of dicts, a pandas DataFrame or an astropy Table. The jobs' keys.
@@ -263,7 +219,7 @@ class Batch:
             SpecError: A value cannot be filled in; masked ones and NaN never can.
             SpecChanged: The batch knows a key, launched as another job.
         """
-        return self._plan_all(spec, planning.rows_of_table(table), key, allow_empty)
+        return self._plan_all(spec, rows_of_table(table), key, allow_empty)
 
     def replicas(self, spec: JobSpec, n: int) -> list[str]:
         """Plan *n* jobs that differ in their environment alone: `REPLICA_ID` from 1 to n, and `REPLICA_COUNT`.
@@ -275,7 +231,7 @@ class Batch:
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise PlanError(f"replicas(n={n!r}): n is a whole number of at least 1")
-        planning.check_spec(spec)
+        check_spec(spec)
         counted = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
         rows = [{"replica": number, "replicas": n} for number in range(1, n + 1)]
         return self._plan(counted, rows, "replica-{replica}")
@@ -290,40 +246,33 @@ class Batch:
             PlanError: One was launched: cancel it instead.
         """
         named = _several(keys)
-        with self._driver.planning() as runner:
+        engine = self._engine
+        with engine.planning():
             chosen = [self._known(key) for key in named]
             launched = [job.key for job in chosen if job.attempts or job.state is not JobState.PLANNED]
             if launched:
                 raise PlanError(f"{launched[0]!r} was launched, so it stays in the batch; cancel() stops it")
-            self._ledger.drop(job.key for job in chosen)
-            if runner is not None:
-                for job in chosen:
-                    runner.drive.roster.forget(job)
+            engine.drop(chosen)
 
-    def _plan_all(self, spec: JobSpec, rows: list[planning.Row], key: str | None, allow_empty: bool) -> list[str]:
+    def _plan_all(self, spec: JobSpec, rows: list[Row], key: str | None, allow_empty: bool) -> list[str]:
         if not rows and not allow_empty:
             raise PlanError("there is nothing to do: the columns are empty. If that may be, say allow_empty=True")
         return self._plan(spec, rows, key)
 
-    def _plan(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> list[str]:
-        """Hold the wanted jobs against the known ones; nothing is written unless all of them fit."""
+    def _plan(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> list[str]:
+        """Compare the wanted jobs with the known ones; nothing is written unless all of them fit."""
         known, plan = self._ledger.jobs, self._compared(spec, rows, key)
         if not plan.fresh and not plan.changes:
             self._asked.update(plan.keys)
             return plan.keys  # a script that plans what is planned needs no lease: run() may yet take it over
         if plan.fresh:
-            self._find_secrets([spec])
-        with self._driver.planning() as runner:
+            _read_secrets([spec])
+        engine = self._engine
+        with engine.planning():
             if self._ledger.jobs is not known:  # another process has written meanwhile
                 plan = self._compared(spec, rows, key)
             self._refuse_to_replace(plan.fresh)
-            if plan.fresh:
-                before = {job.key: self._ledger.jobs.get(job.key) for job in plan.fresh}
-                self._ledger.plan(plan.fresh)
-                if runner is not None:
-                    for job in plan.fresh:
-                        runner.drive.roster.update(before[job.key], job)
-            (self._ledger.record if runner is None else runner.drive.remember)(plan.changes)
+            engine.apply(plan)
         self._asked.update(plan.keys)
         self._new.update(job.key for job in plan.fresh)
         return plan.keys
@@ -335,18 +284,12 @@ class Batch:
             if known is not None and known.key in self._asked:
                 raise SpecChanged(
                     f"job {known.key!r} was planned a moment ago as another job: "
-                    f"{planning.changed_identity(known, wanted)}. Give one of them another key, as "
+                    f"{changed_identity(known, wanted)}. Give one of them another key, as "
                     'key="second-{key}"; to replace it, drop() it first'
                 )
 
-    @staticmethod
-    def _find_secrets(specs: Iterable[JobSpec]) -> None:
-        """Look whether the secrets that these specs speak of are to be had here, before anything hangs on them."""
-        for secret in {secret for spec in specs for secret in spec.secrets}:
-            secret.read()
-
-    def _compared(self, spec: JobSpec, rows: Sequence[planning.Row], key: str | None) -> planning.Plan:
-        return planning.compared(
+    def _compared(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> Plan:
+        return compared(
             spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now()
         )
 
@@ -395,8 +338,8 @@ class Batch:
     @property
     def counts(self) -> Mapping[JobState, int]:
         """How many jobs are in each state; states without jobs are left out."""
-        runner = self._runner
-        counted = runner.drive.roster.counts if runner else Counter(job.state for job in self._ledger.jobs.values())
+        counts = self._its_engine.counts if self._its_engine else None
+        counted = Counter(job.state for job in self._ledger.jobs.values()) if counts is None else counts
         return {state: counted[state] for state in JobState if counted[state]}
 
     @property
@@ -407,8 +350,8 @@ class Batch:
     @property
     def done(self) -> bool:
         """True once every job is final and every result fetched."""
-        if (runner := self._runner) is not None:
-            return runner.done
+        if self._its_engine is not None and self._its_engine.is_driving:
+            return self._its_engine.is_done
         return all(job.state.final for job in self._ledger.jobs.values())
 
     def results(self, missing: Any = None) -> dict[str, Any]:
@@ -418,7 +361,7 @@ class Batch:
             missing: What stands for jobs that did not succeed, or whose result could not be fetched. Without a
                 connection that is also so where the ledger keeps none: more than 64 KiB, or no JSON.
         """
-        lacking = sum(not job.kept for job in self._ledger.jobs.values()) if self._drives is None else 0
+        lacking = sum(not job.kept for job in self._ledger.jobs.values()) if self._its_engine is None else 0
         if lacking:
             log.warning(
                 "%s: results that are no JSON or more than 64 KiB are not in the ledger (jobs: %d); "
@@ -429,20 +372,16 @@ class Batch:
     def _result(self, job: JobRecord, missing: Any) -> Any:
         if job.state is not JobState.SUCCEEDED or not job.collected or job.collect_error is not None:
             return missing
-        driver = self._drives
+        engine = self._its_engine
         if job.kept:
             return job.result
-        if driver is None:
+        if engine is None:
             return missing
-        if job.key in driver.results:
-            return driver.results[job.key]
         try:
-            value = driver.strategies.collect(driver.around.placed(job), driver.platform)
+            return engine.result(job)
         except Exception as error:
-            log.warning("%s: the result of %s cannot be had: %s", self.name, job.key, error)
+            log.warning("%s: the result of %s is not available: %s", self.name, job.key, error)
             return missing
-        driver.results[job.key] = value
-        return value
 
     def history(self, key: str | None = None) -> list[Happened]:
         """What happened to one job, or to all, oldest first, past runs included.
@@ -461,7 +400,7 @@ class Batch:
 
         `print` and a notebook show it; `Report.to_html` writes it as a page.
         """
-        identity, limits = self._ledger.identity, None if self._drives is None else self._drives.limits
+        identity, limits = self._ledger.identity, None if self._its_engine is None else self._its_engine.limits
         origin = report_page.Origin(platform=identity.platform, user=identity.user, created=self._ledger.created)
         page = _PageWriter(jobs=self.records, origin=origin, live=self.live)
         return Report.of(self.name, self.records, home=self.home, now=self._clock.now(), limits=limits, page=page)
@@ -499,7 +438,7 @@ class Batch:
 
         `cores_in_use` and `ram_in_use` (GiB) are what each uses at that moment.
         """
-        return {} if self._drives is None else self._drives.live
+        return {} if self._its_engine is None else self._its_engine.live
 
     def timeline(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw every attempt from its launch to its end, and how many ran at once; needs the extra `plots`.
@@ -523,16 +462,10 @@ class Batch:
     def preview(self, n: int = 3) -> str:
         """The exact commands, images and launch names of the next *n* jobs; nothing is sent."""
         waiting = [job for job in self._ledger.jobs.values() if job.state in (JobState.PLANNED, JobState.WAITING)]
-        parts = []
+        identity, parts = self._ledger.identity, []
+        context = LaunchContext(batch=identity.name, token=identity.token)
         for job in waiting[:n]:
-            number = len(job.attempts) + 1
-            name = launch_names.launch_name(
-                self.name,
-                job.filled.name or job.key,
-                token=self._ledger.identity.token,
-                index=job.index,
-                attempt=number,
-            )
+            name = context.launch_name(job)
             parts.append(explain.preview(job, launch_name=name))
         more = len(waiting) - len(parts)
         return "\n\n".join(parts) + (f"\n\n… and {more} more" if more > 0 else "")
@@ -583,24 +516,20 @@ class Batch:
         """
         deadline = None if timeout is None else self._clock.ticks() + timeout
         try:
-            self._find_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
-            runner = self._driver.take(takeover=takeover)
-            runner.decisions.stop_alike = stop_alike
-            runner.resume()
-            with Progress(self, shown=progress, use=lambda: explain.in_use(self.live.values())) as shown:
-                shown.say(self._opening())
-                self._new.clear()
-                while not runner.done:
-                    wait = min(runner.step(), shown.update())
-                    self._raise_if_stuck(runner)
-                    if not runner.done:
-                        self._raise_if_late(deadline, timeout)
-                    left = wait if deadline is None else min(wait, deadline - self._clock.ticks())
-                    runner.drive.crew.wait(left)
+            self._read_secrets()
+            engine = self._engine
+            with engine.held(takeover=takeover):
+                engine.resume(stop_alike=stop_alike)
+                with Progress(self, shown=progress, use=lambda: explain.in_use(self.live.values())) as shown:
+                    shown.say(self._opening())
+                    self._new.clear()
+                    for turn in engine.drive(deadline=deadline):
+                        turn.shorten(shown.update())
+                self._raise_unless(engine.is_done, timeout)
         except KeyboardInterrupt:
-            raise Detached(f"detached from batch {self.name}: {self._left_alone()}. {self._how_on()}") from None
+            raise Detached(f"detached from batch {self.name}: {self._fate()}. {self._how_to_resume()}") from None
         finally:
-            self._driver.give_back()
+            self._engine.release()
         return self.report()
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Job]:
@@ -614,30 +543,30 @@ class Batch:
             BatchPaused: The first jobs all failed alike.
             SpecError: A job needs a `Secret` that is not set here.
         """
-        self._find_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
-        runner = self._driver.take()
+        self._read_secrets()
+        engine = self._engine
         deadline = None if timeout is None else self._clock.ticks() + timeout
-        told: set[str] = set()
-        ended: list[str] = [key for key, job in self._ledger.jobs.items() if self._settled(job)]
-        watch: Observer = lambda event: ended.append(event.key)  # noqa: E731 (a role that a lambda fits)
-        runner.drive.observers.append(watch)
+        changed = dict.fromkeys(self._ledger.jobs)
+        yielded: set[str] = set()
+
+        def all_yielded() -> bool:
+            return engine.is_done and yielded.issuperset(self._ledger.jobs)
+
+        def fresh() -> Iterator[Job]:
+            for key in list(changed):
+                del changed[key]
+                if key not in yielded and key in self and self._is_settled(key):
+                    yielded.add(key)
+                    yield self[key]
+
         try:
-            while True:
-                for key in ended:
-                    if key not in told and key in self and self._settled(self._ledger.jobs[key]):
-                        told.add(key)
-                        yield self[key]
-                ended.clear()
-                if runner.done and told.issuperset(self._ledger.jobs):
-                    return
-                self._raise_if_late(deadline, timeout)
-                self._raise_if_stuck(runner)
-                wait = runner.step()
-                if not ended:
-                    runner.drive.crew.wait(wait)
+            with engine.held(), engine.subscribed(lambda event: changed.setdefault(event.key)):
+                yield from fresh()
+                for _ in engine.drive(all_yielded, deadline=deadline):
+                    yield from fresh()
+                self._raise_unless(engine.is_done, timeout)
         finally:
-            runner.drive.observers.remove(watch)
-            self._driver.give_back()
+            engine.release()
 
     def step(self) -> float:
         """One turn of the loop, for scripts that hold it themselves: look, retry, launch, collect.
@@ -648,22 +577,21 @@ class Batch:
         Raises:
             BatchPaused: The first jobs all failed alike; `run` or `retry_failed` goes on all the same.
         """
-        runner = self._driver.take()
-        wait = runner.step()
-        self._raise_if_stuck(runner)
-        return min(wait, _GLANCE) if runner.awaiting else wait  # who sleeps does not hear what a thread brings
+        engine = self._engine
+        wait = engine.step()
+        self._raise_if_stuck()
+        return min(wait, _GLANCE) if engine.has_work_in_flight else wait  # a caller that sleeps drains nothing
 
     def observe(self) -> Mapping[JobState, int]:
         """Look at the platform now, whatever the monitor wished, and return the counts."""
-        runner = self._driver.take()
-        runner.observe_now()
+        self._engine.observe()
         return self.counts
 
     def launch(self) -> int:
         """Let the launch strategy pick and send what it picks; how many launches were sent."""
-        runner = self._driver.take()
-        self._raise_if_stuck(runner)
-        return runner.launch_now()
+        self._engine.acquire()
+        self._raise_if_stuck()
+        return self._engine.launch()
 
     def collect(self, keys: Iterable[str] | None = None) -> dict[str, Any]:
         """Fetch results, also again: of these jobs, or of all that succeeded and have none. By key.
@@ -674,95 +602,96 @@ class Batch:
         Raises:
             PlanError: A job did not succeed, so it has no result.
         """
-        with self._driver.for_now() as runner:
+        with self._engine.held() as engine:
             chosen = self._uncollected() if keys is None else [self._known(key) for key in _several(keys)]
             for job in chosen:
                 if job.state is not JobState.SUCCEEDED:
                     raise PlanError(f"job {job.key!r} is {job.state}, so it has no result")
-            runner.collect_now(chosen)
+            engine.collect(chosen)
         return {job.key: self._result(self._ledger.jobs[job.key], None) for job in chosen}
 
     def _uncollected(self) -> list[JobRecord]:
         return [job for job in self._ledger.jobs.values() if job.state is JobState.SUCCEEDED and not job.collected]
 
-    def _raise_if_stuck(self, runner: Runner) -> None:
-        if runner.stuck:
+    def _raise_if_stuck(self) -> None:
+        if self._engine.is_stuck:
             raise BatchPaused(
-                f"{runner.drive.paused}. Mend the cause, then retry_failed() and run() launch them again; run() alone "
+                f"{self._engine.paused}. Fix the cause, then retry_failed() and run() launch them again; run() alone "
                 "goes on with the others",
                 report=self.report(),
             )
 
-    def _raise_if_late(self, deadline: float | None, timeout: float | None) -> None:
-        if deadline is not None and self._clock.ticks() >= deadline:
+    def _raise_unless(self, done: bool, timeout: float | None) -> None:
+        """Say why driving ended before all was *done*."""
+        self._raise_if_stuck()
+        if not done:
             raise WaitTimeout(
-                f"batch {self.name} is not done after {timeout:g} s; {self._left_alone()}. {self._how_on()}",
+                f"batch {self.name} is not done after {timeout:g} s; {self._fate()}. {self._how_to_resume()}",
                 report=self.report(),
             )
 
-    @staticmethod
-    def _settled(job: JobRecord) -> bool:
+    def _is_settled(self, key: str) -> bool:
+        """Return whether the job is final and its result, if any, fetched."""
+        job = self._ledger.jobs[key]
         return job.state.final and (job.collected or job.state is not JobState.SUCCEEDED)
 
-    def _left_alone(self) -> str:
-        """What becomes of the jobs of which nobody hears for a while."""
+    def _fate(self) -> str:
+        """Return what happens to the jobs while no one drives."""
         if self.address == "local":  # this process started the platform, and takes it along
             return "its jobs end with this session, and the next run launches them again"
         return "its jobs run on"
 
-    def _how_on(self) -> str:
+    def _how_to_resume(self) -> str:
         return f"Run the same script again to go on; canfar_batch.open({self.name!r}) reads the batch meanwhile."
 
+    def _read_secrets(self) -> None:
+        _read_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
+
     def _opening(self) -> str:
-        """What to say at the start: where the batch lives, what is known and new, and what cannot be promised here."""
+        """Return what to say at the start: where the batch is, what is new, and what cannot be promised here."""
         known, new = len(self) - len(self._new), len(self._new)
         unasked = len(set(self._ledger.jobs) - self._asked) if self._asked else 0
         lines = [f"batch {self.name} in {self.home}: {known} jobs known, {new} new"]
         if unasked:
             lines[0] += f", {unasked} no longer asked for (they stay)"
-        if (where := self._where()) is not None:
-            lines.append(where)
-        if not self._driver.shared:
+        if (moved := self._moved()) is not None:
+            lines.append(moved)
+        if not self._engine.launch_context.shared:
             lines.append(
                 "Containers do not see this directory, so receipts come back in logs alone: do not stay away longer "
                 "than an hour after a job's end, or it counts as lost unseen."
             )
         if new and len(self) > MANY and self.address != "local":
-            lines.append("CANFAR asks for word to support@canfar.net before batches as large as this.")
+            lines.append("CANFAR asks users to write to support@canfar.net before batches as large as this.")
         return "\n".join(lines)
 
-    def _where(self) -> str | None:
-        """What to say of the directory that jobs run in, where it is not that of this run."""
-        kept, around = self._ledger.workdir, self._driver.around
-        if kept is None or kept == Path.cwd() or not around.shared:
+    def _moved(self) -> str | None:
+        """Return what to say if jobs run in another directory than this run."""
+        stored, context = self._ledger.workdir, self._engine.launch_context
+        if stored is None or stored == Path.cwd() or not context.shared:
             return None
-        left = (job.filled.workdir for job in self._ledger.jobs.values() if not job.state.final)
-        if all(Path(own or "").is_absolute() for own in left):
+        unfinished = (job.filled.workdir for job in self._ledger.jobs.values() if not job.state.final)
+        if all(Path(own or "").is_absolute() for own in unfinished):
             return None
-        if kept == around.workdir:
-            return f"Jobs run in {kept}, where the batch was made, not in the directory of this run."
-        return f"{kept} is gone, where the batch was made: jobs run in {around.workdir}."
+        if stored == context.workdir:
+            return f"Jobs run in {stored}, in which the batch was made, not in the directory of this run."
+        return f"{stored}, in which the batch was made, is gone: jobs run in {context.workdir}."
 
     @property
-    def _driver(self) -> Driver:
-        if self._drives is None:
+    def _engine(self) -> Engine:
+        if self._its_engine is None:
             raise HomeError(f"batch {self.name} is open for reading; Session.batch({self.name!r}) opens it to be run")
-        return self._drives
-
-    @property
-    def _runner(self) -> Runner | None:
-        """The engine, while this process drives the batch."""
-        return None if self._drives is None else self._drives.runner
+        return self._its_engine
 
     def _refresh(self) -> None:
-        if (runner := self._runner) is not None:
-            runner.step()
+        if self._its_engine is not None and self._its_engine.is_driving:
+            self._its_engine.step()
         elif not self._ledger.driving:
             self._ledger.reload()
 
     def _wait(self, seconds: float) -> None:
-        if (runner := self._runner) is not None:
-            runner.drive.crew.wait(seconds)
+        if self._its_engine is not None and self._its_engine.is_driving:
+            self._its_engine.wait(seconds)
         else:
             time.sleep(seconds)
 
@@ -779,26 +708,23 @@ class Batch:
             JobFailed: The trial job failed.
             BatchPaused: The batch is paused, for its first jobs all failed alike.
         """
-        driver = self._driver
-        placed = list(map(driver.around.placed, self.records))
-        found = inspect(placed, driver.platform, shared=driver.shared, now=self._clock.now())
+        found = self._engine.preflight()
         for warning in found.warnings:
             log.warning("%s: %s", self.name, warning)
         if trial:
-            self._trial()
+            self._try_first()
         return found
 
-    def _trial(self) -> None:
-        first = next((job for job in self._ledger.jobs.values() if job.state is JobState.PLANNED), None)
+    def _try_first(self) -> None:
+        first = next((job.key for job in self._ledger.jobs.values() if job.state is JobState.PLANNED), None)
         if first is None:
             return
-        with self._driver.alone(first.key) as runner:
-            pause = runner.step()
-            while not self._settled(self._ledger.jobs[first.key]):
-                self._raise_if_stuck(runner)
-                runner.drive.crew.wait(pause)
-                pause = runner.step()
-        self[first.key].raise_if_failed()
+        engine = self._engine
+        with engine.held(), engine.only(first):
+            for _ in engine.drive(lambda: self._is_settled(first)):
+                pass
+            self._raise_if_stuck()
+        self[first].raise_if_failed()
 
     def retry_failed(self, keys: Iterable[str] | None = None, cause: str | None = None, **changes: Any) -> list[str]:
         """Open jobs again that failed or were lost; `run()` then launches them. Their keys.
@@ -812,12 +738,12 @@ class Batch:
             SpecError: A change is no such value, or of what makes the job the one it is.
         """
         _check_changes(changes)
-        with self._driver.planning() as runner:
+        engine = self._engine
+        with engine.planning():
             chosen = self._failed(None if keys is None else _several(keys), cause)
-            events = self._reopenings(chosen, changes)
-            (self._ledger.record if runner is None else runner.drive.remember)(events)
-            if runner is not None:
-                runner.resume()
+            engine.record(self._reopenings(chosen, changes))
+            if engine.is_driving:
+                engine.resume()
         return [job.key for job in chosen]
 
     def _failed(self, keys: Iterable[str] | None, cause: str | None) -> list[JobRecord]:
@@ -838,7 +764,7 @@ class Batch:
                 spec, name = attrs.evolve(job.spec, **changes), job.filled.name
                 if "name" in changes:
                     name = spec.filled_name(job.fields, key=job.key, index=job.index)
-                events.append(planning.respecified(job, spec, name=name, at=now))
+                events.append(respecified(job, spec, name=name, at=now))
         return events
 
     def cancel(
@@ -866,26 +792,28 @@ class Batch:
             return []
         self._ledger.ask("cancel", chosen)
         try:
-            if self._drives is not None:
-                with self._drives.for_now() as runner:
-                    self._see_stopped(runner, chosen, wait=wait, timeout=timeout)
+            if self._its_engine is not None:
+                with self._its_engine.held():
+                    self._see_stopped(chosen, wait=wait, timeout=timeout)
                 return chosen
         except BatchBusy:
             pass
         log.info("%s: whoever drives the batch will stop %d jobs", self.name, len(chosen))
         return chosen
 
-    def _see_stopped(self, runner: Runner, keys: Sequence[str], *, wait: bool, timeout: float | None) -> None:
-        """Drive until these jobs are gone; where nobody waits for that, until the platform was told to stop them."""
-        patience = _TELLING if timeout is None and not wait else timeout
+    def _see_stopped(self, keys: Sequence[str], *, wait: bool, timeout: float | None) -> None:
+        """Drive until these jobs are final; with *wait* False, until the platform was asked to stop them."""
+        engine, patience = self._engine, _CANCEL_DELIVERY if timeout is None and not wait else timeout
+
+        def stopped() -> bool:
+            return all(self._ledger.jobs[key].state.final or (not wait and engine.cancel_sent(key)) for key in keys)
+
         deadline = None if patience is None else self._clock.ticks() + patience
-        pause = runner.step()
-        while not all(self._ledger.jobs[key].state.final or (not wait and runner.told_to_stop(key)) for key in keys):
-            if deadline is not None and self._clock.ticks() >= deadline:
-                why = "" if runner.drive.paused is None else f": {runner.drive.paused}"
-                raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {patience:g} s{why}")
-            runner.drive.crew.wait(pause)
-            pause = runner.step()
+        for _ in engine.drive(stopped, deadline=deadline):
+            pass
+        if not stopped():
+            why = "" if engine.paused is None else f": {engine.paused}"
+            raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {patience:g} s{why}")
 
 
 @attrs.frozen(kw_only=True)
@@ -910,7 +838,7 @@ class _FromBatch:
     @property
     def platform(self) -> Platform | None:
         """The batch's platform, where it is connected."""
-        return None if self.batch._drives is None else self.batch._drives.platform
+        return None if self.batch._its_engine is None else self.batch._its_engine.platform
 
     def refresh(self, record: JobRecord) -> JobRecord:
         """A turn of the loop where this process drives the batch; else what the ledger says by now."""
@@ -918,27 +846,12 @@ class _FromBatch:
         return self.batch._known(record.key)
 
     def log(self, record: JobRecord) -> bytes:
-        """The saved log, else the platform's; nothing where there is neither."""
-        attempt = record.last_attempt
-        if attempt is None:
-            return b""
-        if attempt.log is not None and attempt.log.exists():
-            return attempt.log.read_bytes()
-        if self.platform is None or attempt.id is None:
-            return b""
-        return own_output(self.platform.logs(attempt.id), attempt.launch_name)
+        """Return the saved log, else the platform's; empty if there is neither."""
+        return newest_log(record, self.platform)
 
     def events(self, record: JobRecord) -> str:
-        """The saved events, else the platform's."""
-        attempt = record.last_attempt
-        if attempt is None:
-            return ""
-        saved = self.batch._home.events(record.key, attempt.number)
-        if saved.exists():
-            return saved.read_text()
-        if self.platform is None or attempt.id is None or attempt.ended:
-            return ""
-        return self.platform.events(attempt.id)
+        """Return the saved events, else the platform's; empty if there is neither."""
+        return newest_events(record, self.batch._home, self.platform)
 
     def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
         """Let the batch stop the job."""
@@ -969,3 +882,46 @@ def open(name: str, home: str | os.PathLike[str] | None = None) -> Batch:  # noq
         UnknownBatch: There is none.
     """
     return Batch.open(name, home)
+
+
+def prepare(
+    name: str,
+    *,
+    setup: Callable[[Home], Setup],
+    address: str,
+    home: str | os.PathLike[str] | None,
+) -> Batch:
+    """Open the batch *name* to be planned and run; make it if there is none.
+
+    Args:
+        name: The batch's name.
+        setup: Makes the engine's setup for the batch's home.
+        address: The platform's address, or `"local"`: batches are bound to it.
+        home: As for `open`.
+
+    Raises:
+        HomeError: The home is in a place that is emptied, or cannot be written.
+        LedgerError: The batch belongs to another platform or user.
+    """
+    place = Home.of(name, home)
+    if address != "local":
+        place.refuse_if_fleeting()
+    made = setup(place)
+    user, clock = made.platform.user, made.clock
+    try:
+        ledger = Ledger.open(place, clock=clock, writable=True)
+    except UnknownBatch:
+        identity = Identity(name=name, platform=address, user=user, token=secrets.token_hex(16))
+        ledger = Ledger.create(place, identity, clock=clock)
+    identity = ledger.identity
+    if identity.platform != address:
+        raise LedgerError(
+            f"batch {name!r} in {place.path} ran on {identity.platform}, and this session is with {address}; give the "
+            "batch another name, or connect to the platform that it ran on"
+        )
+    if identity.user is not None and user is not None and identity.user != user:
+        raise LedgerError(f"batch {name!r} in {place.path} is run by {identity.user}, and you are {user} here")
+    # the token that is in the ledger, which another process may have made at the same time
+    write_file(place.token, f"{identity.token}\n".encode())
+    log.info("batch %s is in %s", name, place.path)
+    return Batch(place, ledger, clock=clock, engine=Engine(made, ledger))

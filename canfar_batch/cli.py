@@ -20,7 +20,7 @@ from typing import Any
 
 from canfar_batch._version import __version__
 from canfar_batch.batch import Batch
-from canfar_batch.engine import planning
+from canfar_batch.engine import records, rows_of_table
 from canfar_batch.errors import (
     BatchPaused,
     CanfarBatchError,
@@ -301,7 +301,7 @@ def _plan(options: argparse.Namespace) -> tuple[JobSpec | None, list[Mapping[str
 
 def _records(spec: JobSpec, rows: list[Mapping[str, Any]], key: str | None) -> list[JobRecord]:
     places = itertools.count()
-    return list(planning.records(spec, rows, key=key, place=lambda _: next(places)))
+    return list(records(spec, rows, key=key, place=lambda _: next(places)))
 
 
 def _empty(options: argparse.Namespace) -> PlanError:
@@ -360,7 +360,7 @@ def _table(path: Path) -> list[Mapping[str, Any]]:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 rows: list[Mapping[str, Any]] = list(csv.DictReader(file, strict=True))
         else:
-            rows = planning.rows_of_table(_astropy_table(path))
+            rows = rows_of_table(_astropy_table(path))
     except (OSError, ValueError, csv.Error) as error:
         raise PlanError(f"{path} cannot be read as a table: {error}") from error
     if not rows:

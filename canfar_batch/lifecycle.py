@@ -208,8 +208,9 @@ def _newest(job: JobRecord, **changes: Any) -> tuple[Attempt, ...]:
 
 
 def _intended(job: JobRecord, event: Intended) -> JobRecord:
-    number = job.attempts[-1].number + 1 if job.attempts else 1
-    attempt = Attempt(number=number, launch_name=event.launch_name, resources=event.resources, intended_at=event.at)
+    attempt = Attempt(
+        number=job.next_number, launch_name=event.launch_name, resources=event.resources, intended_at=event.at
+    )
     return attrs.evolve(job, state=JobState.LAUNCHING, attempts=(*job.attempts, attempt), due=None)
 
 

@@ -286,6 +286,11 @@ class JobRecord:
         return self.attempts[-1] if self.attempts else None
 
     @property
+    def next_number(self) -> int:
+        """The number of the next attempt, from 1."""
+        return self.attempts[-1].number + 1 if self.attempts else 1
+
+    @property
     def id(self) -> str | None:
         """The platform's name for the newest attempt."""
         return self.last_attempt.id if self.last_attempt else None

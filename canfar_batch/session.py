@@ -13,21 +13,17 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from canfar_batch.batch import Batch
+from canfar_batch.batch import Batch, prepare
 from canfar_batch.clock import SystemClock
-from canfar_batch.engine import planning
-from canfar_batch.engine.attempts import ABSENT_POLLS, LaunchContext, request_for
-from canfar_batch.engine.engine import Strategies
-from canfar_batch.engine.standalone import Direct, found_on_platform, launched
-from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, SpecError
+from canfar_batch.engine import ABSENT_POLLS, Setup, Standalone, Strategies, Surroundings, found_on_platform
+from canfar_batch.errors import PlatformError, SpecError
 from canfar_batch.job import Job
-from canfar_batch.payload import launch_names
 from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
-from canfar_batch.records import Image, Limits, Resources, Usage, resources_of
+from canfar_batch.records import ContainerInfo, Image, Limits, Resources, Usage, resources_of
 from canfar_batch.rest import open_platform
 from canfar_batch.spec import JobSpec, check_against
 from canfar_batch.store.home import Home, batches
-from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
+from canfar_batch.strategies import Listing, Logs, OneByOne, Retry, Window, as_collector
 from canfar_batch.views import notebook
 
 if TYPE_CHECKING:
@@ -167,22 +163,8 @@ class Session:
         """
         spec = self._spec(cmd, fields)
         self._check(spec)
-        filled = spec.fill()
-        name = launch_names.single_launch_name(filled.name or planning.label(spec))
-        request = request_for(
-            spec,
-            filled,
-            launch_name=name,
-            key=name,
-            number=1,
-            resources=resources_of(spec),
-            around=LaunchContext(workdir=Path.cwd(), shared=self._sees(Path.cwd())),
-        )
-        try:
-            id = self.platform.launch(request)
-        except LaunchInDoubt as error:
-            id = self._settled(error)
-        return self._single(launched(spec, launch_name=name, id=id, at=self._clock.now()))
+        source, record = Standalone.launch(self._surroundings, spec)
+        return Job(record, source)
 
     def job(self, id: str) -> Job:
         """The job that runs, or ran within the last hour, in the container *id*.
@@ -190,7 +172,7 @@ class Session:
         Raises:
             JobNotFound: The platform knows none of this id, or has forgotten it.
         """
-        job = self._single(found_on_platform(self.platform.container(id), self._clock.now()))
+        job = self._found(self.platform.container(id))
         return job.refresh() if job.state.final else job
 
     def jobs(self) -> list[Job]:
@@ -198,8 +180,7 @@ class Session:
 
         The outcome of one that is over is asked for by its `refresh`.
         """
-        now = self._clock.now()
-        return [self._single(found_on_platform(info, now)) for info in self.platform.containers()]
+        return [self._found(info) for info in self.platform.containers()]
 
     # -- batches --------------------------------------------------------------------------------------------------
 
@@ -237,16 +218,19 @@ class Session:
             retry=self._paced(retry or Retry(2)),
             collect=as_collector(collect or Logs()),
         )
-        return Batch.prepare(
-            name,
-            platform=self.platform,
-            strategies=strategies,
-            address="local" if self._local is not None else self.platform.url,
-            home=home,
-            clock=self._clock,
-            settle=self._settle if settle is None else settle,
-            shared=self._sees(Home.of(name, home).path),
-        )
+
+        def setup(place: Home) -> Setup:
+            return Setup(
+                platform=self.platform,
+                strategies=strategies,
+                clock=self._clock,
+                archive=place,
+                settle=self._settle if settle is None else settle,
+                shared=self._sees(place.path),
+            )
+
+        address = "local" if self._local is not None else self.platform.url
+        return prepare(name, setup=setup, address=address, home=home)
 
     @staticmethod
     def batches(home: str | os.PathLike[str] | None = None) -> list[str]:
@@ -281,43 +265,21 @@ class Session:
             return
         check_against(spec, cores_options=limits.cores, ram_options=limits.ram, gpu_options=limits.gpus)
 
-    def _single(self, record: Any) -> Job:
-        return Job(record, Direct(self.platform, self._clock, self._settle, self._sleep))
-
-    def _settled(self, doubt: LaunchInDoubt) -> str:
-        """The id of the container whose launch was not answered.
-
-        Raises:
-            LaunchInDoubt: The list does not show it, or cannot be had.
-        """
-        since, looks = self._clock.ticks(), 0
-        while looks < ABSENT_POLLS or self._clock.ticks() - since < self._settle:
-            try:
-                seen = {info.name: info.id for info in self.platform.containers()}
-            except CredentialError as error:
-                raise self._still_in_doubt(doubt, f"it cannot be asked ({error})") from doubt
-            except PlatformError as error:
-                if self._clock.ticks() - since > self._settle * 3:
-                    raise self._still_in_doubt(doubt, f"its list cannot be had ({error})") from doubt
-            else:
-                if doubt.launch_name in seen:
-                    return seen[doubt.launch_name]
-                looks += 1
-            self._sleep(min(5.0, self._settle / ABSENT_POLLS))
-        why = f"its list does not show it in {looks} looks over {self._settle:g} s"
-        raise self._still_in_doubt(doubt, why) from doubt
-
-    @staticmethod
-    def _still_in_doubt(doubt: LaunchInDoubt, why: str) -> LaunchInDoubt:
-        return LaunchInDoubt(
-            f"{doubt} The platform was asked whether the job exists: {why}. Its launch name is {doubt.launch_name}; "
-            "look for it in session.jobs() before you launch it again",
-            launch_name=doubt.launch_name,
-            status=doubt.status,
-            words=doubt.words,
-            retry_after=doubt.retry_after,
-            same_again=doubt.same_again,
+    @property
+    def _surroundings(self) -> Surroundings:
+        """What single jobs need."""
+        return Surroundings(
+            platform=self.platform,
+            monitor=OneByOne(every=min(5.0, self._settle / ABSENT_POLLS), failures=1),
+            clock=self._clock,
+            settle=self._settle,
+            shared=self._sees(Path.cwd()),
+            sleep=self._sleep,
         )
+
+    def _found(self, info: ContainerInfo) -> Job:
+        source, record = found_on_platform(self._surroundings, info)
+        return Job(record, source)
 
     def _sees(self, directory: Path) -> bool:
         """True where containers see *directory*: on this machine, or below the storage that every container mounts."""

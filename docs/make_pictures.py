@@ -32,9 +32,10 @@ from fakes import FakeClock, FakePlatform, Fate, InlinePool  # noqa: E402
 from PIL import Image  # noqa: E402 (comes with matplotlib)
 
 import canfar_batch as cb  # noqa: E402
-from canfar_batch.batch import Batch  # noqa: E402
-from canfar_batch.engine.engine import Strategies  # noqa: E402
+from canfar_batch.batch import Batch, prepare  # noqa: E402
+from canfar_batch.engine.context import Setup, Strategies  # noqa: E402
 from canfar_batch.records import LaunchRequest  # noqa: E402
+from canfar_batch.store.home import Home  # noqa: E402
 
 SHOWN = "~/survey"  # stands for the temporary folder in which the pictures' batch runs
 SIZES = (5, 500)
@@ -181,15 +182,18 @@ def in_memory(folder: Path, count: int) -> Batch:
             return Fate(queue=queue, lasts=lasts, code=2, log=b"fit.py: error: unrecognized arguments: --sgima\n")
         return Fate(queue=queue, lasts=lasts, log=b"done\n")
 
-    batch = Batch.prepare(
-        f"calib-{count}",
-        platform=FakePlatform(clock, fate),
-        strategies=Strategies(
-            launch=cb.Window(min(2000, max(3, count // 8))), monitor=cb.Listing(every=(30, 60)), retry=cb.Retry(2),
-            collect=lambda job, platform: None,
-        ),
-        address="local", home=folder, clock=clock, settle=120.0, shared=False, crew=InlinePool(clock),
+    strategies = Strategies(
+        launch=cb.Window(min(2000, max(3, count // 8))), monitor=cb.Listing(every=(30, 60)), retry=cb.Retry(2),
+        collect=lambda job, platform: None,
     )  # fmt: skip
+
+    def setup(home: Home) -> Setup:
+        return Setup(
+            platform=FakePlatform(clock, fate), strategies=strategies, clock=clock, archive=home,
+            pool=lambda: InlinePool(clock),
+        )  # fmt: skip
+
+    batch = prepare(f"calib-{count}", setup=setup, address="local", home=folder)
     spec = cb.JobSpec("python calib.py {path} --sigma {sigma}", image="skaha/astroml:latest", cores=2, ram=8)
     numbers = range(count)
     batch.map(

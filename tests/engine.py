@@ -8,13 +8,16 @@ from typing import Any
 
 from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
-from canfar_batch.batch import Batch
-from canfar_batch.engine.engine import Strategies
-from canfar_batch.records import LaunchRequest
+from canfar_batch.batch import Batch, prepare
+from canfar_batch.engine.context import Setup, Strategies
+from canfar_batch.errors import LaunchInDoubt
+from canfar_batch.records import JobState, LaunchRequest
 from canfar_batch.spec import JobSpec
+from canfar_batch.store.home import Home
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
 
 SPEC = JobSpec("fit {n}", image="skaha/astroml")
+SLOW = Fate(lasts=1e6)
 
 
 class World:
@@ -30,12 +33,16 @@ class World:
         collect = as_collector(given.pop("collect", Logs()))
         parts = {"launch": Window(16), "monitor": Listing(), "retry": Retry(2), "collect": collect}
         strategies = Strategies(**{role: given.pop(role, part) for role, part in parts.items()})
-        made = Batch.prepare(
-            name, platform=given.pop("platform", self.platform), strategies=strategies,
-            address=given.pop("address", "local"),
-            home=self.root, clock=self.clock, settle=given.pop("settle", 120.0), shared=False,
-            crew=InlinePool(self.clock), observers=given.pop("observers", ()),
-        )  # fmt: skip
+        platform, settle = given.pop("platform", self.platform), given.pop("settle", 120.0)
+        shared, observers = given.pop("shared", False), given.pop("observers", ())
+
+        def setup(home: Home) -> Setup:
+            return Setup(
+                platform=platform, strategies=strategies, clock=self.clock, archive=home, settle=settle,
+                shared=shared, observers=observers, pool=lambda: InlinePool(self.clock),
+            )  # fmt: skip
+
+        made = prepare(name, setup=setup, address=given.pop("address", "local"), home=self.root)
         made._ledger._db.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug of a test
         assert not given, given
         return made
@@ -51,7 +58,7 @@ class World:
         end = self.clock.seconds + seconds
         while self.clock.seconds < end:
             wait = batch.step()
-            batch._runner.drive.crew.wait(min(wait or 1.0 * batch.done, end - self.clock.seconds))
+            batch._engine.wait(min(wait or 1.0 * batch.done, end - self.clock.seconds))
 
 
 def abandon(batch: Batch) -> None:
@@ -81,3 +88,18 @@ def always(error: Exception) -> Callable[[], None]:
         raise error
 
     return call
+
+
+def states(batch: Batch) -> list[JobState]:
+    """The state of each job, in plan order."""
+    return [job.state for job in batch]
+
+
+def kinds(batch: Batch, key: str = "j0") -> list[str]:
+    """The kinds of a job's events, oldest first."""
+    return [line.kind for line in batch.history(key)]
+
+
+def doubt(**more: Any) -> LaunchInDoubt:
+    """The error of a launch that got no answer."""
+    return LaunchInDoubt("no answer", launch_name="?", **more)

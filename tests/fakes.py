@@ -43,10 +43,10 @@ class InlinePool:
         self.clock = clock
         self.inbox: deque[tuple[Callable[[Outcome[Any]], None], Outcome[Any]]] = deque()
 
-    def submit(self, lane: str, work: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
+    def submit(self, queue: str, work: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
         self.inbox.append((then, Outcome.of(work)))
 
-    def hear(self) -> int:
+    def drain(self) -> int:
         heard = 0
         for _ in range(len(self.inbox)):
             then, outcome = self.inbox.popleft()

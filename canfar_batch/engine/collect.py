@@ -1,56 +1,59 @@
-"""Fetching what jobs made, from a pool, so that no launch waits for a result."""
+"""Collecting: fetching the results of jobs that succeeded, in a pool, so that no launch waits for a result."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from canfar_batch.engine.context import Drive
+from canfar_batch.engine.context import Context
 from canfar_batch.engine.pool import Outcome
 from canfar_batch.errors import CanfarBatchError
 from canfar_batch.lifecycle import Collected, NotCollected
-from canfar_batch.protocols import ResultCollector
 from canfar_batch.records import JobRecord
 from canfar_batch.store.schema import storable
 
 
-class Collecting:
-    """Has the collector fetch each success's result, once.
+class Collector:
+    """Has the result collector fetch the result of each success, once.
 
     Attributes:
-        results: What was fetched and the ledger cannot keep, by key.
-        busy: The keys of the jobs whose result is being fetched.
+        results: Results that the ledger cannot store, by key.
+        in_flight: Keys of the jobs whose result is being fetched.
     """
 
-    def __init__(self, drive: Drive, collect: ResultCollector, results: dict[str, object]) -> None:
-        self._drive, self._collect = drive, collect
+    def __init__(self, context: Context, results: dict[str, object]) -> None:
+        self._context, self._journal = context, context.journal
+        self._collect = context.setup.strategies.collect
         self.results = results
-        self.busy: set[str] = set()
+        self.in_flight: set[str] = set()
 
-    def fetch_all(self) -> None:
-        """Fetch what succeeded and was not fetched yet."""
-        drive = self._drive
-        for key in [key for key in drive.roster.uncollected if key not in self.busy]:
-            self.fetch(drive.ledger.jobs[key])
+    def collect_all(self) -> None:
+        """Start to fetch the results that have not been fetched yet."""
+        index, jobs = self._journal.index, self._journal.jobs
+        for key in [key for key in index.uncollected if key not in self.in_flight]:
+            self.collect(jobs[key])
 
-    def fetch(self, job: JobRecord) -> None:
-        """Have the collector fetch what *job* made."""
-        self.busy.add(job.key)
-        work = partial(self._collect, self._drive.around.placed(job), self._drive.platform)
+    def collect(self, job: JobRecord) -> None:
+        """Start to fetch the result of *job*."""
+        self.in_flight.add(job.key)
+        work = partial(self._collect, self._context.launch_context.placed(job), self._context.platform)
         if getattr(self._collect, "serial", False):
-            self._fetched(job, Outcome.of(work))
+            self._collected(job, Outcome.of(work))
         else:
-            self._drive.crew.submit("collect", work, partial(self._fetched, job))
+            self._context.pool.submit("collect", work, partial(self._collected, job))
 
-    def _fetched(self, job: JobRecord, outcome: Outcome[object]) -> None:
-        self.busy.discard(job.key)
-        now = self._drive.clock.now()
+    def _collected(self, job: JobRecord, outcome: Outcome[object]) -> None:
+        self.in_flight.discard(job.key)
+        now = self._context.clock.now()
         if outcome.error is not None:
-            error = outcome.error
-            words = str(error) if isinstance(error, CanfarBatchError) else f"{type(error).__name__}: {error}"
-            words = words.encode(errors="backslashreplace").decode()  # a file's name need not be text
-            self._drive.remember([NotCollected(key=job.key, at=now, why=words)])
+            self._journal.record([NotCollected(key=job.key, at=now, why=_as_text(outcome.error))])
             return
-        kept = storable(outcome.value)
-        if not kept:
+        stored = storable(outcome.value)
+        if not stored:
             self.results[job.key] = outcome.value
-        self._drive.remember([Collected(key=job.key, at=now, result=outcome.value if kept else None, kept=kept)])
+        result = outcome.value if stored else None
+        self._journal.record([Collected(key=job.key, at=now, result=result, kept=stored)])
+
+
+def _as_text(error: BaseException) -> str:
+    text = str(error) if isinstance(error, CanfarBatchError) else f"{type(error).__name__}: {error}"
+    return text.encode(errors="backslashreplace").decode()  # a file's name need not be text

@@ -1,147 +1,242 @@
-"""What the stages of the loop share: one driver's hold on one batch."""
+"""What the stages of the engine share: the setup, the journal, the schedule, the platform's health and the traffic."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import attrs
 
 from canfar_batch.engine.attempts import LaunchContext
 from canfar_batch.engine.job_index import JobIndex
-from canfar_batch.engine.pool import Pool
+from canfar_batch.engine.pool import Pool, ThreadPool
 from canfar_batch.errors import CanfarBatchError
 from canfar_batch.lifecycle import Event, apply
-from canfar_batch.protocols import Clock, Observer, Platform
+from canfar_batch.protocols import (
+    Clock,
+    LaunchStrategy,
+    MonitorStrategy,
+    Observer,
+    Platform,
+    ResultCollector,
+    RetryPolicy,
+)
 from canfar_batch.records import JobRecord, Limits, Usage
-from canfar_batch.store.ledger import Ledger
+from canfar_batch.store.home import Home
+from canfar_batch.store.ledger import Change
+from canfar_batch.store.memory import LedgerLike
 
 log = logging.getLogger("canfar_batch")
 
-SLOWEST = 300.0  #: seconds between two tries at most, however often they failed
-_KEPT = 4096  #: moments of the past that strategies may see
+LONGEST_PAUSE = 300.0  #: seconds between two tries at most, however often they failed
+_REMEMBERED = 4096  #: launches, ends and refusals whose times strategies may see
 
 
-def _moments() -> deque[datetime]:
-    return deque(maxlen=_KEPT)
+@attrs.frozen(kw_only=True)
+class Strategies:
+    """The four strategies that a batch is driven by."""
+
+    launch: LaunchStrategy
+    monitor: MonitorStrategy
+    retry: RetryPolicy
+    collect: ResultCollector
 
 
-@attrs.define(kw_only=True)
-class Drive:
-    """One driver's hold on one batch: its ledger, its helpers, and what was heard of the platform.
-
-    Threads talk to the platform; the calling thread alone remembers. An event is in the ledger before any observer
-    hears of it.
-    """
+@attrs.frozen(kw_only=True)
+class Setup:
+    """Everything that an engine needs beside the ledger."""
 
     platform: Platform
-    ledger: Ledger
-    around: LaunchContext
+    strategies: Strategies
     clock: Clock
-    crew: Pool
-    settle: float  #: seconds for which a container must be absent to be believed gone
-    observers: list[Observer]
-    dice: Callable[[], float] = random.random  #: from 0 to 1, so that no two drivers ask in step
+    archive: Home  #: the directory that logs and events are saved in
+    settle: float = 120.0  #: seconds for which a container must be absent before it counts as gone
+    shared: bool = False  #: whether containers are known to see this machine's files
+    quiet: bool = False  #: whether troubles are logged for information only, since the caller reports them
+    launch_context: LaunchContext | None = None  #: of a single job; None to make it from the ledger
+    observers: Sequence[Observer] = ()
+    pool: Callable[[], Pool] = ThreadPool  #: makes the pool of threads that talk to the platform
+    random: Callable[[], float] = random.random  #: from 0 to 1, so that no two drivers poll in step
 
-    roster: JobIndex = attrs.field(init=False)
-    generation: int = attrs.field(init=False)  #: of the lease that this driver holds
-    posting: set[str] = attrs.field(factory=set)  #: the keys of the jobs whose launch awaits its answer
-    hopeless: set[str] = attrs.field(factory=set)  #: launch names whose answer said: the same will fail again
-    looked: datetime | None = None  #: when the platform was last heard of, by this driver or one before it
-    next_look: float = 0.0  #: when to look again, in the clock's ticks
-    bad_looks: int = 0  #: in a row, up to now
-    watch_until: float = 0.0  #: until then, launches that came to nothing are looked for
-    limits: Limits | None = None  #: as last heard
-    usage: Usage | None = None
-    launches: deque[datetime] = attrs.field(factory=_moments)
-    finishes: deque[datetime] = attrs.field(factory=_moments)
-    refusals: deque[datetime] = attrs.field(factory=_moments)
-    paused: str | None = None  #: why nothing is launched at the moment
-    paused_for_platform: bool = False  #: True where an answer of the platform ends the pause
 
-    #: the events of what is being heard, until all of it is; None where nothing is
-    _letters: list[Event] | None = attrs.field(default=None, init=False)
-    _draft: dict[str, JobRecord] = attrs.field(factory=dict, init=False)
+class Journal:
+    """Records events in the ledger, then reports them to the observers.
 
-    def __attrs_post_init__(self) -> None:
-        self.roster = JobIndex(self.ledger.jobs)
-        self.generation = self.ledger.generation
-        self.looked = self.ledger.looked
+    The calling thread alone uses it. While the results of worker threads are processed, events are buffered and
+    written in one transaction (`in_one_transaction`); `job` includes what is buffered.
 
-    # -- remembering ----------------------------------------------------------------------------------------------
+    Attributes:
+        index: The jobs by what can be done with them.
+        observers: Called with each event once it is in the ledger.
+    """
+
+    def __init__(self, ledger: LedgerLike, observers: Iterable[Observer]) -> None:
+        self._ledger = ledger
+        self.index = JobIndex(ledger.jobs)
+        self.observers = list(observers)
+        self._buffer: list[Event] | None = None
+        self._drafts: dict[str, JobRecord] = {}  # records as they will be once the buffer is written
+
+    @property
+    def name(self) -> str:
+        """The batch's name."""
+        return self._ledger.identity.name
+
+    @property
+    def jobs(self) -> Mapping[str, JobRecord]:
+        """Every job's record by its key, as of the last transaction."""
+        return self._ledger.jobs
 
     def job(self, key: str) -> JobRecord:
-        """The job's record, what was just heard of it included."""
-        return self._draft.get(key) or self.ledger.jobs[key]
+        """Return the job's record, buffered events included."""
+        return self._drafts.get(key) or self._ledger.jobs[key]
 
-    def remember(self, events: Iterable[Event]) -> None:
-        """Put *events* in the ledger, then tell the observers."""
-        if self._letters is not None:
+    def record(self, events: Iterable[Event]) -> None:
+        """Write *events* to the ledger, then report them to the observers."""
+        if self._buffer is not None:
             for event in events:
-                self._draft[event.key] = apply(self.job(event.key), event)
-                self._letters.append(event)
+                self._drafts[event.key] = apply(self.job(event.key), event)
+                self._buffer.append(event)
             return
-        changes = self.ledger.record(events)
+        changes = self._ledger.record(events)
         for change in changes:
-            self.roster.update(change.before, change.after)
+            self.index.update(change.before, change.after)
             log.debug("%s: %s: %s", self.name, change.event.key, change.event.kind)
-        for observer in self.observers:
+        self._report(changes)
+
+    @contextlib.contextmanager
+    def in_one_transaction(self) -> Iterator[None]:
+        """Buffer the events recorded inside, and write them in one transaction at the end."""
+        self._buffer = []
+        try:
+            yield
+        finally:
+            events, self._buffer, self._drafts = self._buffer, None, {}
+            self.record(events)
+
+    def _report(self, changes: Sequence[Change]) -> None:
+        for observer in list(self.observers):
             for change in changes:
                 try:
                     observer(change.event)
                 except Exception:
                     log.exception("an observer failed; the batch goes on")
 
-    def hear(self) -> int:
-        """Take in the threads' answers, and how many; what follows from all of them becomes one transaction."""
-        self._letters = []
-        try:
-            return self.crew.hear()
-        finally:
-            heard, self._letters, self._draft = self._letters, None, {}
-            self.remember(heard)
 
-    def heard_until(self, over: Callable[[], bool]) -> None:
-        """Go on hearing until that is so."""
-        self.hear()
-        while not over():
-            self.crew.wait(1.0)
-            self.ledger.renew(self.looked)
-            self.hear()
+@attrs.define(kw_only=True)
+class Schedule:
+    """When to poll the platform again, and for how long to watch for launches in doubt. Times are the clock's ticks."""
 
-    # -- pausing --------------------------------------------------------------------------------------------------
+    clock: Clock
+    random: Callable[[], float]
+    last_contact: datetime | None = None  #: when this driver, or one before it, last had an answer
+    next_poll: float = 0.0
+    watch_until: float = 0.0  #: until then, launches that seem to have come to nothing are looked for
 
-    @property
-    def name(self) -> str:
-        """The batch's name."""
-        return self.ledger.identity.name
+    def poll_within(self, seconds: float) -> None:
+        """Poll again in *seconds*, or sooner."""
+        self.next_poll = min(self.next_poll, self.clock.ticks() + seconds)
 
-    def say(self, message: str) -> None:
-        """Tell the user something that is worth an interruption."""
-        log.warning("%s: %s", self.name, message)
-
-    def pause(self, why: str, *, for_platform: bool = False) -> None:
-        """Launch nothing for now; what runs is followed."""
-        self.paused, self.paused_for_platform = why, for_platform
-
-    def pause_for(self, error: CanfarBatchError) -> None:
-        """Launch nothing until the platform takes our credential again, which the next looks will tell."""
-        if self.paused is None:
-            self.say(f"nothing is launched until this is mended: {error}")
-            self.pause(str(error), for_platform=True)
-        self.look_within(self.back_off(self.bad_looks))
-
-    def look_within(self, seconds: float) -> None:
-        """Look again in so many seconds, or sooner."""
-        self.next_look = min(self.next_look, self.clock.ticks() + seconds)
-
-    def back_off(self, times: int) -> float:
-        """Seconds to wait after so many failures in a row: doubling, and never the same for two drivers."""
-        return float(min(SLOWEST, 5.0 * 2 ** min(times, 8)) * (0.5 + self.dice() / 2))
+    def poll_after(self, seconds: float) -> None:
+        """Poll again in *seconds*."""
+        self.next_poll = self.clock.ticks() + seconds
 
     def watch_for(self, seconds: float) -> None:
-        """Look for launches that came to nothing for so long, at least."""
+        """Watch for launches in doubt for at least *seconds*."""
         self.watch_until = max(self.watch_until, self.clock.ticks() + seconds)
+
+    def back_off(self, failures: int) -> float:
+        """Return the seconds to wait after *failures* in a row: doubling, jittered, at most `LONGEST_PAUSE`."""
+        return float(min(LONGEST_PAUSE, 5.0 * 2 ** min(failures, 8)) * (0.5 + self.random() / 2))
+
+
+@attrs.frozen(kw_only=True)
+class Pause:
+    """Why nothing is launched for now."""
+
+    why: str
+    by_platform: bool = False  #: whether a good answer from the platform lifts it; else the user has to
+
+
+@attrs.define(kw_only=True)
+class Health:
+    """What is known of the platform, and whether launching is paused."""
+
+    name: str  #: the batch's, for messages
+    schedule: Schedule
+    quiet: bool = False  #: whether messages are logged for information only
+    pause: Pause | None = None
+    bad_polls: int = 0  #: in a row
+    trouble: Exception | None = None  #: why the newest poll failed; None after a good one
+    limits: Limits | None = None  #: as last received
+    usage: Usage | None = None  #: as last received
+
+    def say(self, message: str) -> None:
+        """Log something that is worth the user's attention."""
+        log.log(logging.INFO if self.quiet else logging.WARNING, "%s: %s", self.name, message)
+
+    def pause_for(self, error: CanfarBatchError) -> None:
+        """Launch nothing until the platform accepts the credential again, which the next polls show."""
+        if self.pause is None:
+            self.say(f"nothing is launched until this is fixed: {error}")
+            self.pause = Pause(why=str(error), by_platform=True)
+        self.schedule.poll_within(self.schedule.back_off(self.bad_polls))
+
+    def note_good_poll(self) -> None:
+        """Lift a pause that was the platform's."""
+        self.bad_polls, self.trouble = 0, None
+        if self.pause is not None and self.pause.by_platform:
+            self.pause = None
+            self.say("the platform answers again; going on")
+
+
+def _times() -> deque[datetime]:
+    return deque(maxlen=_REMEMBERED)
+
+
+@attrs.define(kw_only=True)
+class Traffic:
+    """Launches in flight, and the times of recent launches, ends and refusals."""
+
+    in_flight: set[str] = attrs.field(factory=set)  #: keys of the jobs whose launch has no answer yet
+    hopeless: set[str] = attrs.field(factory=set)  #: launch names whose answer said that another try would fail too
+    launches: deque[datetime] = attrs.field(factory=_times)
+    finishes: deque[datetime] = attrs.field(factory=_times)
+    refusals: deque[datetime] = attrs.field(factory=_times)
+
+
+@attrs.frozen(kw_only=True)
+class Context:
+    """What the stages share while one driver holds the batch. The calling thread alone changes any of it."""
+
+    setup: Setup
+    ledger: LedgerLike
+    launch_context: LaunchContext
+    clock: Clock  #: steady: no change of the machine's date disturbs it
+    pool: Pool
+    journal: Journal
+    schedule: Schedule
+    health: Health
+    traffic: Traffic
+
+    @property
+    def platform(self) -> Platform:
+        """The platform."""
+        return self.setup.platform
+
+    def drain(self) -> int:
+        """Process the results of worker threads in one transaction, and return how many there were."""
+        with self.journal.in_one_transaction():
+            return self.pool.drain()
+
+    def drain_until(self, condition: Callable[[], bool]) -> None:
+        """Process the results of worker threads until *condition* is true."""
+        self.drain()
+        while not condition():
+            self.pool.wait(1.0)
+            self.ledger.renew(self.schedule.last_contact)
+            self.drain()

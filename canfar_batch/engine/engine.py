@@ -1,169 +1,518 @@
-"""Who drives a batch in this process: takes the lease, makes the engine, and gives both back."""
+"""The engine: strategies decide, it acts, the ledger remembers.
+
+One `Engine.step` drains the results of worker threads, polls the platform, decides about failures, launches, and
+starts to fetch results; each stage is a module of this folder. Threads talk to the platform; the calling thread alone
+changes state and writes the ledger. `docs/explanation/loop.md` explains why each step is as it is.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import attrs
 
 from canfar_batch.clock import SteadyClock
 from canfar_batch.engine.attempts import LaunchContext
-from canfar_batch.engine.pool import Pool, ThreadPool
-from canfar_batch.engine.runner import Runner
+from canfar_batch.engine.collect import Collector
+from canfar_batch.engine.context import Context, Health, Journal, Schedule, Setup, Traffic
+from canfar_batch.engine.finish import Finisher, Finishing
+from canfar_batch.engine.launch import Launcher
+from canfar_batch.engine.monitor import Monitor
+from canfar_batch.engine.planning import Plan
+from canfar_batch.engine.preflight import Preflight, inspect
+from canfar_batch.engine.retry import ALIKE, Retrier
 from canfar_batch.errors import AlreadyClosed, HomeError, LeaseLost
-from canfar_batch.protocols import (
-    BatchView,
-    Bundle,
-    Clock,
-    LaunchStrategy,
-    MonitorStrategy,
-    Observation,
-    Observer,
-    Platform,
-    ResultCollector,
-    RetryPolicy,
-)
-from canfar_batch.records import ContainerInfo, Limits, Phase
-from canfar_batch.store.home import Home
-from canfar_batch.store.ledger import Ledger
+from canfar_batch.failures import LaunchRefused
+from canfar_batch.lifecycle import CancelAsked, Cancelled, Event
+from canfar_batch.protocols import BatchView, Observer, Platform
+from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase
+from canfar_batch.store.memory import LedgerLike
+
+LONGEST_WAIT = 60.0  #: seconds between two steps at most: each renews the lease and reads the requests of others
 
 
-@attrs.frozen(kw_only=True)
-class Strategies:
-    """The four parts that a batch is driven by."""
+@attrs.define
+class Turn:
+    """One turn of the loop."""
 
-    launch: LaunchStrategy
-    monitor: MonitorStrategy
-    retry: RetryPolicy
-    collect: ResultCollector
+    wait: float  #: seconds until the next, unless a worker thread delivers something sooner
+
+    def shorten(self, seconds: float) -> None:
+        """Wait for at most *seconds*."""
+        self.wait = min(self.wait, seconds)
 
 
-@attrs.define(kw_only=True)
-class Driver:
-    """Drives one batch from this process; holds the lease while it does, and only then."""
+class Engine:
+    """Drives the jobs of one ledger on one platform, while it holds the ledger's lease.
 
-    home: Home
-    ledger: Ledger
-    platform: Platform
-    strategies: Strategies
-    clock: Clock
-    crew: Pool | None = None  #: who talks to the platform; None for threads
-    settle: float = 120.0  #: seconds for which a container must be absent to be believed gone
-    shared: bool = False  #: True where containers are known to see this machine's files
-    observers: Sequence[Observer] = ()
+    Attributes:
+        setup: The platform, the strategies and the settings.
+        results: Results that the ledger cannot store, by key.
+    """
 
-    runner: Runner | None = attrs.field(default=None, init=False)  #: the engine, while the batch is driven here
-    results: dict[str, object] = attrs.field(factory=dict, init=False)  #: those that the ledger cannot keep, by key
-    _limits: Limits | None = attrs.field(default=None, init=False)  # as the platform told the last run
-    _live: Mapping[str, ContainerInfo] = attrs.field(factory=dict, init=False)
+    def __init__(self, setup: Setup, ledger: LedgerLike) -> None:
+        self.setup = setup
+        self.results: dict[str, object] = {}
+        self._ledger = ledger
+        self._stages: _Stages | None = None
+        self._limits: Limits | None = None  # as the platform gave them to the last run
+
+    # -- holding the lease ----------------------------------------------------------------------------------------
 
     @property
-    def limits(self) -> Limits | None:
-        """What one job may ask for, as last heard."""
-        return self._limits if self.runner is None else self.runner.drive.limits
+    def is_driving(self) -> bool:
+        """Whether this engine drives at this moment."""
+        return self._stages is not None
 
     @property
-    def live(self) -> Mapping[str, ContainerInfo]:
-        """What the platform last said of running containers that it measures, by id; empty where nothing runs here."""
-        return {} if self.runner is None else self._live
+    def platform(self) -> Platform:
+        """The platform."""
+        return self.setup.platform
 
     @property
-    def around(self) -> LaunchContext:
-        """Where jobs run: in the directory in which the batch was made, unless that is gone."""
-        kept, identity = self.ledger.workdir, self.ledger.identity
+    def launch_context(self) -> LaunchContext:
+        """What launches have in common: jobs run in the directory the batch was made in, unless that is gone."""
+        if self.setup.launch_context is not None:
+            return self.setup.launch_context
+        stored, identity = self._ledger.workdir, self._ledger.identity
         return LaunchContext(
             batch=identity.name,
             token=identity.token,
-            home=self.home,
-            workdir=kept if kept is not None and kept.is_dir() else Path.cwd(),
-            shared=self.shared,
+            home=self.setup.archive,
+            workdir=stored if stored is not None and stored.is_dir() else Path.cwd(),
+            shared=self.setup.shared,
         )
 
-    def take(self, *, takeover: bool = False) -> Runner:
-        """The engine, with the lease held; made when it is first needed.
+    def acquire(self, *, takeover: bool = False) -> None:
+        """Take the lease and get ready to drive, unless that is so already.
 
         Raises:
-            BatchBusy: Another driver may live.
+            BatchBusy: Another driver may be alive.
             AlreadyClosed: The session was closed.
         """
+        self._acquired(takeover=takeover)
+
+    def release(self) -> None:
+        """Stop driving. The next driver settles what threads learn from now on."""
+        stages, self._stages = self._stages, None
+        last_contact = None
+        if stages is not None:
+            self._limits = stages.context.health.limits or self._limits
+            last_contact = stages.context.schedule.last_contact
+            stages.context.pool.close()
+        if self._ledger.driving:
+            with contextlib.suppress(HomeError, LeaseLost):  # the error that ended the run is raised, not this one
+                self._ledger.release(last_contact)
+
+    @contextlib.contextmanager
+    def held(self, *, takeover: bool = False) -> Iterator[Engine]:
+        """Drive inside; release at the end, unless this engine was driving before."""
+        was_driving = self._ledger.driving and self._stages is not None
+        self._acquired(takeover=takeover)
+        try:
+            yield self
+        finally:
+            if not was_driving:
+                self.release()
+
+    def _acquired(self, *, takeover: bool = False) -> _Stages:
         if getattr(self.platform, "closed", False):
             raise AlreadyClosed(
-                f"the session that batch {self.ledger.identity.name!r} belongs to was closed; open the batch in a new "
+                f"the session that batch {self._ledger.identity.name!r} belongs to was closed; open the batch in a new "
                 "one, by session.batch()"
             )
-        if not self.ledger.driving:
-            self.ledger.acquire(takeover=takeover)
-            self.runner = None
-        if self.runner is None:
-            self.runner = Runner(
-                platform=self.platform,
-                ledger=self.ledger,
-                around=self.around,
-                launch=self.strategies.launch,
-                monitor=self._look,
-                retry=self.strategies.retry,
-                collect=self.strategies.collect,
-                clock=SteadyClock(self.clock),
-                crew=self.crew or ThreadPool(),
-                settle=self.settle,
-                observers=self.observers,
-                results=self.results,
-            )
-        return self.runner
+        if self._stages is None or not self._ledger.driving:
+            self._ledger.acquire(takeover=takeover)
+            self._stages = _Stages(self.setup, self._ledger, self.launch_context, self.results)
+        return self._stages
 
-    def give_back(self) -> None:
-        """Stop driving. What threads hear from now on is settled by the next driver."""
-        runner, self.runner = self.runner, None
-        looked = None
-        if runner is not None:
-            self._limits, looked = runner.drive.limits or self._limits, runner.drive.looked
-            runner.drive.crew.close()
-        if self.ledger.driving:
-            with contextlib.suppress(HomeError, LeaseLost):  # what ended the run is told, not what came of that
-                self.ledger.release(looked)
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every job is final, every result fetched, and no launch in doubt; False while not driving."""
+        return self._stages is not None and self._stages.is_done
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing more will happen until the user has fixed what paused the batch."""
+        return self._stages is not None and self._stages.is_stuck
+
+    @property
+    def has_work_in_flight(self) -> bool:
+        """Whether a worker thread is about to deliver something."""
+        return self._stages is not None and self._stages.has_work_in_flight
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is launched for now; None if launching goes on."""
+        pause = self._stages.context.health.pause if self._stages else None
+        return None if pause is None else pause.why
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why the newest poll failed; None after a good one."""
+        return self._stages.context.health.trouble if self._stages else None
+
+    def trouble_at_end(self, key: str) -> Exception | None:
+        """Return why the evidence about the end of this job's attempt is not available, if that is so."""
+        return self._stages.finisher.trouble(key) if self._stages else None
+
+    @property
+    def launch_error(self) -> Exception | None:
+        """Why the newest launch that did not succeed failed or is in doubt."""
+        return self._stages.launcher.error if self._stages else None
+
+    @property
+    def counts(self) -> Mapping[JobState, int] | None:
+        """The number of jobs in each state; None while not driving."""
+        return self._stages.context.journal.index.counts if self._stages else None
+
+    @property
+    def limits(self) -> Limits | None:
+        """What one job may ask for, as last received."""
+        return self._stages.context.health.limits if self._stages else self._limits
+
+    @property
+    def live(self) -> Mapping[str, ContainerInfo]:
+        """Running containers that the platform measures, by id, as of the newest poll; empty while not driving."""
+        return self._stages.monitor.live if self._stages else {}
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def step(self) -> float:
+        """Do all that can be done now, and return the seconds until there is more to do.
+
+        Raises:
+            LeaseLost: Another driver has taken over.
+            HomeError: The home cannot be written.
+        """
+        with self._undivided() as stages:
+            return stages.step()
+
+    def drive(self, until: Callable[[], bool] | None = None, *, deadline: float | None = None) -> Iterator[Turn]:
+        """Step and wait, again and again, and yield after each step.
+
+        Ends when *until* is true (by default when all is done), when the batch is stuck, or at the deadline: the
+        caller checks which.
+
+        Args:
+            until: The condition to end on.
+            deadline: When to end, in ticks of the setup's clock.
+        """
+        ticks = self.setup.clock.ticks
+        finished = until or (lambda: self.is_done)
+        self._acquired()
+        while not finished() and not self.is_stuck and (deadline is None or ticks() < deadline):
+            turn = Turn(self.step())
+            yield turn
+            if not finished():
+                self.wait(turn.wait if deadline is None else min(turn.wait, deadline - ticks()))
+
+    def wait(self, seconds: float) -> None:
+        """Sleep for *seconds*, or until a worker thread delivers something."""
+        with self._undivided() as stages:
+            stages.context.pool.wait(seconds)
 
     @contextlib.contextmanager
-    def for_now(self) -> Iterator[Runner]:
-        """The engine for what is done inside; given back at the end, unless the batch was driven before."""
-        driving = self.ledger.driving
-        runner = self.take()
+    def _undivided(self) -> Iterator[_Stages]:
+        """Stop driving if what is done inside is interrupted, since it may have been left half done."""
+        stages = self._acquired()
         try:
-            yield runner
+            yield stages
+        except Exception:
+            raise
+        except BaseException:
+            self.release()
+            raise
+
+    # -- the stages alone -----------------------------------------------------------------------------------------
+
+    def observe(self) -> None:
+        """Poll the platform now, whatever the monitor wishes, and follow up what is seen."""
+        with self._undivided() as stages:
+            stages.observe()
+
+    def launch(self) -> int:
+        """Let the strategy pick, wait for the answers, and return how many launches were sent."""
+        with self._undivided() as stages:
+            return stages.launch()
+
+    def collect(self, jobs: Iterable[JobRecord]) -> None:
+        """Fetch the results of *jobs*, and wait for them."""
+        with self._undivided() as stages:
+            stages.collect(jobs)
+
+    # -- what the user asks for -----------------------------------------------------------------------------------
+
+    def resume(self, *, stop_alike: int | None = ALIKE) -> None:
+        """Launch again after a pause, count failures from zero, and look again for late receipts.
+
+        Args:
+            stop_alike: Failures of one cause, before any success, that pause the batch; None for never.
+        """
+        stages = self._acquired()
+        stages.retrier.stop_alike = stop_alike
+        stages.resume()
+
+    def cancel(self, keys: Iterable[str]) -> None:
+        """Mark jobs to be stopped by the next steps; those that have no container are cancelled at once."""
+        self._acquired().cancel(keys)
+
+    def finish(self, key: str, phase: Phase) -> None:
+        """Look into the end of this job's attempt, of which *phase* is the platform's final status."""
+        stages = self._acquired()
+        stages.finisher.begin(stages.context.journal.jobs[key], Finishing(phase=phase))
+
+    def cancel_sent(self, key: str) -> bool:
+        """Return whether a cancel was delivered for this job, or it has no container to cancel."""
+        return self._acquired().cancel_sent(key)
+
+    @contextlib.contextmanager
+    def only(self, key: str) -> Iterator[None]:
+        """Launch this job and no other while inside."""
+        with self.held(), self._acquired().launcher.only(key):
+            yield
+
+    @contextlib.contextmanager
+    def subscribed(self, observer: Observer) -> Iterator[None]:
+        """Report every event to *observer* while inside."""
+        observers = self._acquired().context.journal.observers
+        observers.append(observer)
+        try:
+            yield
         finally:
-            if not driving:
-                self.give_back()
+            observers.remove(observer)
+
+    def result(self, job: JobRecord) -> object:
+        """Return a result that the ledger could not store; it is fetched again if this process has not got it.
+
+        Raises:
+            Exception: The collector failed.
+        """
+        if job.key not in self.results:
+            self.results[job.key] = self.setup.strategies.collect(self.launch_context.placed(job), self.platform)
+        return self.results[job.key]
+
+    def preflight(self) -> Preflight:
+        """Look for what would go wrong, before anything is launched."""
+        jobs = [self.launch_context.placed(job) for job in self._ledger.jobs.values()]
+        return inspect(jobs, self.platform, shared=self.setup.shared, now=self.setup.clock.now())
+
+    # -- changing the plan ----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def planning(self) -> Iterator[Runner | None]:
-        """The right to change the plan, for a moment, and the engine if it runs."""
-        if self.ledger.driving:
-            yield self.runner
+    def planning(self) -> Iterator[None]:
+        """Hold the right to change the plan; all changes inside are one transaction if no one drives.
+
+        Raises:
+            BatchBusy: Another driver may be alive.
+        """
+        if self._ledger.driving:
+            yield
         else:
-            with self.ledger.visit():
-                yield None
+            with self._ledger.visit():
+                yield
 
-    @contextlib.contextmanager
-    def alone(self, key: str) -> Iterator[Runner]:
-        """The engine for now, which launches this job and no other."""
-        with self.for_now() as runner:
-            usual, runner.launching.strategy = runner.launching.strategy, _only(key)
-            try:
-                yield runner
-            finally:
-                runner.launching.strategy = usual
+    def apply(self, plan: Plan) -> None:
+        """Add and change jobs as planned; inside `planning`."""
+        if plan.fresh:
+            before = {job.key: self._ledger.jobs.get(job.key) for job in plan.fresh}
+            self._ledger.plan(plan.fresh)
+            if self._stages is not None:
+                for job in plan.fresh:
+                    self._stages.context.journal.index.update(before[job.key], job)
+        self.record(plan.changes)
 
-    def _look(self, platform: Platform, view: BatchView) -> Observation:
-        """One look, as the monitor strategy does it; what it tells of the use of resources is kept for display."""
-        observation = self.strategies.monitor(platform, view)
-        seen = filter(None, (observation.containers.get(job.id) for job in view.active() if job.id is not None))
-        self._live = {info.id: info for info in seen if info.phase is Phase.RUNNING and info.ram_in_use is not None}
-        return observation
+    def record(self, events: Iterable[Event]) -> None:
+        """Record events that the user caused; inside `planning`."""
+        if self._stages is not None:
+            self._stages.context.journal.record(events)
+        else:
+            self._ledger.record(events)
+
+    def drop(self, jobs: Iterable[JobRecord]) -> None:
+        """Remove jobs that were never launched; inside `planning`."""
+        chosen = list(jobs)
+        self._ledger.drop(job.key for job in chosen)
+        if self._stages is not None:
+            for job in chosen:
+                self._stages.context.journal.index.forget(job)
 
 
-def _only(key: str) -> LaunchStrategy:
-    def pick(view: BatchView) -> list[Bundle]:
-        return [Bundle(job) for job in view.ready() if job.key == key]
+class _Stages:
+    """The stages of the loop, for as long as one driver holds the lease."""
 
-    return pick
+    def __init__(
+        self, setup: Setup, ledger: LedgerLike, launch_context: LaunchContext, results: dict[str, object]
+    ) -> None:
+        clock = SteadyClock(setup.clock)
+        schedule = Schedule(clock=clock, random=setup.random, last_contact=ledger.looked)
+        self.context = context = Context(
+            setup=setup,
+            ledger=ledger,
+            launch_context=launch_context,
+            clock=clock,
+            pool=setup.pool(),
+            journal=Journal(ledger, setup.observers),
+            schedule=schedule,
+            health=Health(name=ledger.identity.name, schedule=schedule, quiet=setup.quiet),
+            traffic=Traffic(),
+        )
+        self.retrier = Retrier(context)
+        self.finisher = Finisher(context, self.retrier)
+        self.monitor = Monitor(context, self.finisher)
+        self.launcher = Launcher(context, self.retrier, self.finisher.late_success)
+        self.collector = Collector(context, results)
+        doubts = [at for job in ledger.jobs.values() if (at := _in_doubt_since(job)) is not None]
+        if doubts:
+            schedule.watch_for(min(setup.settle, setup.settle - (clock.now() - max(doubts)).total_seconds()))
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    def step(self) -> float:
+        """Do all that can be done now, and return the seconds until there is more to do."""
+        self._take_in()
+        self.monitor.poll(self.view)
+        self.finisher.pursue_due()
+        self.retrier.decide_all()
+        self._launch()
+        drained = self.context.drain()
+        self.collector.collect_all()  # last: a success that was just drained does not wait for the next step
+        return 0.0 if drained else self._next_due()  # a place that was just freed is filled at once
+
+    def _take_in(self) -> None:
+        """Take in what threads, other processes and late receipts report."""
+        self.context.ledger.renew(self.context.schedule.last_contact)
+        self.context.drain()
+        self._carry_out_requests()
+        self.finisher.seek_late_receipts()
+
+    def _launch(self) -> None:
+        if self.monitor.has_polled:  # a launch of the last driver may have succeeded: the first poll shows it
+            self.launcher.launch(self.view)
+
+    def _next_due(self) -> float:
+        """Return the seconds until the next step has something to do."""
+        if self.is_done or self.is_stuck:
+            return 0.0
+        schedule, now = self.context.schedule, self.context.clock.ticks()
+        moments = [now + LONGEST_WAIT]
+        if self.monitor.is_needed and not self.monitor.in_flight:
+            moments.append(schedule.next_poll)
+        if schedule.watch_until > now:
+            moments.append(schedule.watch_until)
+        moments.extend(due for due in (self.launcher.next_due(), self.finisher.next_due()) if due is not None)
+        return max(0.0, min(moments) - now)
+
+    def view(self) -> BatchView:
+        """Return what strategies may know at this moment."""
+        context, now = self.context, self.context.clock.now()
+        index, health, traffic = context.journal.index, context.health, context.traffic
+        return BatchView(
+            now=now,
+            counts=index.counts,
+            containers=sum(1 for key in index.active if not self.finisher.has_ended(key)),
+            room=self.launcher.room,
+            launches=traffic.launches,
+            finishes=traffic.finishes,
+            refusals=traffic.refusals,
+            limits=health.limits,
+            usage=health.usage,
+            doubt=not self.monitor.has_polled or context.clock.ticks() < context.schedule.watch_until,
+            ready=lambda: index.ready(now),
+            active=self.monitor.watched,
+        )
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        index = self.context.journal.index
+        if index.unfinished or index.uncollected or self._is_busy or self.finisher.owes_search:
+            return False
+        return self.context.clock.ticks() >= self.context.schedule.watch_until
+
+    @property
+    def is_stuck(self) -> bool:
+        pause, index = self.context.health.pause, self.context.journal.index
+        waits_for_user = pause is not None and not pause.by_platform
+        return waits_for_user and index.unfinished > 0 and not index.active and not self._is_busy
+
+    @property
+    def has_work_in_flight(self) -> bool:
+        in_flight = self.context.traffic.in_flight or self.collector.in_flight
+        return bool(in_flight) or self.monitor.in_flight or self.finisher.in_flight
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self.context.traffic.in_flight or self.collector.in_flight) or self.finisher.busy
+
+    def cancel_sent(self, key: str) -> bool:
+        has_container = self.context.journal.jobs[key].id is not None or key in self.context.traffic.in_flight
+        return not has_container or self.finisher.cancel_sent(key)
+
+    # -- what the user and other processes ask for ----------------------------------------------------------------
+
+    def _carry_out_requests(self) -> None:
+        requests = self.context.ledger.requests()
+        for _, kind, keys in requests:
+            if kind == "cancel":
+                self.cancel(keys)
+        if requests:
+            self.context.ledger.answered(number for number, _, _ in requests)
+
+    def cancel(self, keys: Iterable[str] | None) -> None:
+        """Mark jobs (None: all) to be stopped; those that have no container are cancelled at once."""
+        jobs, now, events = self.context.journal.jobs, self.context.clock.now(), list[Event]()
+        for key in list(jobs if keys is None else keys):
+            job = jobs.get(key)
+            if job is None or job.state.final or job.cancelling:
+                continue
+            events.append(CancelAsked(key=key, at=now))
+            if not job.state.active:
+                events.append(Cancelled(key=key, at=now))
+        self.context.journal.record(events)
+        self.context.schedule.poll_within(0.0)
+
+    def resume(self) -> None:
+        self.context.health.pause = None
+        self.retrier.start_over()
+        self.finisher.seek_again()
+
+    # -- the stages alone -----------------------------------------------------------------------------------------
+
+    def observe(self) -> None:
+        self._take_in()
+        self.context.schedule.poll_within(0.0)
+        self.monitor.poll(self.view)
+        self.finisher.pursue_due()
+        self.context.drain_until(lambda: not self.monitor.in_flight and not self.finisher.in_flight)
+
+    def launch(self) -> int:
+        if not self.monitor.has_polled:
+            self.observe()
+        self.retrier.decide_all()
+        in_flight = self.context.traffic.in_flight
+        before = len(in_flight)
+        self._launch()
+        sent = len(in_flight) - before
+        self.context.drain_until(lambda: not in_flight)
+        return sent
+
+    def collect(self, jobs: Iterable[JobRecord]) -> None:
+        for job in jobs:
+            self.collector.collect(job)
+        self.context.drain_until(lambda: not self.collector.in_flight)
+
+
+def _in_doubt_since(job: JobRecord) -> datetime | None:
+    """Return when the newest launch was given up without an answer, so that its container may yet appear."""
+    attempt = job.last_attempt
+    if attempt is None or attempt.id is not None:
+        return None
+    refused = isinstance(attempt.failure, LaunchRefused) and not attempt.failure.inferred
+    return None if refused else attempt.ended_at

@@ -1,4 +1,4 @@
-"""How an attempt ended: evidence is brought by threads, and the ladder of evidence gives the verdict."""
+"""Finishing: gathering the evidence about attempts that ended, and recording the verdict on each."""
 
 from __future__ import annotations
 
@@ -9,190 +9,248 @@ from functools import partial
 
 import attrs
 
-from canfar_batch.engine.attempts import ABSENT_POLLS, Absence, Found, bring, conclusion, is_gone, receipt_files
-from canfar_batch.engine.context import SLOWEST, Drive
+from canfar_batch.engine.attempts import (
+    ABSENT_POLLS,
+    Absence,
+    Gathered,
+    end_event,
+    gather,
+    is_gone,
+    receipt_files,
+)
+from canfar_batch.engine.context import LONGEST_PAUSE, Context
 from canfar_batch.engine.pool import Outcome
-from canfar_batch.engine.retry import Decisions
-from canfar_batch.errors import CredentialError, HomeError, PlatformError
+from canfar_batch.engine.retry import Retrier
+from canfar_batch.errors import CanfarBatchError, CredentialError, HomeError, PlatformError
 from canfar_batch.failures import Failure, LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Ended, Event, LateSuccess, apply, may_be_overturned
 from canfar_batch.records import JobRecord, JobState, Phase
 
 log = logging.getLogger("canfar_batch")
 
-BRINGS = 12  #: tries to fetch the log of a container that is over: some minutes, where the platform breaks at it
+TRIES = 12  #: tries to fetch the log of an ended container: some minutes, if the platform fails at it
 
 
-@attrs.define
-class Ending:
-    """An attempt whose end is being looked into."""
+@attrs.frozen(kw_only=True)
+class Finishing:
+    """An attempt whose end is being looked into. Changed by the calling thread alone, by making a new one."""
 
-    phase: Phase | None  #: the platform's final word; None where the container is absent, or to be stopped
+    phase: Phase | None  #: the platform's final status; None if the container is absent, or has to be stopped
+    stopping: bool = False  #: whether the container has to be removed, not only read
     stopped_for: Failure | None = None
-    stopping: bool = False  #: True where the container is to be removed, not only read
-    told: bool = False  #: True once the platform was told to remove it
     watched: bool = True
     tries: int = 0
-    due: float | None = None  #: when to try again; None while a thread is at it
-    found: Found | None = None  #: what was brought so far; the next try may find less
+    due: float | None = None  #: when to try again, in the clock's ticks; None while a worker thread is at it
+    gathered: Gathered | None = None  #: found so far; the next try may find less
 
 
-class Endings:
-    """Looks into the ends of attempts, and gives each its verdict.
+@attrs.frozen(kw_only=True)
+class FinishRequest:
+    """What a worker thread needs to look into the end of one attempt."""
 
-    Attributes:
-        under_way: What is being looked into, by the job's key.
-    """
+    job: JobRecord
+    finishing: Finishing
 
-    def __init__(self, drive: Drive, decisions: Decisions) -> None:
-        self._drive, self._decisions = drive, decisions
-        self.under_way: dict[str, Ending] = {}
-        self._unseen: dict[str, Absence] = {}  # by launch name
-        self._proofs_sought: float | None = None
 
-    # -- that it ended --------------------------------------------------------------------------------------------
+class Finisher:
+    """Looks into the ends of attempts, and records a verdict on each."""
 
-    def seen_over(self, key: str) -> bool:
-        """Whether the platform has said that this job's container is over."""
-        ending = self.under_way.get(key)
-        return ending is not None and ending.phase is not None
+    def __init__(self, context: Context, retrier: Retrier) -> None:
+        self._context, self._journal, self._retrier = context, context.journal, retrier
+        self._open: dict[str, Finishing] = {}  # by the job's key
+        self._absences: dict[str, Absence] = {}  # by launch name
+        self._late_receipts_sought: float | None = None
 
-    def told_to_stop(self, key: str) -> bool:
-        """Whether the platform was told to remove this job's container."""
-        ending = self.under_way.get(key)
-        return ending is not None and ending.told
+    # -- whether it ended -----------------------------------------------------------------------------------------
 
-    def present(self, job: JobRecord) -> None:
-        """The newest attempt's container was seen."""
-        self._unseen.pop(job.attempts[-1].launch_name, None)
+    def is_open(self, key: str) -> bool:
+        """Return whether the end of this job's attempt is being looked into."""
+        return key in self._open
 
-    def absent(self, job: JobRecord, *, watched: bool) -> None:
-        """A good look did not show it; *watched*: nobody was away for so long that the platform may have forgotten."""
-        now = self._drive.clock.ticks()
-        absence = self._unseen.setdefault(job.attempts[-1].launch_name, Absence(since=now, watched=watched))
-        absence.looks += 1
-        if absence.proven(now, self._drive.settle):
-            self.begin(job, Ending(phase=None, watched=absence.watched))
+    def has_ended(self, key: str) -> bool:
+        """Return whether the platform reported a final status of this job's container."""
+        finishing = self._open.get(key)
+        return finishing is not None and finishing.phase is not None
 
-    def begin(self, job: JobRecord, ending: Ending) -> None:
-        """Look into the end of *job*'s newest attempt, unless that is being done."""
-        if job.key not in self.under_way:
-            self.under_way[job.key] = ending
-            self._pursue(job, ending)
+    def cancel_sent(self, key: str) -> bool:
+        """Return whether the platform was asked to remove this job's container."""
+        finishing = self._open.get(key)
+        return finishing is not None and finishing.gathered is not None and finishing.gathered.cancel_sent
+
+    def trouble(self, key: str) -> Exception | None:
+        """Return why the evidence about this job's end is not available, if that is so."""
+        gathered = self._open[key].gathered if key in self._open else None
+        return None if gathered is None else gathered.trouble or gathered.cancel_error
+
+    @property
+    def busy(self) -> bool:
+        """Whether any end is being looked into."""
+        return bool(self._open)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a worker thread is looking into an end."""
+        return any(finishing.due is None for finishing in self._open.values())
+
+    def next_due(self) -> float | None:
+        """Return when the next try is due, in the clock's ticks; None if there is none."""
+        return min((one.due for one in self._open.values() if one.due is not None), default=None)
+
+    def note_present(self, job: JobRecord) -> None:
+        """Forget an absence: the newest attempt's container was seen."""
+        self._absences.pop(job.attempts[-1].launch_name, None)
+
+    def note_absent(self, job: JobRecord, *, watched: bool) -> None:
+        """Count a good poll that missed the container of *job*'s newest attempt.
+
+        Args:
+            job: The job.
+            watched: False if no one polled for so long that the platform may have forgotten the container.
+        """
+        now, name = self._context.clock.ticks(), job.attempts[-1].launch_name
+        before = self._absences.get(name)
+        absence = before.missed_again() if before else Absence(since=now, watched=watched)
+        self._absences[name] = absence
+        if absence.is_proven(now, self._context.setup.settle):
+            self.begin(job, Finishing(phase=None, watched=absence.watched))
+
+    def begin(self, job: JobRecord, finishing: Finishing) -> None:
+        """Look into the end of *job*'s newest attempt, unless that has begun."""
+        if job.key not in self._open:
+            self._pursue(job, finishing)
 
     # -- how it ended ---------------------------------------------------------------------------------------------
 
-    def pursue(self) -> None:
-        """Try again where it is time to."""
-        now = self._drive.clock.ticks()
-        for key, ending in list(self.under_way.items()):
-            if ending.due is not None and ending.due <= now:
-                self._pursue(self._drive.ledger.jobs[key], ending)
+    def pursue_due(self) -> None:
+        """Try again to find out about the ends whose next try is due."""
+        now = self._context.clock.ticks()
+        for key, finishing in list(self._open.items()):
+            if finishing.due is not None and finishing.due <= now:
+                self._pursue(self._journal.jobs[key], finishing)
 
-    @property
-    def at_work(self) -> bool:
-        """True while a thread looks into an end."""
-        return any(ending.due is None for ending in self.under_way.values())
+    def _pursue(self, job: JobRecord, finishing: Finishing) -> None:
+        current = attrs.evolve(finishing, due=None, tries=finishing.tries + 1)
+        self._open[job.key] = current
+        request = FinishRequest(job=job, finishing=current)
+        self._context.pool.submit("gather", partial(self._gather, request), partial(self._gathered, job))
 
-    def _pursue(self, job: JobRecord, ending: Ending) -> None:
-        ending.due, ending.tries = None, ending.tries + 1
-        self._drive.crew.submit("gather", partial(self._bring, job, ending), partial(self._brought, job, ending))
-
-    def _bring(self, job: JobRecord, ending: Ending) -> Found | None:
-        """In a thread: the evidence about an attempt's end; None where the container is there after all."""
-        platform, home, id = self._drive.platform, self._drive.around.home, job.id
-        if ending.phase is None and not ending.stopping and id is not None and not is_gone(platform, id):
+    def _gather(self, request: FinishRequest) -> Gathered | None:
+        """In a worker thread: gather the evidence about an end; None if the container is there after all."""
+        job, finishing = request.job, request.finishing
+        platform, setup = self._context.platform, self._context.setup
+        receipt_home = self._context.launch_context.home
+        id = job.id
+        if finishing.phase is None and not finishing.stopping and id is not None and not is_gone(platform, id):
             return None
-        found = bring(platform, job, phase=ending.phase, home=home).beside(ending.found)
-        ending.found = found
-        if ending.stopping and id is not None and (found.trouble is None or ending.tries >= ABSENT_POLLS):
+        found = gather(platform, job, phase=finishing.phase, archive=setup.archive, receipt_home=receipt_home)
+        found = found.merged_with(finishing.gathered)
+        if not finishing.stopping or id is None or (found.trouble is not None and finishing.tries < ABSENT_POLLS):
+            return found
+        try:
             platform.cancel(id)
-            ending.told = True
+            found = attrs.evolve(found, cancel_sent=True)
             if not is_gone(platform, id):
                 return found
-            began, ended = receipt_files(home, job.key, job.attempts[-1].number)  # it may just have ended
-            return attrs.evolve(found, gone=True, began=began or found.began, ended=ended or found.ended)
-        return found
+        except (PlatformError, CredentialError) as error:
+            return attrs.evolve(found, cancel_error=error)
+        began, ended = receipt_files(receipt_home, job.key, job.attempts[-1].number)  # it may just have ended
+        return attrs.evolve(found, gone=True, began=began or found.began, ended=ended or found.ended)
 
-    def _brought(self, job: JobRecord, ending: Ending, outcome: Outcome[Found | None]) -> None:
-        current = self._drive.job(job.key)
+    def _gathered(self, job: JobRecord, outcome: Outcome[Gathered | None]) -> None:
+        current, finishing = self._journal.job(job.key), self._open[job.key]
         if not current.state.active or current.attempts[-1].launch_name != job.attempts[-1].launch_name:
-            self.under_way.pop(job.key, None)
+            del self._open[job.key]
             return
         if outcome.error is not None and not isinstance(outcome.error, HomeError):
-            if isinstance(outcome.error, CredentialError):
-                self._drive.pause_for(outcome.error)
-            elif not isinstance(outcome.error, PlatformError):
-                log.error("%s: the end of %s", self._drive.name, job.key, exc_info=outcome.error)
-            ending.due = self._drive.clock.ticks() + self._drive.back_off(min(ending.tries, 4))
+            self._try_later(job, finishing, outcome.error)
             return
         found = outcome.get()
-        if found is not None and (pause := self._pause_before_more(job, ending, found)) is not None:
-            ending.due = self._drive.clock.ticks() + pause
-            return
-        del self.under_way[job.key]
-        self.present(job)
         if found is not None:
-            self._drive.remember(self._end(current, ending, found))
+            finishing = attrs.evolve(finishing, gathered=found)
+            if found.cancel_error is not None:
+                self._try_later(job, finishing, found.cancel_error)
+                return
+            if (pause := _pause_before_more(job, finishing, found)) is not None:
+                self._open[job.key] = attrs.evolve(finishing, due=self._context.clock.ticks() + pause)
+                return
+        del self._open[job.key]
+        self.note_present(job)
+        if found is not None:
+            self._journal.record(self._end(current, finishing, found))
 
-    @staticmethod
-    def _pause_before_more(job: JobRecord, ending: Ending, found: Found) -> float | None:
-        """Seconds until another try may bring more, or see the container gone; None where this is all."""
-        stays = ending.stopping and not found.gone and job.id is not None
-        torn = ending.phase is not None and found.torn
-        if stays or (torn and ending.tries < (BRINGS if found.trouble else ABSENT_POLLS)):
-            return min(60.0 if torn else 30.0, 2.0 ** min(ending.tries, 8))
-        return None
+    def _try_later(self, job: JobRecord, finishing: Finishing, error: BaseException) -> None:
+        if isinstance(error, CredentialError):
+            self._context.health.pause_for(error)
+        elif not isinstance(error, CanfarBatchError):
+            log.error("%s: looking into the end of %s failed", self._journal.name, job.key, exc_info=error)
+        pause = self._context.schedule.back_off(min(finishing.tries, 4))
+        self._open[job.key] = attrs.evolve(finishing, due=self._context.clock.ticks() + pause)
 
-    def _end(self, job: JobRecord, ending: Ending, found: Found) -> Iterator[Event]:
-        """The events that an attempt's end consists of: its verdict, and what follows from it."""
-        now = self._drive.clock.now()
+    def _end(self, job: JobRecord, finishing: Finishing, found: Gathered) -> Iterator[Event]:
+        """Yield the events that end an attempt: the verdict, and the decision that follows from it."""
+        now = self._context.clock.now()
         if job.id is None and found.began is None and found.ended is None:
-            self._drive.watch_for(self._drive.settle)
+            self._context.schedule.watch_for(self._context.setup.settle)
             ended: Event = self._never_came(job, now)
         else:
-            ended = conclusion(
-                job, found, phase=ending.phase, watched=ending.watched, stopped_for=ending.stopped_for, at=now
+            ended = end_event(
+                job,
+                found,
+                phase=finishing.phase,
+                watched=finishing.watched,
+                stopped_for=finishing.stopped_for,
+                at=now,
             )
         yield ended
         after = apply(job, ended)
         if after.state is not JobState.CANCELLED:
-            self._decisions.compare_with_others(after)
+            self._retrier.compare_with_others(after)
         if after.state is JobState.WAITING:
-            yield self._decisions.about(after)
+            yield self._retrier.decide(after)
 
     def _never_came(self, job: JobRecord, now: datetime) -> Event:
-        """A launch that got no answer, and of which nothing was seen in time."""
+        """Return the event that ends a launch that got no answer and never appeared in a list."""
         if job.cancelling:
             return Cancelled(key=job.key, at=now)
         why = "no answer came to the launch, and the platform's list does not show it"
-        again = job.attempts[-1].launch_name not in self._drive.hopeless
+        again = job.attempts[-1].launch_name not in self._context.traffic.hopeless
         failure = LaunchRefused(message=why, again=again, inferred=True)
         return Ended(key=job.key, at=now, succeeded=False, failure=failure)
 
-    # -- what is heard of it later --------------------------------------------------------------------------------
+    # -- receipts that come late ----------------------------------------------------------------------------------
 
     @property
-    def hopes(self) -> bool:
-        """Whether a receipt that comes late could yet change a verdict, and none was looked for."""
-        return bool(self._drive.roster.unproved) and self._proofs_sought is None
+    def owes_search(self) -> bool:
+        """Whether a late receipt could change a verdict, and none was looked for yet."""
+        return bool(self._journal.index.overturnable) and self._late_receipts_sought is None
 
     def seek_late_receipts(self) -> None:
-        """Look, now and then, whether what ended unheard has left a receipt after all."""
-        drive, now = self._drive, self._drive.clock.ticks()
-        if self._proofs_sought is None or now - self._proofs_sought >= SLOWEST:
-            self._proofs_sought = now
-            drive.remember(filter(None, [self.late_proof(drive.ledger.jobs[key]) for key in drive.roster.unproved]))
+        """Look, now and then, for the receipts of attempts that ended without one."""
+        now = self._context.clock.ticks()
+        if self._late_receipts_sought is None or now - self._late_receipts_sought >= LONGEST_PAUSE:
+            self._late_receipts_sought = now
+            jobs = self._journal.jobs
+            found = [self.late_success(jobs[key]) for key in self._journal.index.overturnable]
+            self._journal.record(filter(None, found))
 
-    def seek_anew(self) -> None:
+    def seek_again(self) -> None:
         """Look for late receipts at the next opportunity."""
-        self._proofs_sought = None
+        self._late_receipts_sought = None
 
-    def late_proof(self, job: JobRecord) -> LateSuccess | None:
-        """The receipt of an attempt that ended unheard, if it has come meanwhile and says success."""
+    def late_success(self, job: JobRecord) -> LateSuccess | None:
+        """Return the success of an attempt that ended without a receipt, if a receipt has reported it since."""
         if job.last_attempt is None or not may_be_overturned(job):
             return None
-        _, end = receipt_files(self._drive.around.home, job.key, job.last_attempt.number)
+        _, end = receipt_files(self._context.launch_context.home, job.key, job.last_attempt.number)
         if end is None or end.exit_code != 0 or end.missing:
             return None
-        return LateSuccess(key=job.key, at=self._drive.clock.now(), receipt=end)
+        return LateSuccess(key=job.key, at=self._context.clock.now(), receipt=end)
+
+
+def _pause_before_more(job: JobRecord, finishing: Finishing, found: Gathered) -> float | None:
+    """Return the seconds until another try may find more, or see the container gone; None if this is all."""
+    stays = finishing.stopping and not found.gone and job.id is not None
+    incomplete = finishing.phase is not None and found.is_incomplete
+    if stays or (incomplete and finishing.tries < (TRIES if found.trouble else ABSENT_POLLS)):
+        return min(60.0 if incomplete else 30.0, 2.0 ** min(finishing.tries, 8))
+    return None

@@ -1,4 +1,4 @@
-"""Who stands where: the jobs of a batch sorted by what is to be done with them, so that a look costs what changed."""
+"""Indexes over a batch's jobs, so that one turn of the loop costs the number of changes, not of jobs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from datetime import datetime, timezone
 from canfar_batch.lifecycle import may_be_overturned
 from canfar_batch.records import JobRecord, JobState
 
-_GIVEN_UP = (JobState.LOST, JobState.FAILED, JobState.CANCELLED)
+_ENDED_BADLY = (JobState.LOST, JobState.FAILED, JobState.CANCELLED)
 _NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 
 class JobIndex:
-    """Indexes over the records of a batch; `update` keeps them true.
+    """Indexes over the records of a batch, which `update` and `forget` keep up to date.
 
     Attributes:
-        counts: How many jobs are in each state.
-        active: The keys of the jobs that have a container or may have one, the longest active first.
-        undecided: The keys of the jobs whose last attempt failed and about which no policy was asked yet.
-        uncollected: The keys of the jobs that succeeded and whose result was not fetched yet.
-        unproved: The keys of the jobs that were given up for absence alone, or stopped without a word of how they
-            ended, so that a late receipt overrules that.
-        by_name: For every launch name of every attempt, the job's key and the attempt's number.
-        by_id: Likewise for every id that the platform gave.
+        counts: The number of jobs in each state.
+        active: Keys of the jobs that have a container or may have one, the longest active first.
+        undecided: Keys of the jobs whose newest attempt failed and for which no retry policy was asked yet.
+        uncollected: Keys of the jobs that succeeded and whose result was not fetched yet.
+        overturnable: Keys of the jobs whose outcome a late receipt may still change.
+        by_name: The job's key and the attempt's number, by launch name.
+        by_id: The job's key and the attempt's number, by the platform's id.
     """
 
     def __init__(self, jobs: Mapping[str, JobRecord]) -> None:
@@ -34,51 +33,54 @@ class JobIndex:
         self.active: dict[str, None] = {}
         self.undecided: dict[str, None] = {}
         self.uncollected: dict[str, None] = {}
-        self.unproved: dict[str, None] = {}
+        self.overturnable: dict[str, None] = {}
         self.by_name: dict[str, tuple[str, int]] = {}
         self.by_id: dict[str, tuple[str, int]] = {}
-        self._ready: list[tuple[int, str]] = []  # a heap in plan order; entries that are no longer true are skipped
-        self._due: list[tuple[datetime, int, str]] = []  # a heap by time; likewise
-        self._queued: dict[str, datetime | None] = {}  # which entry of a job is true: in which heap, and for when
+        self._ready: list[tuple[int, str]] = []  # a heap in plan order; outdated entries are skipped
+        self._due: list[tuple[datetime, int, str]] = []  # a heap by time; outdated entries are skipped
+        self._queued: dict[str, datetime | None] = {}  # a job's valid entry: its due time, or None if it is ready
         for job in jobs.values():
             self.update(None, job)
 
     @property
     def unfinished(self) -> int:
-        """How many jobs are not final."""
+        """The number of jobs that are not final."""
         return sum(count for state, count in self.counts.items() if not state.final)
 
     def update(self, before: JobRecord | None, after: JobRecord) -> None:
-        """Sort *after* into its places, and *before* out of its own."""
+        """Replace *before* (None if the job is new) by *after*."""
         if before is not None:
             self.counts[before.state] -= 1
         self.counts[after.state] += 1
-        _member(self.active, after.key, after.state.active)
-        _member(self.undecided, after.key, after.state is JobState.WAITING and after.due is None)
-        _member(self.uncollected, after.key, after.state is JobState.SUCCEEDED and not after.collected)
-        _member(self.unproved, after.key, after.state in _GIVEN_UP and may_be_overturned(after))
+        _set_member(self.active, after.key, after.state.active)
+        _set_member(self.undecided, after.key, after.state is JobState.WAITING and after.due is None)
+        _set_member(self.uncollected, after.key, after.state is JobState.SUCCEEDED and not after.collected)
+        _set_member(self.overturnable, after.key, after.state in _ENDED_BADLY and may_be_overturned(after))
         for attempt in after.attempts[-1:] if before is not None else after.attempts:
             self.by_name[attempt.launch_name] = (after.key, attempt.number)
             if attempt.id is not None:
                 self.by_id[attempt.id] = (after.key, attempt.number)
-        if not _launchable(after):
+        if not _is_launchable(after):
             self._queued.pop(after.key, None)
         elif after.key not in self._queued or self._queued[after.key] != after.due:
             self._enqueue(after.due, after.index, after.key)
 
     def forget(self, job: JobRecord) -> None:
-        """Take out a job that was never launched."""
+        """Remove a job that was never launched."""
         self.counts[job.state] -= 1
         self._queued.pop(job.key, None)
 
     def ready(self, now: datetime) -> Iterator[JobRecord]:
-        """The jobs that may be launched at *now*, in plan order; what is taken costs, the rest does not."""
+        """Yield the jobs that may be launched at *now*, in plan order.
+
+        Lazy: the cost is proportional to the jobs consumed.
+        """
         self._promote(now)
         taken: dict[str, int] = {}
         try:
             while self._ready:
                 place, key = heapq.heappop(self._ready)
-                if key not in taken and self._stands(None, key):
+                if key not in taken and self._is_valid(None, key):
                     taken[key] = place
                     yield self._jobs[key]
         finally:
@@ -86,12 +88,12 @@ class JobIndex:
                 heapq.heappush(self._ready, (place, key))
 
     def is_ready(self, key: str, now: datetime) -> bool:
-        """Whether this job may be launched at *now*."""
+        """Return whether this job may be launched at *now*."""
         due = self._queued.get(key, _NEVER)
         return due is None or due <= now
 
     def next_due(self, now: datetime) -> datetime | None:
-        """When the next job that waits for its time may be launched; None where none waits."""
+        """Return when the next waiting job may be launched; None if none waits for a time after *now*."""
         self._promote(now)
         return self._due[0][0] if self._due else None
 
@@ -103,23 +105,23 @@ class JobIndex:
             heapq.heappush(self._due, (due, place, key))
 
     def _promote(self, now: datetime) -> None:
-        """Move what is due by now among the ready, and let go of what is no longer true."""
-        while self._due and (self._due[0][0] <= now or not self._stands(self._due[0][0], self._due[0][2])):
+        """Move the entries that are due by *now* to the ready heap, and drop outdated ones."""
+        while self._due and (self._due[0][0] <= now or not self._is_valid(self._due[0][0], self._due[0][2])):
             due, place, key = heapq.heappop(self._due)
-            if self._stands(due, key):
+            if self._is_valid(due, key):
                 self._enqueue(None, place, key)
 
-    def _stands(self, due: datetime | None, key: str) -> bool:
-        """Whether an entry of the heaps is still true."""
+    def _is_valid(self, due: datetime | None, key: str) -> bool:
+        """Return whether an entry of the heaps is the job's newest."""
         return key in self._queued and self._queued[key] == due
 
 
-def _launchable(job: JobRecord) -> bool:
+def _is_launchable(job: JobRecord) -> bool:
     return job.state is JobState.PLANNED or (job.state is JobState.WAITING and job.due is not None)
 
 
-def _member(keys: dict[str, None], key: str, belongs: bool) -> None:
-    if belongs:
+def _set_member(keys: dict[str, None], key: str, is_member: bool) -> None:
+    if is_member:
         keys.setdefault(key)
     else:
         keys.pop(key, None)

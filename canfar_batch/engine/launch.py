@@ -1,18 +1,22 @@
-"""Sending launches: the intent is written down first, the answer as it comes, and doubt is left to the next looks."""
+"""Launching: each intent is recorded before it is sent, each answer as it comes; doubts are left to the next polls."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 
-from canfar_batch.engine.attempts import request_for_job
-from canfar_batch.engine.context import Drive
+import attrs
+
+from canfar_batch.engine.attempts import LaunchContext, request_for
+from canfar_batch.engine.context import Context
 from canfar_batch.engine.pool import Outcome
-from canfar_batch.engine.retry import Decisions
+from canfar_batch.engine.retry import Retrier
 from canfar_batch.errors import (
+    CanfarBatchError,
     CredentialError,
     LaunchInDoubt,
     LeaseLost,
@@ -24,173 +28,212 @@ from canfar_batch.errors import (
 )
 from canfar_batch.failures import LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Deferred, Ended, Event, Intended, LateSuccess, Launched, apply
-from canfar_batch.payload import launch_names
-from canfar_batch.protocols import BatchView, Bundle, LaunchStrategy, Pick
+from canfar_batch.protocols import BatchView, Bundle, LaunchStrategy, Pick, Platform
 from canfar_batch.records import JobRecord, JobState
+from canfar_batch.store.memory import LedgerLike
 
 log = logging.getLogger("canfar_batch")
 
-IN_FLIGHT = 32  #: launches whose answer is awaited at once: what a crash can leave in doubt
+MOST_IN_FLIGHT = 32  #: launches in flight at once: the most that a crash can leave in doubt
 SOON = 5.0  #: seconds until the platform's list is asked about a launch that got no answer
 
 
-class Launching:
-    """Lets the launch strategy pick, and sends what it picks.
+@attrs.frozen
+class Post:
+    """One launch to be sent by a worker thread, if this driver may still send it."""
+
+    job: JobRecord
+    context: LaunchContext
+    platform: Platform
+    ledger: LedgerLike
+    generation: int  #: of the lease under which the intent was recorded
+
+    def __call__(self) -> str:
+        """Send the launch, and return the container's id.
+
+        Raises:
+            LeaseLost: Another driver has taken over.
+            SpecError: The job cannot be sent at all.
+            PlatformError: As `Platform.launch` says.
+        """
+        try:
+            request = request_for(self.job, self.context)
+        except Exception as error:
+            if self.context.batch is None:
+                raise
+            raise SpecError(f"job {self.job.key} cannot be sent: {error}") from error
+        if not self.ledger.still_mine(self.generation):
+            raise LeaseLost("the lease ran out, or another driver has taken this batch over")
+        return self.platform.launch(request)
+
+
+class Launcher:
+    """Lets the launch strategy pick jobs, and launches them.
 
     Attributes:
-        strategy: Who is launched next.
+        error: Why the newest launch that did not succeed failed or is in doubt.
     """
 
     def __init__(
-        self,
-        drive: Drive,
-        strategy: LaunchStrategy,
-        decisions: Decisions,
-        late_proof: Callable[[JobRecord], LateSuccess | None],
+        self, context: Context, retrier: Retrier, late_success: Callable[[JobRecord], LateSuccess | None]
     ) -> None:
-        self.strategy = strategy
-        self._drive, self._decisions, self._late_proof = drive, decisions, late_proof
-        self._setbacks = 0
+        self._context, self._journal, self._retrier = context, context.journal, retrier
+        self._strategy = context.setup.strategies.launch
+        self._late_success = late_success
+        self._generation = context.ledger.generation
+        self._setbacks = 0  # in a row
         self._not_before = 0.0  # in the clock's ticks
-        self._again: float | None = None  # when the strategy wishes to be asked again, likewise
+        self._ask_again: float | None = None  # when the strategy wants to be asked again, in the clock's ticks
+        self.error: Exception | None = None
 
     @property
     def room(self) -> int:
-        """How many launches may be sent now."""
-        return max(0, IN_FLIGHT - len(self._drive.posting))
+        """The number of launches that may be sent now."""
+        return max(0, MOST_IN_FLIGHT - len(self._context.traffic.in_flight))
 
-    def next_wish(self) -> float | None:
-        """When something may be launched, in the clock's ticks; None where nothing is foreseen."""
-        if self._drive.paused is not None or not self.room:
+    @contextmanager
+    def only(self, key: str) -> Iterator[None]:
+        """Launch this job and no other while inside."""
+        usual, self._strategy = self._strategy, _only(key)
+        try:
+            yield
+        finally:
+            self._strategy = usual
+
+    def next_due(self) -> float | None:
+        """Return when something may be launched, in the clock's ticks; None if nothing is foreseen."""
+        if self._context.health.pause is not None or not self.room:
             return None
-        now, moments = self._drive.clock.ticks(), list[float]()
-        due = self._drive.roster.next_due(self._drive.clock.now())
+        clock = self._context.clock
+        now, moments = clock.ticks(), list[float]()
+        due = self._journal.index.next_due(clock.now())
         if due is not None:
-            moments.append(max(self._not_before, now + (due - self._drive.clock.now()).total_seconds()))
-        if self._again is not None:
-            moments.append(max(self._not_before, self._again))
+            moments.append(max(self._not_before, now + (due - clock.now()).total_seconds()))
+        if self._ask_again is not None:
+            moments.append(max(self._not_before, self._ask_again))
         if self._not_before > now:
             moments.append(self._not_before)
         return min(moments, default=None)
 
-    def send(self, look_around: Callable[[], BatchView]) -> None:
-        """Let the strategy pick, write the intents down, then post them."""
-        drive, now = self._drive, self._drive.clock.ticks()
-        if drive.paused is not None or now < self._not_before or not self.room:
+    def launch(self, make_view: Callable[[], BatchView]) -> None:
+        """Let the strategy pick, record the intents, then send them."""
+        context, now = self._context, self._context.clock.ticks()
+        if context.health.pause is not None or now < self._not_before or not self.room:
             return
-        view = look_around()
-        loads, again = self._picked(view)
-        self._again = None if again is None else now + again
-        picked = dict.fromkeys(job.key for load in loads for job in load.jobs)
-        chosen = (drive.ledger.jobs[key] for key in picked if drive.roster.is_ready(key, view.now))
-        events: list[Event] = [
-            self._late_proof(job) or self._intent(job, view.now) for job in islice(chosen, view.room)
-        ]
-        drive.remember(events)
+        view = make_view()
+        pick = self._pick(view)
+        self._ask_again = None if pick.again is None else now + pick.again
+        picked = dict.fromkeys(job.key for bundle in pick.bundles for job in bundle.jobs)
+        jobs, index = self._journal.jobs, self._journal.index
+        chosen = (jobs[key] for key in picked if index.is_ready(key, view.now))
+        events = [self._late_success(job) or self._intent(job, view.now) for job in islice(chosen, view.room)]
+        self._journal.record(events)
         for event in events:
             if isinstance(event, Intended):
-                drive.posting.add(event.key)
-                drive.launches.append(view.now)
-                job = drive.ledger.jobs[event.key]
-                drive.crew.submit("launch", partial(self.post, job), partial(self._posted, job))
+                self._send(self._journal.jobs[event.key], view.now)
 
-    def _picked(self, view: BatchView) -> tuple[list[Bundle], float | None]:
-        """What the strategy wants now, and when to ask again; a job stands for the load that consists of it."""
-        answer = self.strategy(view)
+    def _pick(self, view: BatchView) -> _Picked:
+        """Return what the strategy wants now; a job stands for the bundle that consists of it."""
+        answer = self._strategy(view)
         pick = answer if isinstance(answer, Pick) else Pick(answer)
         try:
-            loads = [each if isinstance(each, Bundle) else Bundle(_record(each)) for each in pick.loads]
+            bundles = [each if isinstance(each, Bundle) else Bundle(_record(each)) for each in pick.loads]
         except TypeError as error:
             raise StrategyError(
-                f"the launch strategy {self.strategy!r} returned {answer!r}; it returns a list of jobs or Loads, as "
-                "view.ready(at_most=3) is one, or a Pick of them"
+                f"the launch strategy {self._strategy!r} returned {answer!r}; it returns a list of jobs or Bundles, "
+                "such as view.ready(at_most=3), or a Pick of them"
             ) from error
-        return loads, pick.again
+        return _Picked(bundles, pick.again)
 
-    def _intent(self, job: JobRecord, now: datetime) -> Intended:
-        number = job.attempts[-1].number + 1 if job.attempts else 1
-        identity = self._drive.ledger.identity
-        name = launch_names.launch_name(
-            identity.name, job.filled.name or job.key, token=identity.token, index=job.index, attempt=number
-        )
+    def _intent(self, job: JobRecord, now: datetime) -> Event:
+        name = self._context.launch_context.launch_name(job)
         return Intended(key=job.key, at=now, launch_name=name, resources=job.resources)
 
-    def post(self, job: JobRecord) -> str:
-        """In a thread: send one launch, if this driver may still do so; the container's id.
+    def _send(self, job: JobRecord, now: datetime) -> None:
+        context = self._context
+        context.traffic.in_flight.add(job.key)
+        context.traffic.launches.append(now)
+        post = Post(job, context.launch_context, context.platform, context.ledger, self._generation)
+        context.pool.submit("launch", post, partial(self._answered, job))
 
-        Raises:
-            LeaseLost: It may not.
-            SpecError: It cannot be sent at all.
-            PlatformError: As `Platform.launch` says.
-        """
-        try:
-            request = request_for_job(job, self._drive.around)
-        except Exception as error:
-            raise SpecError(f"job {job.key} cannot be sent: {error}") from error
-        if not self._drive.ledger.still_mine(self._drive.generation):
-            raise LeaseLost("the lease ran out, or another driver has taken this batch over")
-        return self._drive.platform.launch(request)
+    # -- answers --------------------------------------------------------------------------------------------------
 
-    def _posted(self, job: JobRecord, outcome: Outcome[str]) -> None:
-        """An answer to a launch came, or the certainty that none will."""
-        drive = self._drive
-        drive.posting.discard(job.key)
-        current = drive.job(job.key)
+    def _answered(self, job: JobRecord, outcome: Outcome[str]) -> None:
+        """Record the answer to a launch, or that none will come."""
+        context = self._context
+        context.traffic.in_flight.discard(job.key)
+        current = self._journal.job(job.key)
         if current.state is not JobState.LAUNCHING:
-            return  # a look found the container before its answer came
+            return  # a poll found the container before the answer came
+        if isinstance(outcome.error, Exception):
+            self.error = outcome.error
         try:
             id = outcome.get()
         except (NotSent, PlatformBusy, CredentialError, LeaseLost) as error:
-            self._not_now(current, error)
+            self._defer(current, error)
         except LaunchInDoubt as error:
-            log.info("%s: %s is in doubt: %s", drive.name, job.key, error)
-            self._set_back(error.retry_after)
+            log.info("%s: %s is in doubt: %s", self._journal.name, job.key, error)
+            self._slow_down(error.retry_after)
             if error.same_again:
-                drive.hopeless.add(current.attempts[-1].launch_name)
-            drive.look_within(SOON)
+                context.traffic.hopeless.add(current.attempts[-1].launch_name)
+            context.schedule.poll_within(SOON)
         except (PlatformRefused, SpecError) as error:
-            self._refused(current, error)
+            self._refuse(current, error)
         except Exception as error:
-            log.warning("%s: the launch of %s is in doubt: %r", drive.name, job.key, error)
-            self._set_back(None)
+            log.warning("%s: the launch of %s is in doubt: %r", self._journal.name, job.key, error)
+            self._slow_down(None)
         else:
             self._setbacks = 0
-            drive.remember([Launched(key=job.key, at=drive.clock.now(), id=id)])
+            self._journal.record([Launched(key=job.key, at=context.clock.now(), id=id)])
 
-    def _not_now(self, job: JobRecord, error: Exception) -> None:
-        """Nothing was made, and nobody says that nothing ever will be: later."""
+    def _defer(self, job: JobRecord, error: CanfarBatchError) -> None:
+        """Nothing was made, and a later try may succeed."""
+        context = self._context
         if isinstance(error, CredentialError):
-            self._drive.pause_for(error)
-        self._set_back(getattr(error, "retry_after", None))
-        now = self._drive.clock.now()
-        due = now + timedelta(seconds=max(0.0, self._not_before - self._drive.clock.ticks()))
-        self._drive.remember([Deferred(key=job.key, at=now, due=due, why=str(error))])
+            context.health.pause_for(error)
+        self._slow_down(getattr(error, "retry_after", None))
+        now = context.clock.now()
+        due = now + timedelta(seconds=max(0.0, self._not_before - context.clock.ticks()))
+        self._journal.record([Deferred(key=job.key, at=now, due=due, why=str(error))])
         if job.cancelling:
-            self._drive.remember([Cancelled(key=job.key, at=now)])
+            self._journal.record([Cancelled(key=job.key, at=now)])
 
-    def _refused(self, job: JobRecord, error: Exception) -> None:
-        """Nothing was made, and the same would be refused again."""
-        now = self._drive.clock.now()
+    def _refuse(self, job: JobRecord, error: CanfarBatchError) -> None:
+        """Nothing was made, and the same request would be refused again."""
+        now = self._context.clock.now()
         if job.cancelling:
-            self._drive.remember([Cancelled(key=job.key, at=now)])
+            self._journal.record([Cancelled(key=job.key, at=now)])
             return
         failure = LaunchRefused(message=str(error), again=False)
         ended = Ended(key=job.key, at=now, succeeded=False, failure=failure)
         after = apply(job, ended)
-        self._decisions.compare_with_others(after)
-        self._drive.remember([ended, self._decisions.about(after)])
+        self._retrier.compare_with_others(after)
+        self._journal.record([ended, self._retrier.decide(after)])
 
-    def _set_back(self, asked: float | None) -> None:
-        """The platform is not well or not willing: launch more slowly the longer that lasts."""
-        drive = self._drive
-        drive.refusals.append(drive.clock.now())
-        if drive.clock.ticks() >= self._not_before:  # one wave of launches is one setback, however many it had
+    def _slow_down(self, asked: float | None) -> None:
+        """Launch more slowly, the longer the platform is unwell or unwilling."""
+        context = self._context
+        context.traffic.refusals.append(context.clock.now())
+        if context.clock.ticks() >= self._not_before:  # a wave of launches is one setback, however many it holds
             self._setbacks += 1
-            pause = max(asked or 0.0, drive.back_off(self._setbacks - 1))
-            self._not_before = drive.clock.ticks() + pause
+            pause = max(asked or 0.0, context.schedule.back_off(self._setbacks - 1))
+            self._not_before = context.clock.ticks() + pause
+
+
+@attrs.frozen
+class _Picked:
+    bundles: list[Bundle]
+    again: float | None
 
 
 def _record(job: object) -> JobRecord:
     if not isinstance(job, JobRecord):
-        raise TypeError(f"{job!r} is no job")
+        raise TypeError(f"{job!r} is not a job")
     return job
+
+
+def _only(key: str) -> LaunchStrategy:
+    def pick(view: BatchView) -> list[Bundle]:
+        return [Bundle(job) for job in view.ready() if job.key == key]
+
+    return pick

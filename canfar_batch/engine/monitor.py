@@ -1,9 +1,9 @@
-"""What the platform shows, held against what is known; differences become events."""
+"""Monitoring: polling the platform, and turning the differences from what is known into events."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -11,65 +11,131 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.engine.attempts import PLATFORM_MEMORY, stuck
-from canfar_batch.engine.context import Drive
-from canfar_batch.engine.finish import Ending, Endings
+from canfar_batch.engine.attempts import PLATFORM_MEMORY, stuck_pending
+from canfar_batch.engine.context import Context
+from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.verdict import image_trouble
 from canfar_batch.errors import AccessDenied, CredentialError, JobNotFound, LedgerError, PlatformError, StrategyError
 from canfar_batch.failures import Failure, TimedOut
 from canfar_batch.lifecycle import Adopted, Event, PhaseChanged, may_reappear
 from canfar_batch.payload import launch_names
-from canfar_batch.protocols import BatchView, MonitorStrategy, Observation
+from canfar_batch.protocols import BatchView, MonitorStrategy, Observation, Platform
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase, Usage
 
 log = logging.getLogger("canfar_batch")
 
-SHORTEST = 0.05  #: seconds between two looks at least, whatever a monitor wishes
-GRACE = 60.0  #: seconds beyond a job's time-out before the driver stops what its own wrapper should have stopped
+SHORTEST_WAIT = 0.05  #: seconds between two polls at least, whatever a monitor wishes
+TIMEOUT_MARGIN = 60.0  #: seconds beyond its time-out after which a job is stopped that its wrapper should have stopped
 PULL_CHECK = 120.0  #: seconds of waiting after which a pending container's events are read, and again at twice that
+_ASKED_BY_ID = 5  #: containers that are asked for one by one if a list is empty against expectation
+_DISOWNED = 2  #: of them, how many the platform must disown for the list to be believed
 
 _STATES = {Phase.PENDING: JobState.PENDING, Phase.RUNNING: JobState.RUNNING}
-_GIVEN_UP = (JobState.WAITING, JobState.LOST, JobState.FAILED)
+_MAY_REAPPEAR = (JobState.WAITING, JobState.LOST, JobState.FAILED)
 
 
-class Lookout:
-    """Looks at the platform as the monitor strategy wishes, and compares.
+@attrs.frozen
+class Poll:
+    """One poll, to be made by a worker thread."""
+
+    platform: Platform
+    monitor: MonitorStrategy
+    view: BatchView
+    asks_limits: bool  #: whether to ask for the platform's limits as well
+
+    def __call__(self) -> PollResult:
+        """Ask the monitor strategy, check whether its answer can be believed, and ask for the limits once.
+
+        Raises:
+            StrategyError: The strategy returned something else than an `Observation`.
+        """
+        observation = self.monitor(self.platform, self.view)
+        if not isinstance(observation, Observation):
+            raise StrategyError(
+                f"the monitor strategy {self.monitor!r} returned {observation!r}; it returns an Observation"
+            )
+        return PollResult(
+            observation,
+            self._is_good(observation),
+            self._limits() if self.asks_limits else None,
+            self._live(observation),
+        )
+
+    def _is_good(self, observation: Observation) -> bool:
+        """An empty list while several jobs are active is believed only if the platform disowns two of them by id."""
+        ids = [job.id for job in self.view.active() if job.id is not None]
+        known = any(observation.containers.get(id) is not None for id in ids)
+        if not observation.complete or len(ids) < _DISOWNED or known:
+            return True
+        disowned = 0
+        for id in ids[:_ASKED_BY_ID]:
+            try:
+                self.platform.container(id)
+                return False
+            except JobNotFound:
+                disowned += 1
+        return disowned >= _DISOWNED
+
+    def _limits(self) -> Limits | None:
+        try:
+            return self.platform.limits()
+        except PlatformError:
+            return None  # they serve to round a retry's memory up; the poll is worth more
+
+    def _live(self, observation: Observation) -> Mapping[str, ContainerInfo]:
+        found = (observation.containers.get(job.id) for job in self.view.active() if job.id is not None)
+        return {info.id: info for info in found if info and info.phase is Phase.RUNNING and info.ram_in_use is not None}
+
+
+@attrs.frozen
+class PollResult:
+    """What one poll found."""
+
+    observation: Observation
+    good: bool  #: whether it can be believed
+    limits: Limits | None
+    live: Mapping[str, ContainerInfo]  #: running containers that the platform measures, by id
+
+
+class Monitor:
+    """Polls the platform when the monitor strategy wishes, and compares.
 
     Attributes:
-        under_way: True while a thread looks.
-        looked_once: Whether this driver has had a good look yet.
+        in_flight: Whether a worker thread is polling.
+        has_polled: Whether this driver has had a good poll.
+        live: Running containers that the platform measures, by id, as of the newest poll.
     """
 
-    def __init__(self, drive: Drive, monitor: MonitorStrategy, endings: Endings) -> None:
-        self._drive, self._monitor, self._endings = drive, monitor, endings
-        self.under_way = False
-        self.looked_once = False
-        self._surplus: dict[str, int] = {}
-        self._past: set[str] = set()  # ids of containers that are over and settled: no look need bother with them
-        self._pull_checked: dict[str, float] = {}  # by container: when its events are read again, in seconds of waiting
+    def __init__(self, context: Context, finisher: Finisher) -> None:
+        self._context, self._journal, self._finisher = context, context.journal, finisher
+        self.in_flight = False
+        self.has_polled = context.launch_context.batch is None  # a single job has no driver before this one
+        self.live: Mapping[str, ContainerInfo] = {}
+        self._surplus: dict[str, int] = {}  # polls in a row that showed an unexpected container, by id
+        self._finished: set[str] = set()  # ids of ended containers that need no more attention
+        self._check_pull_after: dict[str, float] = {}  # seconds of waiting after which events are read, by id
 
     @property
-    def needed(self) -> bool:
+    def is_needed(self) -> bool:
         """Whether there is anything to see."""
-        drive = self._drive
-        return bool(drive.roster.active) or drive.clock.ticks() < drive.watch_until or not self.looked_once
+        watching = self._context.clock.ticks() < self._context.schedule.watch_until
+        return bool(self._journal.index.active) or watching or not self.has_polled
 
     def watched(self) -> Iterator[JobRecord]:
-        """The jobs that have a container, or may have one, and are not known to be over."""
-        drive = self._drive
-        return (drive.ledger.jobs[key] for key in drive.roster.active if not self._endings.seen_over(key))
+        """Yield the jobs that have a container, or may have one, and are not known to have ended."""
+        jobs, active = self._journal.jobs, self._journal.index.active
+        return (jobs[key] for key in active if not self._finisher.has_ended(key))
 
-    # -- one look -------------------------------------------------------------------------------------------------
+    # -- one poll -------------------------------------------------------------------------------------------------
 
-    def look(self, view: Callable[[], BatchView]) -> None:
-        """Have a thread look, if it is time to; what it saw is compared when it is heard."""
-        if self.under_way or self._drive.clock.ticks() < self._drive.next_look or not self.needed:
+    def poll(self, make_view: Callable[[], BatchView]) -> None:
+        """Have a worker thread poll if it is time to; its result is compared when it is drained."""
+        context = self._context
+        if self.in_flight or context.clock.ticks() < context.schedule.next_poll or not self.is_needed:
             return
-        self.under_way = True
-        active = tuple(self.watched())
-        now = view()
-        frozen = attrs.evolve(
+        active, now = tuple(self.watched()), make_view()
+        view = attrs.evolve(
             now,
             counts=dict(now.counts),
             launches=tuple(islice(reversed(now.launches), 1)),
@@ -77,120 +143,96 @@ class Lookout:
             refusals=tuple(islice(reversed(now.refusals), 1)),
             ready=lambda: (),
             active=lambda: active,
-        )  # a copy, for a thread will read it: of the histories, the newest is enough to tell how quiet it is
-        self._drive.crew.submit("look", partial(self._look_out, frozen), self._saw)
+        )  # a copy, since a thread reads it: of the times, the newest suffices to show how quiet it is
+        asks_limits = context.health.limits is None and context.launch_context.batch is not None
+        work = Poll(context.platform, context.setup.strategies.monitor, view, asks_limits)
+        context.pool.submit("poll", work, self._polled)
+        self.in_flight = True
 
-    def _look_out(self, view: BatchView) -> tuple[Observation, bool, Limits | None]:
-        """In a thread: one look, whether it can be trusted, and the platform's limits the first time."""
-        observation = self._monitor(self._drive.platform, view)
-        if not isinstance(observation, Observation):
-            raise StrategyError(
-                f"the monitor strategy {self._monitor!r} returned {observation!r}; it returns a Observation"
-            )
-        return observation, self._is_good(observation, view), self._drive.limits or self._ask_limits()
-
-    def _ask_limits(self) -> Limits | None:
-        try:
-            return self._drive.platform.limits()
-        except PlatformError:
-            return None  # they serve to round a retry's memory up; a look is worth more
-
-    def _is_good(self, observation: Observation, view: BatchView) -> bool:
-        """An empty list while several jobs are active is believed only if the platform disowns two of them by id."""
-        ids = [job.id for job in view.active() if job.id is not None]
-        if not observation.complete or len(ids) < 2 or any(observation.containers.get(id) is not None for id in ids):
-            return True
-        disowned = 0
-        for id in ids[:5]:
-            try:
-                self._drive.platform.container(id)
-                return False
-            except JobNotFound:
-                disowned += 1
-        return disowned >= 2
-
-    def _saw(self, outcome: Outcome[tuple[Observation, bool, Limits | None]]) -> None:
-        drive, self.under_way = self._drive, False
+    def _polled(self, outcome: Outcome[PollResult]) -> None:
+        context, self.in_flight = self._context, False
         if outcome.error is not None:
-            self._saw_nothing(outcome)
+            self._poll_failed(outcome.error)
             return
-        observation, good, limits = outcome.get()
-        drive.limits = limits or drive.limits
-        drive.bad_looks = 0 if good else drive.bad_looks + 1
-        drive.next_look = drive.clock.ticks() + max(observation.wait, SHORTEST)
-        if good and drive.paused is not None and drive.paused_for_platform:
-            drive.paused = None
-            drive.say("the platform answers again; going on")
-        if good and not self.looked_once:
-            self._refuse_another_user()
-            self._refuse_a_taken_name(observation)
-        self._compare_all(observation, good)
-        if good:
-            drive.looked = observation.at
-            self.looked_once = True
+        result = outcome.get()
+        observation, health = result.observation, context.health
+        health.limits, self.live = result.limits or health.limits, result.live
+        context.schedule.poll_after(max(observation.wait, SHORTEST_WAIT))
+        if result.good:
+            health.note_good_poll()
+            if not self.has_polled:
+                self._refuse_another_user()
+                self._refuse_a_taken_name(observation)
+        else:
+            health.bad_polls += 1
+        self._compare_all(observation, result.good)
+        if result.good:
+            context.schedule.last_contact = observation.at
+            self.has_polled = True
 
-    def _saw_nothing(self, outcome: Outcome[Any]) -> None:
-        """A look that failed says nothing about any job."""
-        drive, error = self._drive, outcome.error
-        drive.bad_looks += 1
+    def _poll_failed(self, error: BaseException) -> None:
+        """A poll that failed says nothing about any job."""
+        health, schedule = self._context.health, self._context.schedule
+        health.bad_polls += 1
+        health.trouble = error if isinstance(error, Exception) else None
         if isinstance(error, StrategyError):
             raise error
         if isinstance(error, (CredentialError, AccessDenied)):
-            drive.pause_for(error)
+            health.pause_for(error)
         elif not isinstance(error, (PlatformError, TimeoutError, ConnectionError)):
-            log.error("%s: the monitor failed; it is asked again", drive.name, exc_info=error)
-        elif drive.bad_looks == 3:
-            drive.say(f"the platform does not answer ({error}); jobs run on, and it is asked again and again")
+            log.error("%s: the monitor failed; it is asked again", self._journal.name, exc_info=error)
+        elif health.bad_polls == 3:
+            health.say(f"the platform does not answer ({error}); jobs run on, and it is asked again and again")
         asked = getattr(error, "retry_after", None) or 0.0
-        drive.next_look = drive.clock.ticks() + max(asked, drive.back_off(drive.bad_looks))
+        schedule.poll_after(max(asked, schedule.back_off(health.bad_polls)))
 
     def _refuse_another_user(self) -> None:
-        """The platform shows each user their own containers: to anybody else, all of this batch's would be lost."""
-        ledger, user = self._drive.ledger, self._drive.platform.user
+        """Raise if the user is another one: the platform would show none of this batch's containers."""
+        ledger, user = self._context.ledger, self._context.platform.user
         if user is None or user == ledger.identity.user:
             return
         if ledger.identity.user is not None:
-            raise LedgerError(f"batch {self._drive.name!r} is run by {ledger.identity.user}, and you are {user} here")
+            raise LedgerError(f"batch {self._journal.name!r} is run by {ledger.identity.user}, and you are {user} here")
         ledger.note_user(user)
 
     def _refuse_a_taken_name(self, observation: Observation) -> None:
-        """A new ledger, and containers of a batch of this name: its real ledger is elsewhere, or was removed."""
-        if any(job.attempts for job in self._drive.ledger.jobs.values()):
+        """Raise if a new ledger meets containers of a batch with its name: the real ledger is elsewhere, or removed."""
+        if self._context.launch_context.batch is None or any(job.attempts for job in self._journal.jobs.values()):
             return
-        ours = launch_names.names_of_batch(self._drive.name)
+        ours = launch_names.names_of_batch(self._journal.name)
         others = [info.name for info in filter(None, observation.containers.values()) if not info.phase.final]
         active = [name for name in others if ours.fullmatch(name)]
         if active:
             raise LedgerError(
-                f"the platform already has {len(active)} containers of a batch called {self._drive.name!r}, as "
-                f"{active[0]}, and this batch is new: open it where its home is, give it another name, or cancel them "
+                f"the platform already has {len(active)} containers of a batch called {self._journal.name!r}, such as "
+                f"{active[0]}, and this batch is new: open it in its own home, give it another name, or cancel them "
                 "first"
             )
 
     # -- comparing ------------------------------------------------------------------------------------------------
 
     def _compare_all(self, observation: Observation, good: bool) -> None:
-        """Hold what was seen against what is known; differences become events, all in one transaction."""
-        drive = self._drive
-        gap = None if drive.looked is None else (observation.at - drive.looked).total_seconds()
-        watched = gap is None or gap < PLATFORM_MEMORY
+        """Compare all that was seen with what is known, and record the differences in one transaction."""
+        context, journal = self._context, self._journal
+        last = context.schedule.last_contact
+        watched = last is None or (observation.at - last).total_seconds() < PLATFORM_MEMORY
         by_name = self._ours(observation)
         events: list[Event] = []
-        for job in [drive.job(key) for key in drive.roster.active if key not in self._endings.under_way]:
-            if job.state.active:  # what was heard just before this look may have ended it
+        for job in [journal.job(key) for key in journal.index.active if not self._finisher.is_open(key)]:
+            if job.state.active:  # a result drained just before may have ended it
                 events.extend(self._compare(job, observation, by_name, good, watched))
         events.extend(self._unexpected(by_name, observation))
         if observation.complete:
-            drive.usage = Usage.of(filter(None, observation.containers.values()), drive.limits)
-        drive.remember(events)
+            context.health.usage = Usage.of(filter(None, observation.containers.values()), context.health.limits)
+        journal.record(events)
         for key in [event.key for event in events if isinstance(event, Adopted)]:
-            self._judge_presence(drive.job(key), by_name[drive.job(key).attempts[-1].launch_name])
+            self._act_on(journal.job(key), by_name[journal.job(key).attempts[-1].launch_name])
 
     def _ours(self, observation: Observation) -> dict[str, ContainerInfo]:
-        """The containers that bear a launch name of this batch, by it."""
+        """Return the containers that bear a launch name of this batch, by launch name."""
         ours: dict[str, ContainerInfo] = {}
         for info in observation.containers.values():
-            if info is not None and info.id not in self._past and info.name in self._drive.roster.by_name:
+            if info is not None and info.id not in self._finished and info.name in self._journal.index.by_name:
                 ours.setdefault(info.name, info)
         return ours
 
@@ -200,83 +242,102 @@ class Lookout:
         attempt = job.attempts[-1]
         info = by_name.get(attempt.launch_name) if attempt.id is None else observation.containers.get(attempt.id)
         if info is not None:
-            self._endings.present(job)
+            self._finisher.note_present(job)
             if attempt.id is None:
                 yield Adopted(key=job.key, at=observation.at, id=info.id)
             else:
-                yield from self._presence(job, info, observation.at)
+                yield from self._present(job, info, observation.at)
             return
-        told = observation.complete or (attempt.id is not None and attempt.id in observation.containers)
-        if good and told and job.key not in self._drive.posting:
-            self._endings.absent(job, watched=watched)
+        shown = observation.complete or (attempt.id is not None and attempt.id in observation.containers)
+        if job.cancelling and job.id is not None and shown:
+            self._finisher.begin(job, Finishing(phase=None, stopping=True))  # the platform's answer to that settles it
+        elif good and shown and job.key not in self._context.traffic.in_flight:
+            self._finisher.note_absent(job, watched=watched)
 
-    def _presence(self, job: JobRecord, info: ContainerInfo, at: datetime) -> Iterator[Event]:
-        """A container of ours was seen: what has changed."""
+    def _present(self, job: JobRecord, info: ContainerInfo, at: datetime) -> Iterator[Event]:
+        """Yield the changes of a container that was expected, and act on them."""
         attempt, state = job.attempts[-1], _STATES.get(info.phase)
-        news = state is not None and (state is not job.state or (attempt.started_at is None and info.started_at))
-        if news:
+        has_started = attempt.started_at is None and info.started_at is not None
+        if state is not None and (state is not job.state or has_started):
             yield PhaseChanged(key=job.key, at=at, phase=info.phase, started_at=info.started_at)
-        self._judge_presence(job, info)
+        self._act_on(job, info)
 
     def _unexpected(self, by_name: dict[str, ContainerInfo], observation: Observation) -> Iterator[Event]:
-        """Containers of ours that should not be there: taken back where a doubt is resolved by them, else removed."""
-        drive, odd = self._drive, dict[str, int]()
+        """Adopt unexpected containers of ours that resolve a doubt, and remove the others.
+
+        A container is expected if its attempt is the job's newest and the job is active.
+        """
+        journal, surplus = self._journal, dict[str, int]()
         for info in observation.containers.values():
-            if info is None or info.id in self._past or info.name not in drive.roster.by_name:
+            if info is None or info.id in self._finished or info.name not in journal.index.by_name:
                 continue
-            key, number = drive.roster.by_name[info.name]
-            job = drive.job(key)
+            key, number = journal.index.by_name[info.name]
+            job = journal.job(key)
             newest = job.last_attempt is not None and job.last_attempt.number == number
-            expected = newest and job.state.active and (job.id in (None, info.id) or key in drive.posting)
-            if expected or key in self._endings.under_way:
+            has_its_id = job.id in (None, info.id) or key in self._context.traffic.in_flight
+            if (newest and job.state.active and has_its_id) or self._finisher.is_open(key):
                 continue
-            missed = newest and job.state in _GIVEN_UP and may_reappear(job)
-            if missed and by_name[info.name] is info:
+            if newest and job.state in _MAY_REAPPEAR and may_reappear(job) and by_name[info.name] is info:
                 yield Adopted(key=key, at=observation.at, id=info.id)
             elif info.phase.final:
-                self._past.add(info.id)
+                self._finished.add(info.id)
             else:
-                odd[info.id] = self._surplus.get(info.id, 0) + 1
-        self._surplus = odd
-        for id in [id for id, looks in odd.items() if looks >= 2]:
-            log.info("%s: container %s is one too many and is removed", drive.name, id)
-            drive.crew.submit("gather", partial(drive.platform.cancel, id), lambda outcome: None)
+                surplus[info.id] = self._surplus.get(info.id, 0) + 1
+        self._surplus = surplus
+        for id in [id for id, polls in surplus.items() if polls >= 2]:
+            log.info("%s: container %s is one too many and is removed", journal.name, id)
+            self._context.pool.submit("gather", partial(self._context.platform.cancel, id), _ignore)
 
-    # -- what a container calls for -------------------------------------------------------------------------------
+    # -- acting on a container ------------------------------------------------------------------------------------
 
-    def _judge_presence(self, job: JobRecord, info: ContainerInfo) -> None:
-        """Begin what a container that is there calls for: reading its end, or stopping it."""
+    def _act_on(self, job: JobRecord, info: ContainerInfo) -> None:
+        """Begin to finish a container that has ended, or that has to be stopped."""
         if info.phase.final:
-            self._drive.finishes.append(self._drive.clock.now())
-            self._endings.begin(job, Ending(phase=info.phase))
+            self._context.traffic.finishes.append(self._context.clock.now())
+            self._finisher.begin(job, Finishing(phase=info.phase))
         elif job.cancelling:
-            self._endings.begin(job, Ending(phase=None, stopping=True))
-        elif (late := self._overdue(job, info)) is not None:
-            self._endings.begin(job, Ending(phase=None, stopping=True, stopped_for=late))
+            self._finisher.begin(job, Finishing(phase=None, stopping=True))
+        elif (failure := self._overdue(job, info)) is not None:
+            self._finisher.begin(job, Finishing(phase=None, stopping=True, stopped_for=failure))
 
     def _overdue(self, job: JobRecord, info: ContainerInfo) -> Failure | None:
-        """Why a container has taken too long, if it has."""
-        now, attempt, spec = self._drive.clock.now(), job.attempts[-1], job.spec
+        """Return the failure of a container that has taken too long, or None."""
+        now, attempt = self._context.clock.now(), job.attempts[-1]
         if info.phase is Phase.RUNNING:
-            # since when it was seen to run, by the clock that tells *now*: the container's may be another
-            known = job.state is JobState.RUNNING and attempt.seen_at is not None
-            ran = (now - attempt.seen_at).total_seconds() if known and attempt.seen_at else 0.0
-            if spec.timeout is not None and ran > spec.timeout + GRACE:
-                return TimedOut(message=f"it ran for {ran:.0f} s; its timeout is {spec.timeout:.0f} s", inferred=True)
-        elif info.phase is Phase.PENDING and attempt.launched_at is not None:
-            if (late := stuck(job, now)) is not None:
-                return late
-            self._ask_why_it_waits(job, info.id, (now - attempt.launched_at).total_seconds())
+            return _ran_too_long(job, now)
+        if info.phase is Phase.PENDING and attempt.launched_at is not None:
+            if (failure := stuck_pending(job, now)) is not None:
+                return failure
+            self._check_pull(job, info.id, (now - attempt.launched_at).total_seconds())
         return None
 
-    def _ask_why_it_waits(self, job: JobRecord, id: str, waited: float) -> None:
-        if waited > self._pull_checked.get(id, PULL_CHECK):
-            self._pull_checked[id] = waited * 2
-            events = partial(self._drive.platform.events, id)
-            self._drive.crew.submit("gather", events, partial(self._heard_events, job))
+    def _check_pull(self, job: JobRecord, id: str, waited: float) -> None:
+        """Read the events of a container that has waited long: its image may not be available."""
+        if waited > self._check_pull_after.get(id, PULL_CHECK):
+            self._check_pull_after[id] = waited * 2
+            events = partial(self._context.platform.events, id)
+            self._context.pool.submit("gather", events, partial(self._act_on_events, job))
 
-    def _heard_events(self, job: JobRecord, outcome: Outcome[str]) -> None:
-        trouble = image_trouble(outcome.value) if outcome.value else None
-        current = self._drive.job(job.key)
-        if trouble is not None and current.state is JobState.PENDING and current.id == job.id:
-            self._endings.begin(current, Ending(phase=None, stopping=True, stopped_for=trouble))
+    def _act_on_events(self, job: JobRecord, outcome: Outcome[str]) -> None:
+        failure = image_trouble(outcome.value) if outcome.value else None
+        current = self._journal.job(job.key)
+        if failure is not None and current.state is JobState.PENDING and current.id == job.id:
+            self._finisher.begin(current, Finishing(phase=None, stopping=True, stopped_for=failure))
+
+
+def _ran_too_long(job: JobRecord, now: datetime) -> TimedOut | None:
+    """Return the failure of a job that its wrapper should have stopped for its time-out, or None.
+
+    Counted since it was seen to run, by this machine's clock; the container's may differ.
+    """
+    timeout, seen_at = job.spec.timeout, job.attempts[-1].seen_at
+    if timeout is None or seen_at is None or job.state is not JobState.RUNNING:
+        return None
+    ran = (now - seen_at).total_seconds()
+    if ran <= timeout + TIMEOUT_MARGIN:
+        return None
+    return TimedOut(message=f"it ran for {ran:.0f} s; its timeout is {timeout:.0f} s", inferred=True)
+
+
+def _ignore(outcome: Outcome[Any]) -> None:
+    """Do nothing: the next poll shows whether it worked."""

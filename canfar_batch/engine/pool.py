@@ -1,4 +1,8 @@
-"""Daemon threads that talk to the platform, and the inbox through which the calling thread hears of it."""
+"""Daemon threads that talk to the platform, and the inbox from which the calling thread takes their results.
+
+`concurrent.futures` does not serve here: its threads keep the interpreter alive until they end, and a request to a
+platform that does not answer takes minutes.
+"""
 
 from __future__ import annotations
 
@@ -13,112 +17,113 @@ import attrs
 
 T = TypeVar("T")
 
-#: threads for each kind of work, so that slow launches never hold up a look, nor results a launch
-LANES: Mapping[str, int] = {"launch": 8, "look": 1, "gather": 8, "collect": 4}
+#: threads for each kind of work, so that slow launches never delay a poll, nor results a launch
+QUEUES: Mapping[str, int] = {"launch": 8, "poll": 1, "gather": 8, "collect": 4}
 
 
 @attrs.frozen
 class Outcome(Generic[T]):
-    """What came of a piece of work: a value, or the exception that it raised."""
+    """The result of a piece of work: a value, or the exception that it raised."""
 
     value: T | None = None
     error: BaseException | None = None
 
     def get(self) -> T:
-        """The value.
+        """Return the value.
 
         Raises:
-            BaseException: What the work raised.
+            BaseException: The work raised it.
         """
         if self.error is not None:
             raise self.error
-        return self.value  # type: ignore[return-value]  # a value where there is no error
+        return self.value  # type: ignore[return-value]  # there is a value if there is no error
 
     @classmethod
-    def of(cls, work: Callable[[], T], kept: type[BaseException] = Exception) -> Outcome[T]:
-        """Do *work* and keep what comes of it: a value, or an exception of the *kept* kind."""
+    def of(cls, work: Callable[[], T], caught: type[BaseException] = Exception) -> Outcome[T]:
+        """Do *work* and return its outcome; exceptions other than *caught* are raised."""
         try:
             return cls(value=work())
-        except kept as error:
+        except caught as error:
             return cls(error=error)
 
 
-Then = Callable[[Outcome[Any]], None]
+Callback = Callable[[Outcome[Any]], None]
 
 
 class Pool(Protocol):
-    """What the runner needs of its helpers."""
+    """Threads that work for one engine."""
 
-    def submit(self, lane: str, work: Callable[[], T], then: Callable[[Outcome[T]], None]) -> None:
-        """Have *work* done elsewhere; *then* is called with its outcome by whoever calls `hear`."""
+    def submit(self, queue: str, work: Callable[[], T], then: Callable[[Outcome[T]], None]) -> None:
+        """Have *work* done by a thread of *queue*; `drain` calls *then* with its outcome."""
 
-    def hear(self) -> int:
-        """Call back for everything that is done by now; how many that were."""
+    def drain(self) -> int:
+        """Call back for all work that is done by now, and return how many callbacks were made.
+
+        If a callback raises, the remaining results wait for the next call.
+        """
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but not beyond the moment at which there is something to hear."""
+        """Sleep for *seconds*, or until there is a result to drain."""
 
     def close(self) -> None:
-        """Begin no more work. What is under way is not waited for."""
+        """Start no more work. Work in progress is not waited for."""
 
 
 class ThreadPool:
-    """A `Pool` of daemon threads: an interpreter that ends does not wait for them."""
+    """A `Pool` of daemon threads, which an interpreter that ends does not wait for."""
 
-    def __init__(self, lanes: Mapping[str, int] = LANES) -> None:
-        self._lanes = lanes
-        self._threads: dict[str, int] = dict.fromkeys(lanes, 0)
-        self._tasks: dict[str, queue.SimpleQueue[tuple[Callable[[], Any], Then] | None]] = {
-            lane: queue.SimpleQueue() for lane in lanes
+    def __init__(self, queues: Mapping[str, int] = QUEUES) -> None:
+        self._limits = queues
+        self._threads: dict[str, int] = dict.fromkeys(queues, 0)
+        self._tasks: dict[str, queue.SimpleQueue[tuple[Callable[[], Any], Callback] | None]] = {
+            name: queue.SimpleQueue() for name in queues
         }
-        self._waiting: dict[str, int] = dict.fromkeys(lanes, 0)
+        self._unfinished: dict[str, int] = dict.fromkeys(queues, 0)
         self._lock = threading.Lock()
-        self._inbox: queue.SimpleQueue[tuple[Then, Outcome[Any]]] = queue.SimpleQueue()
-        self._held: deque[tuple[Then, Outcome[Any]]] = deque()
+        self._inbox: queue.SimpleQueue[tuple[Callback, Outcome[Any]]] = queue.SimpleQueue()
+        self._received: deque[tuple[Callback, Outcome[Any]]] = deque()
 
-    def submit(self, lane: str, work: Callable[[], T], then: Callable[[Outcome[T]], None]) -> None:
-        """Have *work* done by a thread of *lane*."""
+    def submit(self, queue: str, work: Callable[[], T], then: Callable[[Outcome[T]], None]) -> None:
+        """Have *work* done by a thread of *queue*; `drain` calls *then* with its outcome."""
         with self._lock:
-            self._waiting[lane] += 1
-            short = self._threads[lane] < min(self._lanes[lane], self._waiting[lane])
-            self._threads[lane] += short
-        self._tasks[lane].put((work, then))
-        if short:
-            threading.Thread(target=self._work, args=(lane,), name=f"canfar_batch-{lane}", daemon=True).start()
+            self._unfinished[queue] += 1
+            needs_thread = self._threads[queue] < min(self._limits[queue], self._unfinished[queue])
+            self._threads[queue] += needs_thread
+        self._tasks[queue].put((work, then))
+        if needs_thread:
+            threading.Thread(target=self._work, args=(queue,), name=f"canfar_batch-{queue}", daemon=True).start()
 
-    def _work(self, lane: str) -> None:
-        while (task := self._tasks[lane].get()) is not None:
+    def _work(self, name: str) -> None:
+        while (task := self._tasks[name].get()) is not None:
             self._inbox.put((task[1], Outcome.of(task[0], BaseException)))
-            del task  # a thread that waits for work keeps nothing alive
+            del task  # an idle thread keeps nothing alive
             with self._lock:
-                self._waiting[lane] -= 1
+                self._unfinished[name] -= 1
 
-    def hear(self) -> int:
-        """Call back for everything that is done by now."""
+    def drain(self) -> int:
+        """Call back for all work that is done by now, and return how many callbacks were made."""
         with contextlib.suppress(queue.Empty):
             while True:
-                self._held.append(self._inbox.get_nowait())
-        heard = 0
-        while self._held:  # what is behind a letter whose reader raises is heard the next time
-            then, outcome = self._held.popleft()
-            heard += 1
+                self._received.append(self._inbox.get_nowait())
+        count = 0
+        while self._received:
+            then, outcome = self._received.popleft()
+            count += 1
             then(outcome)
-        return heard
+        return count
 
     def wait(self, seconds: float) -> None:
-        """Sleep until there is something to hear, at most so many seconds."""
-        if self._held or seconds <= 0:
+        """Sleep for *seconds*, or until there is a result to drain."""
+        if self._received or seconds <= 0:
             return
-        try:
-            self._held.append(self._inbox.get(timeout=seconds))
-        except queue.Empty:
-            return
+        with contextlib.suppress(queue.Empty):
+            self._received.append(self._inbox.get(timeout=seconds))
 
     def close(self) -> None:
-        """Let every thread end after the work that it has in hand; what was not begun never will be."""
-        for lane, count in self._threads.items():
+        """Let every thread end after its present work; work that has not begun is dropped."""
+        for name, count in self._threads.items():
             with contextlib.suppress(queue.Empty):
                 while True:
-                    self._tasks[lane].get_nowait()
+                    self._tasks[name].get_nowait()
             for _ in range(count):
-                self._tasks[lane].put(None)
+                self._tasks[name].put(None)

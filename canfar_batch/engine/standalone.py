@@ -1,163 +1,234 @@
-"""A single job, which belongs to no batch: its record, and its news straight from the platform."""
+"""Single jobs, which belong to no batch: the same engine, over a ledger in memory that holds one job."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from pathlib import Path
 
 import attrs
 
-from canfar_batch.engine.attempts import (
-    ABSENT_POLLS,
-    PLATFORM_MEMORY,
-    Absence,
-    Found,
-    bring,
-    conclusion,
-    is_gone,
-    own_output,
-    stuck,
-)
+from canfar_batch.engine.attempts import LaunchContext, own_output
+from canfar_batch.engine.context import Setup, Strategies
+from canfar_batch.engine.engine import Engine
+from canfar_batch.engine.planning import label
+from canfar_batch.engine.pool import Callback, Outcome
 from canfar_batch.engine.verdict import Evidence, classify
-from canfar_batch.errors import JobNotFound, WaitTimeout
+from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, WaitTimeout
 from canfar_batch.failures import Failure
-from canfar_batch.lifecycle import CancelAsked, Ended, Event, PhaseChanged, RetryExhausted, apply
-from canfar_batch.protocols import Clock, Platform
-from canfar_batch.records import Attempt, ContainerInfo, JobRecord, JobState, Phase
+from canfar_batch.lifecycle import Ended, Event, Intended, Launched, PhaseChanged, RetryExhausted, apply
+from canfar_batch.payload import launch_names
+from canfar_batch.protocols import Clock, MonitorStrategy, Platform, Stop
+from canfar_batch.records import ContainerInfo, JobRecord, JobState, Phase
 from canfar_batch.spec import JobSpec
+from canfar_batch.store.home import Home
+from canfar_batch.store.ledger import Identity
+from canfar_batch.store.memory import MemoryLedger
 
-BRINGS = 6  #: so often the log of a job that is over is asked for before its end is judged without
-STOPPING = 120.0  #: seconds for which the platform may still show what it was told to remove
+JUDGING = 60.0  #: seconds to look for the evidence about a container that had ended before anyone asked
 
 
-@attrs.define
-class Direct:
-    """The news of a single job, straight from the platform.
+class CallingThread:
+    """A `Pool` that does all work in the calling thread, at once."""
 
-    What is fetched at the job's end is kept, for the platform forgets it an hour later.
-    """
+    def __init__(self, sleep: Callable[[float], None]) -> None:
+        self._sleep = sleep
+        self._results: list[tuple[Callback, Outcome[object]]] = []
 
-    platform: Platform
-    clock: Clock
-    settle: float  #: seconds over which a container must be absent to be believed gone
-    sleep: Callable[[float], None] = time.sleep
-    _absence: Absence | None = None
-    _found: Found | None = None  #: what was brought back at the job's end
-    _brings: int = 0  #: so often it was tried
+    def submit(self, queue: str, work: Callable[[], object], then: Callback) -> None:
+        """Do *work*; `drain` calls *then* with its outcome."""
+        self._results.append((then, Outcome.of(work)))
 
-    def refresh(self, record: JobRecord) -> JobRecord:
-        """Ask about the container, and gather the evidence once it is over."""
-        if record.id is None or self._found is not None:
-            return record
-        if record.state.final:  # the platform's list said that it is over, and nobody asked how yet
-            phase = Phase.COMPLETED if record.state is JobState.SUCCEEDED else Phase.FAILED
-            return self._end(_reopened(record), phase)
-        try:
-            info = self.platform.container(record.id)
-        except JobNotFound:
-            return self._missed(record)
-        self._absence = None
-        if info.phase.final:
-            return self._end(record, info.phase)
-        record = _heard(record, info, self.clock.now())
-        late = stuck(record, self.clock.now()) if record.state is JobState.PENDING else None
-        return record if late is None else self._stop(record, STOPPING, stopped_for=late)
-
-    def _missed(self, record: JobRecord) -> JobRecord:
-        """The platform says that it knows no such container. Once is no proof."""
-        if self._absence is None:
-            seen = record.attempts[-1].seen_at
-            away = timedelta() if seen is None else self.clock.now() - seen
-            self._absence = Absence(self.clock.ticks(), watched=away.total_seconds() < PLATFORM_MEMORY)
-        self._absence.looks += 1
-        if not self._absence.proven(self.clock.ticks(), self.settle):
-            return record
-        return self._end(record, None)
-
-    def _end(self, record: JobRecord, phase: Phase | None) -> JobRecord:
-        """The record of a job that is known to be over."""
-        found = self._bring(record, phase)
-        self._brings += 1
-        if found.trouble is not None and found.ended is None and self._brings < BRINGS:
-            raise found.trouble
-        return self._judged(record, found, phase)
-
-    def _bring(self, record: JobRecord, phase: Phase | None) -> Found:
-        """What can be had of log, receipts and events; looked for again where a log has a beginning and no end."""
-        found = bring(self.platform, record, phase=phase, home=None)
-        for _ in range(ABSENT_POLLS - 1):
-            if phase is None or found.trouble is not None or not found.torn:
-                break
-            self.sleep(1.0)
-            found = bring(self.platform, record, phase=phase, home=None)
-        return found
-
-    def _judged(
-        self, record: JobRecord, found: Found, phase: Phase | None, stopped_for: Failure | None = None
-    ) -> JobRecord:
-        watched = self._absence is None or self._absence.watched
-        self._found, now = found, self.clock.now()
-        ended = conclusion(record, found, phase=phase, watched=watched, stopped_for=stopped_for, at=now)
-        after = apply(record, ended)
-        return apply(after, RetryExhausted(key=record.key, at=now)) if after.state is JobState.WAITING else after
-
-    def log(self, record: JobRecord) -> bytes:
-        """The log as it was when the job ended, else as it is."""
-        if self._found is not None and self._found.log is not None:
-            return self._found.log
-        if record.id is None:
-            return b""
-        return own_output(self.platform.logs(record.id), record.attempts[-1].launch_name)
-
-    def events(self, record: JobRecord) -> str:
-        """The events as they were when the job ended, else as they are."""
-        if self._found is not None:
-            return self._found.events
-        return "" if record.id is None else self.platform.events(record.id)
-
-    def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
-        """Stop the job, unless it turns out to be over."""
-        record = self.refresh(record)
-        if record.state.final:
-            return record
-        return self._stop(apply(record, CancelAsked(key=record.key, at=self.clock.now())), timeout)
-
-    def _stop(self, record: JobRecord, timeout: float, stopped_for: Failure | None = None) -> JobRecord:
-        """Save what can be had, for it goes with the container; remove that, and ask until it is gone."""
-        found = self._bring(record, None)
-        if record.id is not None:
-            self._remove(record.id, timeout)
-        return self._judged(record, found, None, stopped_for)
-
-    def _remove(self, id: str, timeout: float) -> None:
-        deadline = self.clock.ticks() + timeout
-        self.platform.cancel(id)
-        while not is_gone(self.platform, id):
-            if self.clock.ticks() > deadline:
-                raise WaitTimeout(f"the platform still shows {id} {timeout:g} s after it was told to stop it")
-            self.sleep(min(2.0, timeout / 10))
-            self.platform.cancel(id)
+    def drain(self) -> int:
+        """Call back for all work that was done."""
+        count = 0
+        while self._results:
+            then, outcome = self._results.pop(0)
+            then(outcome)
+            count += 1
+        return count
 
     def wait(self, seconds: float) -> None:
-        """Sleep."""
-        self.sleep(seconds)
+        """Sleep for *seconds*, unless there is a result to drain."""
+        if not self._results and seconds > 0:
+            self._sleep(seconds)
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
-def _heard(record: JobRecord, info: ContainerInfo, at: datetime) -> JobRecord:
-    if info.phase not in (Phase.PENDING, Phase.RUNNING):
-        return record
-    event: Event = PhaseChanged(key=record.key, at=at, phase=info.phase, started_at=info.started_at)
-    return apply(record, event)
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """What the single jobs of one session share."""
+
+    platform: Platform
+    monitor: MonitorStrategy
+    clock: Clock
+    settle: float
+    shared: bool = False
+    sleep: Callable[[float], None] = time.sleep
 
 
-def _reopened(record: JobRecord) -> JobRecord:
-    attempt = attrs.evolve(record.attempts[-1], succeeded=None, ended_at=None, failure=None)
-    return attrs.evolve(record, state=JobState.PENDING, attempts=(*record.attempts[:-1], attempt))
+class Standalone:
+    """The source of one single job's news: an engine that drives this job alone."""
+
+    def __init__(self, surroundings: Surroundings, record: JobRecord, *, ended_before: Phase | None = None) -> None:
+        self._surroundings = surroundings
+        self._key = record.key
+        identity = Identity(name=record.key, platform=surroundings.platform.url, user=None, token="")
+        self._ledger = MemoryLedger(identity, last_contact=surroundings.clock.now())
+        self._ledger.plan([record])
+        self._ended_before = ended_before
+
+    @functools.cached_property
+    def _engine(self) -> Engine:
+        """The engine, made when it is first needed: most jobs that a list shows are never asked about."""
+        around = self._surroundings
+        strategies = Strategies(
+            launch=lambda view: view.ready(), monitor=around.monitor, retry=_never, collect=lambda job, platform: None
+        )
+        setup = Setup(
+            platform=around.platform,
+            strategies=strategies,
+            clock=around.clock,
+            archive=_temporary_home(self),
+            settle=around.settle,
+            shared=around.shared,
+            launch_context=LaunchContext(shared=around.shared),
+            quiet=True,
+            pool=lambda: CallingThread(around.sleep),
+        )
+        return Engine(setup, self._ledger)
+
+    # -- launching ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def launch(cls, surroundings: Surroundings, spec: JobSpec) -> tuple[Standalone, JobRecord]:
+        """Launch *spec* as a single job.
+
+        Raises:
+            SpecError: It cannot be sent.
+            PlatformRefused: The platform refused it; nothing runs.
+            LaunchInDoubt: No clear answer came, and the platform's list could not settle whether the job exists.
+        """
+        name = launch_names.single_launch_name(spec.fill().name or label(spec))
+        made = cls(surroundings, JobRecord(key=name, index=0, spec=spec, filled=spec.fill(key=name)))
+        return made, made._launched()
+
+    def _launched(self) -> JobRecord:
+        engine = self._engine
+        engine.launch()
+        if self._record.state is JobState.LAUNCHING:
+            self._settle()
+        if self._record.id is None and engine.launch_error is not None:
+            raise engine.launch_error
+        return self._record
+
+    def _settle(self) -> None:
+        """Find out from the platform's list whether the launch that got no answer happened.
+
+        Raises:
+            LaunchInDoubt: The list does not show it, or cannot be read.
+        """
+        engine, clock, settle = self._engine, self._engine.setup.clock, self._engine.setup.settle
+        doubt = engine.launch_error
+        if not isinstance(doubt, LaunchInDoubt):
+            doubt = LaunchInDoubt(f"{doubt}", launch_name=self._record.attempts[-1].launch_name)
+        deadline = clock.ticks() + settle * 4
+        for _ in engine.drive(lambda: self._record.state is not JobState.LAUNCHING, deadline=deadline):
+            if isinstance(engine.trouble, CredentialError):
+                raise _still_in_doubt(doubt, f"it cannot be asked ({engine.trouble})") from doubt
+        if self._record.state is JobState.LAUNCHING:
+            raise _still_in_doubt(doubt, f"its list is not available ({engine.trouble})") from doubt
+        if self._record.id is None:
+            raise _still_in_doubt(doubt, f"its list did not show it for {settle:g} s") from doubt
+
+    # -- the source of a `Job` ------------------------------------------------------------------------------------
+
+    @property
+    def platform(self) -> Platform:
+        """The platform."""
+        return self._engine.platform
+
+    @property
+    def _record(self) -> JobRecord:
+        return self._ledger.jobs[self._key]
+
+    def refresh(self, record: JobRecord) -> JobRecord:
+        """Ask about the container, and gather the evidence if it has ended.
+
+        Raises:
+            PlatformError: No clear answer came.
+            CredentialError: The platform did not accept the credential.
+        """
+        if self._record.state.final:
+            return self._record
+        if self._ended_before is not None:
+            return self._judged(self._ended_before)
+        self._engine.observe()
+        self._raise_trouble()
+        return self._record
+
+    def _judged(self, phase: Phase) -> JobRecord:
+        """Return the record of a job that had ended before it was asked about; by its status alone if nothing else."""
+        clock = self._engine.setup.clock
+        self._engine.finish(self._key, phase)
+        for _ in self._engine.drive(lambda: self._record.state.final, deadline=clock.ticks() + JUDGING):
+            pass
+        self._raise_trouble()
+        return self._record if self._record.state.final else _by_status(self._record, phase)
+
+    def _raise_trouble(self) -> None:
+        """Raise the error that keeps the engine from knowing how the job stands, if there is one."""
+        trouble = self._engine.trouble or self._engine.trouble_at_end(self._key)
+        if trouble is not None and not self._record.state.final:
+            raise trouble
+
+    def log(self, record: JobRecord) -> bytes:
+        """Return the log as it was when the job ended, else as it is."""
+        return newest_log(self._record, self.platform)
+
+    def events(self, record: JobRecord) -> str:
+        """Return the events as they were when the job ended, else as they are."""
+        return newest_events(self._record, self._engine.setup.archive, self.platform)
+
+    def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
+        """Stop the job unless it has ended, and return its record.
+
+        Raises:
+            WaitTimeout: The platform still shows it after *timeout* seconds.
+        """
+        engine = self._engine
+        with contextlib.suppress(PlatformError):
+            self.refresh(record)
+        engine.cancel([self._key])
+        deadline = engine.setup.clock.ticks() + timeout
+        for _ in engine.drive(lambda: self._record.state.final, deadline=deadline):
+            pass
+        if not self._record.state.final:
+            trouble = engine.trouble or engine.trouble_at_end(self._key)
+            why = f": {trouble}" if trouble else ""
+            raise WaitTimeout(
+                f"the platform still shows {self._record.id} {timeout:g} s after it was asked to stop it{why}"
+            )
+        return self._record
+
+    def wait(self, seconds: float) -> None:
+        """Sleep for *seconds*."""
+        self._engine.wait(seconds)
 
 
-def found_on_platform(info: ContainerInfo, at: datetime) -> JobRecord:
-    """The record of a container that was not launched from here: its command is not to be had."""
+def found_on_platform(surroundings: Surroundings, info: ContainerInfo) -> tuple[Standalone, JobRecord]:
+    """Return the job of a container that was not launched from here; its command is not known.
+
+    The record of one that has ended says how by its status alone, until it is refreshed.
+    """
     spec = JobSpec(
         ["(unknown)"],
         image=info.image or "unknown",
@@ -165,30 +236,79 @@ def found_on_platform(info: ContainerInfo, at: datetime) -> JobRecord:
         ram=None if info.ram is None else max(1, round(info.ram)),
         gpus=info.gpus or None,
     )
-    base = JobRecord(key=info.name, index=0, spec=spec, filled=spec.fill(key=info.name))
-    attempt = Attempt(
-        number=1,
-        launch_name=info.name,
-        resources=base.resources,
-        intended_at=info.started_at or at,
-        launched_at=info.started_at,
-        id=info.id,
-        started_at=info.started_at,
-        seen_at=at,
-    )
-    state = JobState.RUNNING if info.phase is Phase.RUNNING else JobState.PENDING
-    record = attrs.evolve(base, state=state, attempts=(attempt,))
+    key, now = info.name, surroundings.clock.now()
+    record = JobRecord(key=key, index=0, spec=spec, filled=spec.fill(key=key))
+    launched_at = info.started_at or now
+    events: list[Event] = [
+        Intended(key=key, at=launched_at, launch_name=info.name, resources=record.resources),
+        Launched(key=key, at=launched_at, id=info.id),
+    ]
+    if info.phase in (Phase.PENDING, Phase.RUNNING):
+        events.append(PhaseChanged(key=key, at=now, phase=info.phase, started_at=info.started_at))
+    for event in events:
+        record = apply(record, event)
     if not info.phase.final:
-        return record
-    verdict = classify(Evidence(phase=info.phase))
+        return Standalone(surroundings, record), record
+    return Standalone(surroundings, record, ended_before=info.phase), _by_status(record, info.phase)
+
+
+def _by_status(record: JobRecord, phase: Phase) -> JobRecord:
+    """Return the record of a job that has ended, by the platform's status alone."""
+    at = record.attempts[-1].seen_at or record.attempts[-1].intended_at
+    verdict = classify(Evidence(phase=phase))
     ended = apply(record, Ended(key=record.key, at=at, succeeded=verdict.succeeded, failure=verdict.failure))
     return ended if verdict.succeeded else apply(ended, RetryExhausted(key=record.key, at=at))
 
 
-def launched(spec: JobSpec, *, launch_name: str, id: str, at: datetime) -> JobRecord:
-    """The record of a single job that was just launched."""
-    base = JobRecord(key=launch_name, index=0, spec=spec, filled=spec.fill(key=launch_name))
-    attempt = Attempt(
-        number=1, launch_name=launch_name, resources=base.resources, intended_at=at, launched_at=at, seen_at=at, id=id
+def newest_log(record: JobRecord, platform: Platform | None) -> bytes:
+    """Return the saved log of the newest attempt, else the platform's; empty if there is neither."""
+    attempt = record.last_attempt
+    if attempt is None:
+        return b""
+    if attempt.log is not None and attempt.log.exists():
+        return attempt.log.read_bytes()
+    if platform is None or attempt.id is None:
+        return b""
+    return own_output(platform.logs(attempt.id), attempt.launch_name)
+
+
+def newest_events(record: JobRecord, archive: Home, platform: Platform | None) -> str:
+    """Return the saved events of the newest attempt, else the platform's; empty if there is neither."""
+    attempt = record.last_attempt
+    if attempt is None:
+        return ""
+    saved = archive.events(record.key, attempt.number)
+    if saved.exists():
+        return saved.read_text()
+    if platform is None or attempt.id is None or attempt.ended:
+        return ""
+    return platform.events(attempt.id)
+
+
+def _never(job: JobRecord, failure: Failure) -> Stop:
+    return Stop("a single job is not launched again")
+
+
+def _temporary_home(owner: object) -> Home:
+    """Return a home in a temporary directory that is removed with *owner*, by the process that made it."""
+    home, pid = Home(Path(tempfile.mkdtemp(prefix="canfar_batch-"))), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == pid:  # not by a fork
+            shutil.rmtree(home.path, ignore_errors=True)
+
+    weakref.finalize(owner, remove)
+    home.make()
+    return home
+
+
+def _still_in_doubt(doubt: LaunchInDoubt, why: str) -> LaunchInDoubt:
+    return LaunchInDoubt(
+        f"{doubt} The platform was asked whether the job exists: {why}. Its launch name is {doubt.launch_name}; look "
+        "for it in session.jobs() before you launch it again",
+        launch_name=doubt.launch_name,
+        status=doubt.status,
+        words=doubt.words,
+        retry_after=doubt.retry_after,
+        same_again=doubt.same_again,
     )
-    return attrs.evolve(base, state=JobState.PENDING, attempts=(attempt,))

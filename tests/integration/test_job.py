@@ -385,7 +385,7 @@ def test_a_launch_stays_in_doubt_where_the_list_cannot_be_had(platform, session_
     session = session_on(platform, settle=0.01)
     platform.faults.add(after(drop()), on="create")
     platform.faults.add(answer(403, "Not authorized to list\n"), on="list")
-    with pytest.raises(errors.LaunchInDoubt, match="list cannot be had"):
+    with pytest.raises(errors.LaunchInDoubt, match="list is not available"):
         session.launch("true", image=IMAGE)
     assert platform.requests.counts["create"] == 1
 

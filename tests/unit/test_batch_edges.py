@@ -11,28 +11,23 @@ from pathlib import Path
 import attrs
 import pytest
 from engine import SPEC, World
+from fakes import EPOCH
 
 from canfar_batch import errors
 from canfar_batch.batch import Batch
 from canfar_batch.engine.attempts import LaunchContext, request_for
-from canfar_batch.records import Receipt, Resources
+from canfar_batch.records import Attempt, JobRecord, Receipt, Resources
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.strategies import Files
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
 
 # -- where jobs run -----------------------------------------------------------------------------------------------
 
 
-def sent(spec, around):
+def sent(spec, context):
     """The script that a launch carries, as text."""
-    request = request_for(
-        spec, spec.fill(), launch_name="x", key="x", number=1, resources=Resources(), around=around
-    )  # fmt: skip
+    job = JobRecord(key="x", index=0, spec=spec, filled=spec.fill())
+    attempt = Attempt(number=1, launch_name="x", resources=Resources(), intended_at=EPOCH)
+    request = request_for(attrs.evolve(job, attempts=(attempt,)), context)
     return script(request) if request.cmd == "/bin/sh" else request.cmd
 
 
@@ -57,8 +52,7 @@ MAKES = JobSpec("fit {n}", image="skaha/astroml", outputs=["out{n}.txt"])
 
 def seeing(world, n=1, spec=MAKES, **given):
     """A batch whose containers see the driver's files, as a script opens and plans it."""
-    batch = world.batch(**given)
-    batch._driver.shared = True
+    batch = world.batch(shared=True, **given)
     batch.map(spec, key="j{n}", n=range(n))
     return batch
 
@@ -109,8 +103,7 @@ def test_who_goes_on_elsewhere_is_told_where_jobs_run(world, made_in, tmp_path, 
     monkeypatch.chdir(tmp_path)
     assert f"Jobs run in {made_in}" in seeing(world, 2)._opening()
     assert "Jobs run in" not in world.batch()._opening()  # containers see none of it
-    with world.batch("own") as batch:
-        batch._driver.shared = True
+    with world.batch("own", shared=True) as batch:
         batch.add(JobSpec("fit", image="skaha/astroml", workdir="/arc/own"))
         monkeypatch.chdir(made_in)
         assert "Jobs run in" not in batch._opening()
@@ -120,8 +113,8 @@ def test_a_directory_that_is_gone_gives_way_to_the_present_one(world, made_in, t
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(made_in)
     batch = seeing(world, 2)
-    assert batch._driver.around.workdir == tmp_path
-    assert f"{made_in} is gone" in batch._opening()
+    assert batch._engine.launch_context.workdir == tmp_path
+    assert f"{made_in}, in which the batch was made, is gone" in batch._opening()
 
 
 def test_a_project_that_was_moved_with_its_batches_goes_on_where_it_is(tmp_path, monkeypatch):
@@ -130,7 +123,7 @@ def test_a_project_that_was_moved_with_its_batches_goes_on_where_it_is(tmp_path,
     World(tmp_path / "old" / "batches").batch().close()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old").rename(tmp_path / "new")
-    assert World(tmp_path / "new" / "batches").batch()._driver.around.workdir == tmp_path / "new"
+    assert World(tmp_path / "new" / "batches").batch()._engine.launch_context.workdir == tmp_path / "new"
 
 
 def test_what_is_told_of_a_batch_as_such_is_documented(world):

@@ -1,0 +1,135 @@
+"""A ledger in memory, for a single job that belongs to no batch and is forgotten with its handle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from canfar_batch.lifecycle import Event, apply
+from canfar_batch.records import JobRecord
+from canfar_batch.store.ledger import Change, Identity
+
+
+class LedgerLike(Protocol):
+    """What the engine needs of a ledger."""
+
+    jobs: dict[str, JobRecord]
+    identity: Identity
+    workdir: Path | None
+    generation: int
+
+    @property
+    def driving(self) -> bool:
+        """Whether this process holds the lease."""
+
+    @property
+    def looked(self) -> datetime | None:
+        """When a driver last had an answer from the platform."""
+
+    def acquire(self, *, takeover: bool = False) -> None:
+        """Become the driver."""
+
+    def release(self, looked: datetime | None = None) -> None:
+        """Stop being the driver."""
+
+    def renew(self, looked: datetime | None = None) -> None:
+        """Keep the lease for another term."""
+
+    def still_mine(self, generation: int) -> bool:
+        """Return whether the driver of *generation* still holds the lease; safe in any thread."""
+
+    def visit(self) -> contextlib.AbstractContextManager[None]:
+        """Change the plan while no one drives."""
+
+    def plan(self, records: Sequence[JobRecord]) -> None:
+        """Add jobs, or replace jobs that were never launched."""
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Remove jobs that were never launched."""
+
+    def record(self, events: Iterable[Event]) -> list[Change]:
+        """Apply *events* and remember them, all or none."""
+
+    def requests(self) -> list[tuple[int, str, list[str] | None]]:
+        """Return the requests of other processes."""
+
+    def answered(self, numbers: Iterable[int]) -> None:
+        """Remove requests that were carried out."""
+
+    def note_user(self, user: str) -> None:
+        """Remember the user's name."""
+
+
+class MemoryLedger:
+    """A ledger that lives in memory and has one driver, the process that made it."""
+
+    def __init__(self, identity: Identity, *, last_contact: datetime | None = None) -> None:
+        self.identity = identity
+        self.jobs: dict[str, JobRecord] = {}
+        self.workdir: Path | None = None
+        self.generation = 0
+        self.looked: datetime | None = last_contact
+        self._pid = os.getpid()
+
+    @property
+    def driving(self) -> bool:
+        """True but in a fork of the process that made it."""
+        return os.getpid() == self._pid
+
+    def acquire(self, *, takeover: bool = False) -> None:
+        """Do nothing: there is no other driver."""
+
+    def release(self, looked: datetime | None = None) -> None:
+        """Remember when the platform last answered."""
+        self.looked = looked or self.looked
+
+    def renew(self, looked: datetime | None = None) -> None:
+        """Remember when the platform last answered."""
+        self.looked = looked or self.looked
+
+    def still_mine(self, generation: int) -> bool:
+        """Return whether this is the process that made it."""
+        return self.driving
+
+    @contextlib.contextmanager
+    def visit(self) -> Iterator[None]:
+        """Do nothing: there is no other driver."""
+        yield
+
+    def plan(self, records: Sequence[JobRecord]) -> None:
+        """Add jobs."""
+        self.jobs.update({record.key: record for record in records})
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Remove jobs."""
+        for key in list(keys):
+            del self.jobs[key]
+
+    def record(self, events: Iterable[Event]) -> list[Change]:
+        """Apply *events*, all or none.
+
+        Raises:
+            TransitionError: An event does not fit its job.
+        """
+        fresh: dict[str, JobRecord] = {}
+        changes: list[Change] = []
+        for event in events:
+            before = fresh.get(event.key) or self.jobs[event.key]
+            fresh[event.key] = apply(before, event)
+            changes.append(Change(event=event, before=before, after=fresh[event.key]))
+        self.jobs.update(fresh)
+        return changes
+
+    def requests(self) -> list[tuple[int, str, list[str] | None]]:
+        """Return none: no other process knows of it."""
+        return []
+
+    def answered(self, numbers: Iterable[int]) -> None:
+        """Do nothing."""
+
+    def note_user(self, user: str) -> None:
+        """Do nothing: a single job is asked about by whoever holds its handle."""

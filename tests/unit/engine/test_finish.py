@@ -1,0 +1,283 @@
+"""Finishing: evidence, verdicts and cancels."""
+
+import attrs
+import pytest
+from engine import SLOW, always, doubt, raising, states
+from fakes import Fate
+
+from canfar_batch import errors, failures
+from canfar_batch.records import JobState, Phase
+from canfar_batch.spec import JobSpec
+from canfar_batch.strategies import Retry, Window, never
+
+S = JobState
+
+
+# -- ends and their evidence ----------------------------------------------------------------------------------------
+
+
+def test_a_preempted_container_that_is_restarted_is_not_over(world):
+    world.platform.fate = lambda request: Fate(lasts=500)
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    (container,) = world.platform.all.values()
+    world.platform.write_receipts(batch.home, "j0", 1, container.request.name, code=143)
+    world.turn(batch, 200)
+    assert states(batch) == [S.RUNNING]
+    world.platform.write_receipts(batch.home, "j0", 1, container.request.name, code=0)
+    batch.run(progress=False)
+    assert (states(batch), len(batch["j0"].attempts)) == ([S.SUCCEEDED], 1)
+
+
+def test_completed_without_a_receipt_is_a_success_and_said_to_be_unverified(world):
+    world.platform.fate = lambda request: Fate(receipt=False)
+    batch = world.planned(1)
+    batch.run(progress=False)
+    assert (states(batch), batch["j0"].attempts[-1].verified) == ([S.SUCCEEDED], False)
+
+
+def test_a_receipt_file_weighs_more_than_the_log_and_the_platforms_word(world):
+    batch = world.planned(1)
+    world.turn(batch, 1)
+    world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0], code=3)
+    batch.run(progress=False)
+    assert (states(batch), batch["j0"].failure) == (
+        [S.FAILED],
+        failures.ExitCode(3, message=batch["j0"].failure.message),
+    )
+
+
+def test_what_vanished_with_a_receipt_file_is_judged_by_it(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0])
+    world.platform.all.clear()
+    batch.run(progress=False)
+    assert (states(batch), len(world.platform.launched)) == ([S.SUCCEEDED], 1)
+
+
+def test_what_vanished_without_a_word_is_lost_and_launched_again(world):
+    fates = iter([SLOW, Fate()])
+    world.platform.fate = lambda request: next(fates)
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    world.platform.all.clear()
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].attempts[0].failure, failures.Lost)
+    assert (states(batch), len(batch["j0"].attempts)) == ([S.SUCCEEDED], 2)
+
+
+def test_what_ended_while_nobody_looked_is_unwatched_and_not_launched_again(world):
+    batch = world.planned(1)
+    world.turn(batch, 3)
+    batch.close()
+    world.clock.sleep(4000)
+    again = world.planned(1)
+    again.run(progress=False)
+    assert states(again) == [S.LOST]
+    assert isinstance(again["j0"].failure, failures.Unwatched)
+    assert len(world.platform.launched) == 1
+
+
+def test_a_late_receipt_turns_a_loss_into_a_success(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1, retry=never)
+    world.turn(batch, 30)
+    world.platform.all.clear()
+    batch.run(progress=False)
+    assert states(batch) == [S.LOST]
+    world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0])
+    batch.run(progress=False)
+    assert (states(batch), len(world.platform.launched)) == ([S.SUCCEEDED], 1)
+    assert batch.results()["j0"] is not None
+
+
+def test_a_late_receipt_before_the_next_attempt_spares_that_attempt(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1, retry=Retry(pause=300.0))
+    world.turn(batch, 30)
+    world.platform.all.clear()
+    world.turn(batch, 200)
+    assert states(batch) == [S.WAITING]
+    world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0])
+    batch.run(progress=False)
+    assert (states(batch), len(world.platform.launched)) == ([S.SUCCEEDED], 1)
+
+
+def test_a_torn_log_is_fetched_again(world):
+    batch = world.planned(1)
+    whole, times = world.platform._log, iter(range(100))
+    world.platform._log = lambda c: whole(c) if next(times) >= 2 else whole(c).partition(b" end ")[0]
+    batch.run(progress=False)
+    assert batch["j0"].attempts[-1].verified
+    assert world.platform.calls["logs"] == 3
+
+
+def test_logs_that_break_for_hours_do_not_hold_a_verdict_up_for_ever(world):
+    world.platform.before["logs"] = always(errors.PlatformBroken("no logs today"))
+    batch = world.planned(2)
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED] * 2
+    assert not batch["j0"].attempts[-1].verified
+    assert 120 < world.clock.seconds < 1800
+
+
+def test_a_receipt_that_says_what_cannot_be_ends_no_run(world):
+    batch = world.planned(1)
+    world.turn(batch, 1)
+    name = world.platform.launched[0]
+    world.platform.write_receipts(batch.home, "j0", 1, name)
+    (batch.home / "receipts" / "j0.1.end").exists()
+    for path in (batch.home / "receipts").iterdir():
+        path.write_text(path.read_text().replace("finished=2", "finished=99999999999999999999"))
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED]
+
+
+def test_an_image_that_cannot_be_pulled_is_found_out_and_stopped(world):
+    world.platform.fate = lambda request: Fate(queue=1e6)
+    world.platform.noted = "Warning   Failed   Failed to pull image   1   2\n"
+    batch = world.planned(1, retry=never)
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.ImagePull)
+    assert world.clock.seconds < 600
+    assert not world.platform.all
+
+
+def test_events_that_cannot_be_had_stop_nothing(world):
+    world.platform.fate = lambda request: Fate(queue=300)
+    world.platform.before["events"] = always(errors.JobNotFound("session x not found."))
+    batch = world.planned(2)
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED] * 2
+
+
+def test_what_pends_too_long_is_stopped_and_launched_again(world):
+    fates = iter([Fate(queue=1e6), Fate()])
+    world.platform.fate = lambda request: next(fates)
+    batch = world.planned(1, JobSpec("fit {n}", image="skaha/astroml", pending_timeout=100))
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].attempts[0].failure, failures.StuckPending)
+    assert (states(batch), len(world.platform.all)) == ([S.SUCCEEDED], 1)
+
+
+def test_what_runs_beyond_its_timeout_is_stopped_by_the_driver_at_last(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1, JobSpec("fit {n}", image="skaha/astroml", timeout=100))
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.TimedOut)
+    assert (states(batch), world.platform.all) == ([S.FAILED], {})
+
+
+# -- cancelling -----------------------------------------------------------------------------------------------------
+
+
+def test_cancel_stops_what_is_planned_pending_and_running(world):
+    world.platform.fate = lambda request: SLOW if "-j0-" in request.name else Fate(queue=1e6)
+    batch = world.planned(4, launch=Window(2))
+    world.turn(batch, 30)
+    assert states(batch) == [S.RUNNING, S.PENDING, S.PLANNED, S.PLANNED]
+    assert batch.cancel() == ["j0", "j1", "j2", "j3"]
+    assert (states(batch), world.platform.all) == ([S.CANCELLED] * 4, {})
+    batch.run(progress=False)
+    assert len(world.platform.launched) == 2
+
+
+def test_cancel_sweeps_a_launch_that_is_in_doubt(world):
+    world.platform.fate = lambda request: SLOW
+    held, make = [], world.platform.make
+    world.platform.make = lambda request: held.append(request) or "0"
+    world.platform.after["launch"] = raising(doubt())
+    batch = world.planned(1)
+    world.turn(batch, 10)
+    batch.cancel(wait=False)
+    world.turn(batch, 150)
+    assert states(batch) == [S.CANCELLED]
+    make(held[0])
+    batch.run(progress=False)
+    assert (states(batch), world.platform.all) == ([S.CANCELLED], {})
+
+
+@pytest.mark.parametrize(
+    "error", [errors.PlatformBusy("later"), errors.NotSent("no"), errors.PlatformRefused("bad", status=400)]
+)
+def test_cancel_while_a_launch_is_under_way_that_comes_to_nothing(world, error):
+    def while_sending():
+        batch._ledger.ask("cancel", ["j0"])
+        batch.cancel(["j0"], wait=False, timeout=0)
+        raise error
+
+    world.platform.before["launch"] = while_sending
+    batch = world.planned(1, retry=Retry(classes=failures.LaunchRefused))
+    batch.run(progress=False, timeout=4000)
+    assert (states(batch), world.platform.calls["launch"]) == ([S.CANCELLED], 1)
+
+
+def test_a_success_that_is_told_while_cancelling_wins(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0])
+    batch.cancel()
+    assert states(batch) == [S.SUCCEEDED]
+
+
+def test_a_success_whose_receipt_comes_after_the_cancel_wins_too(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    batch.cancel()
+    assert states(batch) == [S.CANCELLED]
+    world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0])  # a network disk took its time
+    batch.run(progress=False)
+    assert (states(batch), world.platform.calls["launch"]) == ([S.SUCCEEDED], 1)
+
+
+def test_a_cancel_that_cannot_get_through_says_why(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    world.platform.before["containers"] = always(errors.CredentialExpired("your token is over: canfar login"))
+    with pytest.raises(errors.WaitTimeout, match="still being stopped after 600 s: your token is over: canfar login"):
+        batch.cancel(timeout=600)
+    world.platform.before.clear()
+    batch.run(progress=False)  # the wish was recorded
+    assert (states(batch), world.platform.all) == ([S.CANCELLED], {})
+
+
+def test_evidence_that_the_first_try_of_a_cancel_found_outlives_its_lost_answer(world):
+    world.platform.fate = lambda request: Fate(lasts=31)
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    world.platform.shown = lambda shown: [attrs.evolve(info, phase=Phase.RUNNING) for info in shown]
+    world.clock.sleep(5)  # it is over, and the list does not say so yet; its log does
+    world.platform.after["cancel"] = raising(errors.PlatformBroken("the answer to DELETE is lost"))
+    batch.cancel()
+    assert states(batch) == [S.SUCCEEDED]
+    assert b"end" not in batch["j0"].attempts[-1].log.read_bytes()
+
+
+def test_a_container_that_refuses_to_go_for_a_day_ends_no_run(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    cancel = world.platform.cancel
+    world.platform.cancel = lambda id: None
+    batch.cancel(wait=False)
+    world.turn(batch, 40_000)
+    assert states(batch) == [S.RUNNING]
+    world.platform.cancel = cancel
+    batch.run(progress=False)
+    assert states(batch) == [S.CANCELLED]
+
+
+def test_another_batch_object_asks_the_driver_to_cancel(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(2)
+    world.turn(batch, 30)
+    other = world.batch()
+    assert other.cancel(["j1"]) == ["j1"]
+    world.turn(batch, 60)
+    assert states(batch) == [S.RUNNING, S.CANCELLED]
+    other.close()

@@ -1,0 +1,121 @@
+"""Monitoring: polls that are right, wrong, late or missing."""
+
+import pytest
+from engine import SLOW, always, raising, states
+from fakes import Fate
+
+from canfar_batch import errors
+from canfar_batch.records import JobState, Phase
+from canfar_batch.strategies import OneByOne
+
+S = JobState
+
+
+# -- looks that lie, fail, or show less -----------------------------------------------------------------------------
+
+
+def test_an_hour_without_an_answer_fails_no_job_and_asks_little(world):
+    world.platform.fate = lambda request: Fate(lasts=7200)
+    batch = world.planned(20)
+    world.turn(batch, 100)
+    world.platform.before["containers"] = always(errors.PlatformBroken("a proxy's page"))
+    before = world.platform.calls.total()
+    world.turn(batch, 3500)
+    assert world.platform.calls.total() - before <= 60
+    assert {job.state for job in batch if job.attempts} <= {S.PENDING, S.RUNNING}
+    del world.platform.before["containers"]
+    batch.run(progress=False)
+    assert set(states(batch)) == {S.SUCCEEDED}
+
+
+@pytest.mark.parametrize("jobs", [1, 5])
+@pytest.mark.parametrize("lie", [lambda _: [], lambda shown: shown[1:], lambda shown: shown[:-1]])
+def test_lists_that_leave_out_what_runs_end_no_job(world, jobs, lie):
+    world.platform.fate = lambda request: Fate(lasts=900)
+    batch = world.planned(jobs)
+    world.turn(batch, 20)
+    world.platform.shown = lie
+    world.turn(batch, 600)
+    world.platform.shown = lambda shown: shown
+    batch.run(progress=False)
+    assert (set(states(batch)), len(world.platform.launched)) == ({S.SUCCEEDED}, jobs)
+
+
+def test_a_stale_list_after_an_end_changes_nothing(world):
+    world.platform.fate = lambda request: Fate(lasts=50)
+    batch = world.planned(3)
+    world.turn(batch, 45)
+    old = world.platform.containers()
+    old = [info for info in old if info.phase is Phase.RUNNING]
+    flip = iter(range(10**6))
+    world.platform.shown = lambda shown: old if next(flip) % 2 else shown
+    batch.run(progress=False)
+    assert (states(batch), len(world.platform.launched)) == ([S.SUCCEEDED] * 3, 3)
+
+
+def test_a_look_and_an_end_that_are_heard_together_do_not_collide(world):
+    """A list from before an end, heard just after it, speaks of a job that is over."""
+    world.platform.fate = lambda request: Fate(lasts=50 if "-j0-" in request.name else 500)
+    batch = world.planned(2)
+    world.turn(batch, 45)
+    stale = world.platform.containers()
+    world.clock.sleep(10)
+    batch.observe()
+    answers = [stale]
+    world.platform.shown = lambda shown: answers.pop() if answers else shown
+    batch.observe()
+    assert answers == []
+    assert states(batch) == [S.SUCCEEDED, S.RUNNING]
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED] * 2
+
+
+def test_a_monitor_that_raises_what_nobody_expects_is_asked_again(world, caplog):
+    looks = iter(range(10**6))
+
+    def moody(platform, view):
+        if next(looks) in (0, 3):
+            raise ValueError("a page that no monitor understands")
+        from canfar_batch.strategies import Listing
+
+        return Listing()(platform, view)
+
+    batch = world.planned(3, monitor=moody)
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED] * 3
+    assert "the monitor failed" in caplog.text
+
+
+def test_one_by_one_ends_the_batch_too(world):
+    world.platform.fate = lambda request: Fate(lasts=100)
+    world.platform.before["container"] = raising(*[None, errors.PlatformBroken("hm")] * 4)
+    batch = world.planned(4, monitor=OneByOne())
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED] * 4
+
+
+def test_running_may_become_pending_and_run_again(world):
+    world.platform.fate = lambda request: Fate(lasts=100)
+    batch = world.planned(1)
+    for queue in (0, 90, 0):
+        (container,) = world.platform.all.values() or [None]
+        if container:
+            container.fate = Fate(queue=queue, lasts=100)
+        world.turn(batch, 30)
+    batch.run(progress=False)
+    phases = [line.body["phase"] for line in batch.history("j0") if line.kind == "PhaseChanged"]
+    assert phases == ["running", "pending", "running"]
+    assert states(batch) == [S.SUCCEEDED]
+
+
+# -- a batch of that name, elsewhere --------------------------------------------------------------------------------
+
+
+def test_a_new_ledger_refuses_a_name_whose_containers_run_already(world, tmp_path):
+    world.platform.fate = lambda request: SLOW
+    world.turn(world.planned(2), 20)
+    world.root = tmp_path / "elsewhere"
+    other = world.planned(2)
+    with pytest.raises(errors.LedgerError, match="already has 2 containers"):
+        other.run(progress=False)
+    assert len(world.platform.launched) == 2
