@@ -94,7 +94,7 @@ class Session:
             return cls(open_platform(url, token=token, certificate=certificate, timeout=timeout))
         from canfar_batch.local import LocalPlatform  # a fifth of what this module would cost to import
 
-        local = LocalPlatform(token=token).start()
+        local = LocalPlatform(token=token, strict_images="typos", metrics_delay=0.0).start()
         try:
             return cls(open_platform(local.url, token=local.token, timeout=timeout), local=local)
         except BaseException:

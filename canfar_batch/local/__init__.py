@@ -3,14 +3,15 @@
     with LocalPlatform(cores=4, ram=16) as platform:
         print(platform.url, platform.token)
 
-What works here is meant to work on CANFAR: requests are read, refused and mangled as the real service does it. Faults
-can be injected (:mod:`canfar_batch.local.faults`), and what was asked is on record.
+What works here is meant to work on CANFAR: requests are read, refused and garbled as by the real service. Faults of the
+service can be injected (`canfar_batch.local.faults`), situations of the cluster can be played
+(`canfar_batch.local.situations`), and every request is on record.
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
+import contextlib
 import functools
 import os
 import re
@@ -18,49 +19,66 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from canfar_batch.local.cluster import Cluster
-from canfar_batch.local.containers import GIB, ContainerInfo
+import attrs
+
+from canfar_batch.local.cluster import Cluster, ClusterSettings
+from canfar_batch.local.containers import DEADLINE, GIB, ContainerInfo
+from canfar_batch.local.creation import LIMIT_RANGE, Limits
 from canfar_batch.local.faults import Fault, Faults, Recorded, Requests
-from canfar_batch.local.httpd import LOOPBACK, HttpServer
-from canfar_batch.local.server import ROOT, VERSION, Image, Service, Settings
+from canfar_batch.local.http_server import LOOPBACK, HttpServer
+from canfar_batch.local.registry import IMAGES, Image, Strictness
+from canfar_batch.local.routes import ROOT, VERSION
+from canfar_batch.local.service import Service, ServiceSettings
+from canfar_batch.local.situations import Situations
 
-__all__ = ["IMAGES", "ContainerInfo", "Fault", "Faults", "Image", "LocalPlatform", "Recorded", "Requests"]
-
-#: what the platform lists unless told otherwise
-IMAGES = (
-    Image("images.canfar.net/skaha/astroml:latest", ("headless", "notebook")),
-    Image("images.canfar.net/skaha/astroml-cuda:latest", ("headless", "notebook")),
-    Image("images.canfar.net/skaha/terminal:latest", ("headless", "desktop-app")),
-    Image("images.canfar.net/skaha/astroconda:latest", ("headless",)),
-    Image("images.canfar.net/skaha/casa:latest", ("headless", "desktop-app")),
-    Image("images.canfar.net/skaha/desktop:latest", ("desktop",)),
-    Image("images.canfar.net/skaha/carta:latest", ("carta",)),
-)
+__all__ = [
+    "IMAGES",
+    "LIMIT_RANGE",
+    "ContainerInfo",
+    "Fault",
+    "Faults",
+    "Image",
+    "Limits",
+    "LocalPlatform",
+    "Recorded",
+    "Requests",
+    "Situations",
+]
 
 
 class LocalPlatform:
-    """A science platform on this machine. Use it as a context manager, or call :meth:`start` and :meth:`stop`.
+    """A science platform on this machine. Use it as a context manager, or call `start` and `stop`.
 
     Args:
-        cores: How many cores jobs share; the machine's by default.
-        ram: How much RAM jobs share, in GiB; the machine's by default.
-        forget_after: Seconds after its end at which a job is forgotten, its log with it.
+        cores: The cores that jobs share; the machine's by default.
+        ram: The RAM that jobs share, in GiB; the machine's by default.
+        forget_after: Seconds after its end at which a job is forgotten, with its log.
         token: The bearer token to ask for; a random one by default.
         port: The port to listen on; any free one by default.
-        user: Whom the token stands for.
-        gpus: How many GPUs to pretend to have; without any, requests for them are ignored as on a platform without.
-        images: What the platform lists.
-        strict_images: Whether images that are not listed need credentials for the registry.
-        max_interactive: How many sessions of other types than headless may be open.
+        user: The user of the token.
+        others: Further users, with their tokens.
+        gpus: The number of GPUs to pretend to have; without any, valid requests for them have no effect.
+        images: The images that the platform lists.
+        strict_images: Whether images that are not listed need credentials for the registry, as on CANFAR. False accepts
+            every image; "typos" refuses only images whose name resembles a listed one.
+        limits: The limits on one job; `LIMIT_RANGE` has those of a cluster with a LimitRange, and its traps.
+        max_interactive: The number of sessions of other types than headless that may be open.
         termination_grace: Seconds between SIGTERM and SIGKILL when a job is stopped.
+        deadline: Seconds after which a run is ended; 14 days on CANFAR.
+        pull: Seconds for which an admitted job stays Pending, as during the pull of its image.
+        pending_at_end: Seconds for which a job is Pending between its end and its final status; about 1 on CANFAR.
+        strict_quota: Whether a job larger than the platform waits for ever and smaller ones pass it, as with CANFAR's
+            queue. Otherwise jobs start strictly in order, and one that is too large runs alone.
+        metrics_delay: Seconds that a job runs before its use of cores and RAM is shown; None never shows the use.
+        stats: Whether the view of the cluster's use is there; the real service answers 503 unless it is set up.
         enforce_ram: Whether a job that exceeds its RAM is killed.
-        oom: What is killed then: the biggest ``process``, or the ``group`` of all, as newer Kubernetes does.
-        ram_scale: What each GiB of a job's limit counts; 0.05 lets a test exceed 1 GiB with 52 MiB.
-        directory: Where home, logs and accounts are kept; a temporary one, removed at the end, by default.
+        oom: The victim: the biggest ``process``, or the ``group`` of all processes, as in newer Kubernetes.
+        ram_scale: A factor on each job's limit in RAM; with 0.05 a test exceeds 1 GiB with 52 MiB.
+        directory: The place for home, logs and accounts; a temporary one, removed at the end, by default.
         faults: Faults to begin with.
 
     ```python
@@ -79,11 +97,19 @@ class LocalPlatform:
         token: str | None = None,
         port: int = 0,
         user: str = "local",
+        others: Mapping[str, str] | None = None,
         gpus: int = 0,
         images: Sequence[Image] = IMAGES,
-        strict_images: bool = False,
-        max_interactive: int = 3,
+        strict_images: Strictness = True,
+        limits: Limits | None = None,
+        max_interactive: int = 5,
         termination_grace: float = 30.0,
+        deadline: float = DEADLINE,
+        pull: float = 0.05,
+        pending_at_end: float = 0.0,
+        strict_quota: bool = False,
+        metrics_delay: float | None = 60.0,
+        stats: bool = False,
         enforce_ram: bool = True,
         oom: str = "process",
         ram_scale: float = 1.0,
@@ -92,8 +118,11 @@ class LocalPlatform:
     ) -> None:
         if oom not in {"process", "group"}:
             raise ValueError(f"oom={oom!r} is neither 'process' nor 'group'")
-        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", user):
-            raise ValueError(f"user={user!r} is not usable as a label in Kubernetes")
+        for name in (user, *(others or {})):
+            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", name):
+                raise ValueError(f"user={name!r} is not usable as a label in Kubernetes")
+        if strict_images not in {True, False, "typos"}:
+            raise ValueError(f"strict_images={strict_images!r} is not True, False or 'typos'")
         self.token = secrets.token_urlsafe(24) if token is None else token
         self.user = user
         self.faults = Faults()
@@ -102,27 +131,39 @@ class LocalPlatform:
             self.faults.add(fault)
         self._port = port
         self._directory = None if directory is None else Path(directory).resolve()
-        self._oom = oom if enforce_ram else "off"
-        self._cores = _machine_cores() if cores is None else float(cores)
-        self._ram = _machine_ram() if ram is None else float(ram)
-        self._forget_after = forget_after
-        self._termination_grace = termination_grace
-        self._ram_scale = ram_scale
-        self._settings = functools.partial(
-            Settings,
+        self._cluster_settings = functools.partial(
+            ClusterSettings,
             user=user,
-            token=self.token,
-            gpus=gpus,
+            cores=_machine_cores() if cores is None else float(cores),
+            ram=_machine_ram() if ram is None else float(ram),
+            forget_after=forget_after,
+            termination_grace=termination_grace,
+            pull=pull,
+            pending_at_end=pending_at_end,
+            deadline=deadline,
+            oom=oom if enforce_ram else "off",
+            ram_scale=ram_scale,
+            is_quota_strict=strict_quota,
+            is_temporary=directory is None,
+        )
+        self._service_settings = functools.partial(
+            ServiceSettings,
+            users={self.token: user, **{token: name for name, token in (others or {}).items()}},
+            limits=Limits() if limits is None else limits,
+            has_gpus=gpus > 0,
             images=tuple(images),
             strict_images=strict_images,
             max_interactive=max_interactive,
+            metrics_delay=metrics_delay,
+            has_stats=stats,
         )
         self._lock = threading.Lock()
         self._started: _Started | None = None
 
     def __repr__(self) -> str:
         where = "stopped" if self._started is None else self.url
-        return f"<LocalPlatform {where} cores={self._cores:g} ram={self._ram:.3g} GiB>"
+        size = self._cluster_settings.keywords
+        return f"<LocalPlatform {where} cores={size['cores']:g} ram={size['ram']:.3g} GiB>"
 
     def __enter__(self) -> LocalPlatform:
         return self.start()
@@ -131,33 +172,33 @@ class LocalPlatform:
         self.stop()
 
     def start(self) -> LocalPlatform:
-        """Listen, and run what is asked for. Starting what is started changes nothing."""
+        """Listen, and run jobs. Starting a running platform changes nothing."""
         with self._lock:
             if self._started is None:
                 self._started = self._start()
         return self
 
     def stop(self) -> None:
-        """End every job and the service. Jobs get two seconds at most to heed SIGTERM."""
+        """End every job and the service. Jobs get at most two seconds to react to SIGTERM."""
         with self._lock:
             started, self._started = self._started, None
         if started is not None:
             started.service.stopping.set()
             started.server.stop()
             started.cluster.stop()
-            if started.temporary:
+            if started.is_temporary:
                 shutil.rmtree(started.directory, ignore_errors=True)
 
     close = stop
 
     @property
     def url(self) -> str:
-        """Where clients find the service, the version included."""
+        """The address of the service, with its version."""
         return f"http://{LOOPBACK}:{self._running.server.port}{ROOT}/{VERSION}"
 
     @property
     def directory(self) -> Path:
-        """Where home, logs and accounts are."""
+        """The directory of home, logs and accounts."""
         return self._running.directory
 
     @property
@@ -165,59 +206,73 @@ class LocalPlatform:
         """The home directory of the user, where every job begins."""
         return self._running.cluster.home
 
-    # For tests: what no client can see or do
+    # For tests: beyond the API
+
+    @property
+    def situations(self) -> Situations:
+        """Situations of a real cluster, to be played on jobs."""
+        return self._running.situations
 
     @property
     def starts(self) -> collections.Counter[str]:
-        """How often a job's process was started, by the job's name."""
+        """The number of process starts, by the job's name."""
         return collections.Counter(self._running.cluster.starts)
 
     def jobs(self) -> list[ContainerInfo]:
-        """A snapshot of every container that is known."""
+        """Return a snapshot of every container that is known."""
         return [container.info() for container in self._running.cluster.all()]
 
-    def job(self, id_: str) -> ContainerInfo:
-        """A snapshot of one container.
+    def job(self, id: str) -> ContainerInfo:
+        """Return a snapshot of one container.
 
         Raises:
-            LookupError: There is none of that id, or no more.
+            LookupError: There is none of that id, or none any more.
         """
-        container = self._running.cluster.get(id_)
+        container = self._running.cluster.get(id)
         if container is None:
-            raise LookupError(f"no container {id_!r}")
+            raise LookupError(f"no container {id!r}")
         return container.info()
 
-    def preempt(self, id_: str) -> None:
+    def preempt(self, id: str) -> None:
         """Stop a running job and queue it again: it starts from the beginning under the same id.
 
         Raises:
             LookupError: There is none of that id.
             ValueError: It is not running.
         """
-        self._running.cluster.preempt(id_)
+        self.situations.preempt(id)
 
-    def evict(self, id_: str) -> None:
-        """Kill a running job, as a node in need does; it ends as Failed. Raises as :meth:`preempt` does."""
-        self._running.cluster.evict(id_)
+    def evict(self, id: str) -> None:
+        """Kill a running job, as a node without memory does; it ends as Failed. Raises as `preempt` does."""
+        self.situations.evict(id)
 
-    def forget(self, id_: str) -> None:
+    def forget(self, id: str) -> None:
         """Forget a job at once, as if it had ended long ago; if it runs, it is killed.
 
         Raises:
             LookupError: There is none of that id.
         """
-        self._running.cluster.forget(id_)
+        self._running.cluster.forget(id)
 
     def hold(self) -> None:
-        """Start no job until :meth:`release`; what is created meanwhile is Pending."""
+        """Start no job until `release`; jobs that are created meanwhile are Pending."""
         self._running.cluster.hold()
 
     def release(self) -> None:
         """Start jobs again."""
         self._running.cluster.release()
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Start no job during the `with` block."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.release()
+
     def wait_idle(self, timeout: float | None = None) -> bool:
-        """Wait until no job is queued or runs; False if that takes longer than *timeout* seconds."""
+        """Wait until no job is queued or runs; return False if that takes longer than *timeout* seconds."""
         return self._running.cluster.wait_idle(timeout)
 
     @property
@@ -229,47 +284,38 @@ class LocalPlatform:
 
     def _start(self) -> _Started:
         server = HttpServer(self._port)
+        hostname = f"{LOOPBACK}:{server.port}"
         try:
-            temporary = self._directory is None
+            is_temporary = self._directory is None
             directory = Path(tempfile.mkdtemp(prefix="canfar-batch-")) if self._directory is None else self._directory
-            cluster = Cluster(
-                directory,
-                user=self.user,
-                hostname=f"{LOOPBACK}:{server.port}",
-                cores=self._cores,
-                ram=self._ram,
-                forget_after=self._forget_after,
-                termination_grace=self._termination_grace,
-                oom=self._oom,
-                ram_scale=self._ram_scale,
-                temporary=temporary,
-            )
+            cluster = Cluster(directory, self._cluster_settings(hostname=hostname))
         except BaseException:
             server.stop()
             raise
-        service = Service(self._settings(hostname=f"{LOOPBACK}:{server.port}"), cluster, self.faults, self.requests)
+        service = Service(self._service_settings(hostname=hostname), cluster, self.faults, self.requests)
         cluster.start()
         server.start(service)
-        return _Started(server, service, cluster, directory, temporary)
+        return _Started(server, service, cluster, Situations(cluster), directory, is_temporary)
 
 
-@dataclasses.dataclass(frozen=True)
+@attrs.frozen
 class _Started:
     """The parts of a platform that runs."""
 
     server: HttpServer
     service: Service
     cluster: Cluster
+    situations: Situations
     directory: Path
-    temporary: bool
+    is_temporary: bool
 
 
 def _machine_cores() -> float:
     if hasattr(os, "sched_getaffinity"):
-        return float(len(os.sched_getaffinity(0)))  # a share of the machine, where one was given to us
+        return float(len(os.sched_getaffinity(0)))  # this process may have only a share of the machine
     return float(os.cpu_count() or 1)
 
 
 def _machine_ram() -> float:
-    """GiB."""
+    """Return the machine's RAM in GiB."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB

@@ -8,24 +8,32 @@ import signal
 import sys
 import threading
 
-from canfar_batch.local import LocalPlatform
+from canfar_batch.local import IMAGES, LIMIT_RANGE, Image, LocalPlatform
 
-PARENT_LOOK = 0.2  #: seconds between two looks whether the parent process still lives
+PARENT_LOOK = 0.2  #: seconds between two checks of whether the parent process still lives
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     made = argparse.ArgumentParser(
         prog="python -m canfar_batch.local",
         description="Run the science platform's API on this machine, with jobs as processes.",
     )
     made.add_argument("--port", type=int, default=0, help="listen here (default: any free port)")
     made.add_argument("--token", help="the bearer token to ask for (default: a random one, which is printed)")
-    made.add_argument("--user", default="local", help="whom the token stands for (default: %(default)s)")
+    made.add_argument("--user", default="local", help="the user of the token (default: %(default)s)")
     made.add_argument("--cores", type=float, help="cores that jobs share (default: the machine's)")
     made.add_argument("--ram", type=float, help="GiB of RAM that jobs share (default: the machine's)")
     made.add_argument(
         "--forget-after", type=float, default=3600.0, help="seconds that finished jobs are kept (default: %(default)g)"
+    )
+    images = made.add_mutually_exclusive_group()
+    images.add_argument("--image", action="append", default=[], metavar="ID", help="list this headless image too")
+    images.add_argument("--any-image", action="store_true", help="accept images that are not listed")
+    made.add_argument("--limit-range", action="store_true", help="have the limits of a cluster with a LimitRange")
+    made.add_argument("--stats", action="store_true", help="show the use of the cluster (default: answer 503)")
+    made.add_argument(
+        "--pull", type=float, default=0.05, help="seconds that a job is Pending before it runs (default: %(default)g)"
     )
     made.add_argument("--directory", help="keep home directory and logs here (default: a temporary directory)")
     made.add_argument("--die-with-parent", action="store_true", help="stop also when the parent process ends")
@@ -35,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a platform until SIGINT or SIGTERM."""
     options = parser().parse_args(argv)
-    # the parent as it is now: one that dies while the platform starts must not be missed
+    # asked now, so that a parent that dies while the platform starts is noticed
     parent = os.getppid()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -48,6 +56,11 @@ def main(argv: list[str] | None = None) -> int:
         port=options.port,
         user=options.user,
         directory=options.directory,
+        images=[*IMAGES, *map(Image, options.image)],
+        strict_images=not options.any_image,
+        limits=LIMIT_RANGE if options.limit_range else None,
+        stats=options.stats,
+        pull=options.pull,
     )
     with platform:
         announcement = [f"export CANFAR_URL={platform.url}"]

@@ -1,13 +1,12 @@
-"""What a job uses, measured from outside and shown to it in files shaped like a cgroup's (version 2).
+"""The use of resources by jobs, measured from outside and shown to them in files like a cgroup's (version 2).
 
-One thread samples the processes of every running job. Where a kernel would count each page and each tick, a sampler
-sees what is there when it looks: what lives for less than one look can be missed.
+One thread samples the processes of every running job. A kernel would count each page and each tick; a sampler sees the
+processes at the time of the sample, and can miss one that lives for a shorter time than the interval.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 import threading
@@ -15,29 +14,31 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
+
 from canfar_batch.local import procfs
 from canfar_batch.local.procfs import Process
 
 MIB = 1 << 20
-YOUNG = 2.0  #: seconds for which a job is looked at as often as possible
-OFTEN, SELDOM = 0.02, 0.05  #: seconds between two looks, while any job is young, and later
-AFTERWARDS = 3.0  #: seconds for which strays are looked for when the last job is over
+YOUNG = 2.0  #: seconds for which a new job is sampled as often as possible
+OFTEN, SELDOM = 0.02, 0.05  #: seconds between two samples, while any job is young, and later
+AFTERWARDS = 3.0  #: seconds for which strays are searched for after the end of the last job
 
 
-@dataclasses.dataclass
+@attrs.define
 class Usage:
-    """What one run of a job has used so far."""
+    """The resources that one run of a job has used so far."""
 
     memory: int = 0  #: bytes
     peak: int = 0  #: bytes
     cpu_usec: int = 0
     user_usec: int = 0
     oom_kills: int = 0
-    cores: float = 0.0  #: how many cores it kept busy lately
+    cores: float = 0.0  #: the number of cores that were busy lately
 
 
 class Cgroup:
-    """One job's directory of accounts, as a container finds it under ``/sys/fs/cgroup``."""
+    """One job's directory of accounts, like the one that a container finds under ``/sys/fs/cgroup``."""
 
     def __init__(self, directory: Path, *, memory_max: int, cores_max: float) -> None:
         self.directory = directory
@@ -48,7 +49,7 @@ class Cgroup:
         self.show(Usage())
 
     def show(self, usage: Usage) -> None:
-        """Bring the files up to date."""
+        """Write the files whose content has changed."""
         self._write("memory.current", f"{usage.memory}\n")
         self._write("memory.peak", f"{usage.peak}\n")
         self._write("memory.events", f"low 0\nhigh 0\nmax 0\noom {usage.oom_kills}\noom_kill {usage.oom_kills}\n")
@@ -67,7 +68,7 @@ class Cgroup:
 
 
 class Account:
-    """The processes of one running job, and what they use."""
+    """The processes of one running job, and their use of resources."""
 
     def __init__(self, leader: int, cgroup: Cgroup, *, memory_max: int, mark: bytes, oom: str) -> None:
         self.leader = leader
@@ -85,15 +86,15 @@ class Account:
 
     @property
     def young(self) -> bool:
-        """Whether it began a moment ago."""
+        """Whether the job began a moment ago."""
         return time.monotonic() - self._began < YOUNG
 
     def take(self, processes: list[Process]) -> None:
-        """Account for *processes*, which are all that it has now."""
+        """Account for *processes*, which must be all of the job."""
         self.members = {process.pid: process.started for process in processes}
         usage = self.usage
         resident = self._share.of(processes)
-        # a process that forks is for an instant there twice: a sum counts once it was seen in two looks
+        # a process that forks counts twice for an instant: a sum is believed when two samples have it
         twice = min(resident, self._last_sum)
         self._last_sum = resident
         usage.memory = resident
@@ -107,7 +108,7 @@ class Account:
 
     def _take_cpu(self, processes: list[Process]) -> None:
         usage = self.usage
-        # the children that a process waited for are in its own account; the maximum bridges those it has yet to
+        # a process's account includes children that it waited for; the maximum covers those it has not waited for
         usage.cpu_usec = max(usage.cpu_usec, sum(process.cpu_usec for process in processes))
         usage.user_usec = min(usage.cpu_usec, max(usage.user_usec, sum(process.user_usec for process in processes)))
         now, (then, before) = time.monotonic(), self._last_cpu
@@ -117,10 +118,10 @@ class Account:
 
     def _out_of_memory(self, processes: list[Process]) -> None:
         if self._condemned & self.members.keys():
-            return  # the last victim is still giving its memory back
+            return  # the last victim has not given its memory back yet
         victim = max(processes, key=lambda process: process.resident)
         self.usage.oom_kills += 1
-        self._cgroup.show(self.usage)  # before the kill: who waits for the victim reads it at once
+        self._cgroup.show(self.usage)  # before the kill: a parent that waits for the victim may read it at once
         victims = [process.pid for process in processes] if self._oom == "group" else [victim.pid]
         self._condemned = set(victims)
         for pid in victims:
@@ -129,7 +130,7 @@ class Account:
 
 
 class _Share:
-    """Resident memory without counting twice what forked workers share with their parent."""
+    """Resident memory in which the pages that forked workers share with their parent count once."""
 
     def __init__(self) -> None:
         self._ratio = 1.0
@@ -140,7 +141,7 @@ class _Share:
         if sum(process.resident > 32 * MIB for process in processes) < 2:
             return resident
         when, size = self._measured
-        # asking for the exact share walks every page table: not at every look
+        # the exact share takes a walk over every page table: not at each sample
         if time.monotonic() - when > 0.25 or resident > 1.2 * size:
             self._ratio = min(1.0, sum(map(procfs.proportional, processes)) / resident)
             self._measured = (time.monotonic(), resident)
@@ -148,7 +149,7 @@ class _Share:
 
 
 class Sampler:
-    """The thread that keeps the accounts of all running jobs, and ends what outlives its job."""
+    """The thread that keeps the accounts of all running jobs, and ends processes that outlive their job."""
 
     def __init__(self, mark: bytes, tick: Callable[[], None]) -> None:
         self._tick = tick
@@ -161,11 +162,11 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="local-platform-sampler", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to sample."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking, and wait for the thread."""
+        """Stop sampling, and wait for the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -173,12 +174,12 @@ class Sampler:
             self._thread.join()
 
     def expect(self, mark: bytes) -> None:
-        """Let processes live that carry *mark*: their job is about to begin."""
+        """Spare processes that carry *mark*: their job is about to begin."""
         with self._changed:
             self._live.add(mark)
 
     def add(self, account: Account) -> None:
-        """Keep *account* from now on; its first look is taken at once."""
+        """Keep *account* from now on; its first sample is taken at once."""
         with self._changed:
             self._accounts.append(account)
             self._table.forget_strangers()
@@ -186,7 +187,7 @@ class Sampler:
             self._changed.notify_all()
 
     def end(self, mark: bytes, account: Account | None = None) -> None:
-        """The job of *mark* is over: kill what is left of it."""
+        """Kill the remaining processes of the job of *mark*, which has ended."""
         with self._changed:
             self._live.discard(mark)
             if account is None:
@@ -214,7 +215,7 @@ class Sampler:
                 young = any(account.young for account in self._accounts)
             self._tick()
             cost = time.monotonic() - began
-            # a slow look (many processes, or `ps`) is repeated less often: never more than a fifth of one core
+            # a slow sample (many processes, or `ps`) is repeated less often: never more than a fifth of one core
             pause = max(OFTEN if young else SELDOM, 4 * cost)
             with self._changed:
                 if not self._stopping:

@@ -1,11 +1,12 @@
 """Answers that go wrong on purpose, so that a program can be tried against a bad day of the platform.
 
-A fault is an *action* and a rule when it strikes. An action stands in front of the service as a proxy does: it gets the
-request and a way to proceed, and returns what the client shall see.
+A fault is an *action* and a rule for when it strikes. An action stands before the service as a proxy does: it gets the
+request and a way to proceed, and returns the answer that the client gets.
 
     platform.faults.add(answer(503, "down for a moment", {"Retry-After": "1"}), on="list", first=2)
-    platform.faults.add(after(drop()), on="create", nth=3)       # created, and the connection breaks
-    with platform.faults.during(stall(30), on="show"):           # for as long as the block takes
+    platform.faults.add(after(drop()), on="create", nth=3)           # created, and the connection breaks
+    platform.faults.add(groups_ill("404"), on="create", seconds=5)   # as while the group service is ill
+    with platform.faults.during(stall(30), on="show"):               # for as long as the block takes
         ...
 
 Actions compose: ``after(action)`` lets the service act before *action* answers. Anything callable as
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
+import itertools
 import json
 import random
 import threading
@@ -24,16 +25,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from canfar_batch.local.answers import html_page
-from canfar_batch.local.httpd import ConnectionDropped, Request, Response
+import attrs
 
+from canfar_batch.local import creation, outages
+from canfar_batch.local.answers import Refusal, html_page
+from canfar_batch.local.messages import ConnectionDropped, Request, Response
+
+#: the kinds of requests
 KINDS = frozenset(
     {"create", "list", "show", "logs", "events", "stats", "delete", "renew"}
     | {"context", "image", "repository", "capabilities", "availability", "other"}
 )
+#: the kinds that need a credential
+AUTHENTICATED = KINDS - {"capabilities", "availability", "other"}
+#: the kinds that concern sessions
+SESSIONS = AUTHENTICATED - {"context", "image", "repository"}
 
 
-@dataclasses.dataclass
+@attrs.frozen
 class Call:
     """One request on its way to the service."""
 
@@ -43,7 +52,7 @@ class Call:
     _stopping: threading.Event
 
     def proceed(self) -> Response:
-        """Let the service act, and hear its answer."""
+        """Let the service act, and return its answer."""
         return self._act()
 
     def sleep(self, seconds: float) -> None:
@@ -52,15 +61,15 @@ class Call:
         Raises:
             ConnectionDropped: The platform stopped meanwhile.
         """
-        if self._stopping.wait(seconds):
+        if self._stopping.wait(None if seconds == float("inf") else seconds):
             raise ConnectionDropped
 
     def proceed_later(self, seconds: float) -> None:
-        """Let the service act after some seconds, whatever the client is told now."""
+        """Let the service act after a number of seconds, whatever the client gets now."""
 
         def act() -> None:
             if not self._stopping.wait(seconds):
-                with contextlib.suppress(ConnectionDropped):  # nobody hears the answer any more
+                with contextlib.suppress(ConnectionDropped):  # the client has its answer already
                     self._act()
 
         threading.Thread(target=act, name="local-platform-late", daemon=True).start()
@@ -72,24 +81,24 @@ Action = Callable[[Call], Response]
 
 
 def answer(status: int, body: str = "", headers: Mapping[str, str] | None = None, *, html: bool = False) -> Action:
-    """Answer this, and do nothing."""
+    """Answer with this status and body, and do nothing."""
     sent = tuple((headers or {}).items())
     kind = "text/html" if html else "text/plain"
     return lambda call: Response(status, body.encode(), kind, sent)
 
 
 def bad_gateway() -> Action:
-    """The page of a proxy that cannot reach the service."""
+    """Answer with the page of a proxy that cannot reach the service."""
     return lambda call: html_page(502, "502 Bad Gateway")
 
 
 def proxy_not_found() -> Action:
-    """The 404 of a proxy that has no route, which says nothing about any session."""
+    """Answer with the 404 of a proxy that has no route; it says nothing about a session."""
     return answer(404, "404 page not found\n")
 
 
 def login_page() -> Action:
-    """A page with status 200 in place of the service's answer."""
+    """Answer with a page of status 200."""
     return lambda call: html_page(200, "Please log in")
 
 
@@ -103,7 +112,7 @@ def drop() -> Action:
 
 
 def stall(seconds: float) -> Action:
-    """Wait, then go on as usual. ``after(stall(s))`` acts at once and answers late."""
+    """Wait, then proceed as usual. ``after(stall(s))`` acts at once and answers late."""
 
     def stalled(call: Call) -> Response:
         call.sleep(seconds)
@@ -113,11 +122,11 @@ def stall(seconds: float) -> Action:
 
 
 def after(action: Action) -> Action:
-    """Let the service act first; then *action* says what the client sees."""
+    """Let the service act first; then *action* answers."""
 
     def acted(call: Call) -> Response:
         real = call.proceed()
-        return action(dataclasses.replace(call, _act=lambda: real))
+        return action(attrs.evolve(call, act=lambda: real))
 
     return acted
 
@@ -138,39 +147,39 @@ def rewrite(change: Callable[[bytes], bytes]) -> Action:
 
     def rewritten(call: Call) -> Response:
         real = call.proceed()
-        return dataclasses.replace(real, body=change(real.body))
+        return attrs.evolve(real, body=change(real.body))
 
     return rewritten
 
 
 def cut_short() -> Action:
-    """Half the body, a Content-Length for all of it, and the connection closes."""
+    """Send half the body with a Content-Length for all of it, and close the connection."""
 
     def cut(call: Call) -> Response:
         real = call.proceed()
-        return dataclasses.replace(real, body=real.body[: len(real.body) // 2], promised=max(1, len(real.body)))
+        return attrs.evolve(real, body=real.body[: len(real.body) // 2], promised=max(1, len(real.body)))
 
     return cut
 
 
 def half() -> Action:
-    """Half the body, as if it were all."""
+    """Send half the body as if it were all."""
     return rewrite(lambda body: body[: len(body) // 2])
 
 
 def empty_list() -> Action:
-    """A list without any session."""
+    """Answer lists without any session."""
     return rewrite(lambda body: b"[]")
 
 
 def partial_list(share: float = 0.5, seed: int = 0) -> Action:
-    """A list from which sessions are missing: each stays with probability *share*."""
+    """Leave sessions out of lists: each stays with probability *share*."""
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     return _on_json(lambda sessions: [session for session in sessions if chance.random() < share])
 
 
 def stale_list() -> Action:
-    """The list as it was when this fault first struck."""
+    """Answer with the list from the first time that this fault struck."""
     kept: list[Response] = []
 
     def stale(call: Call) -> Response:
@@ -182,7 +191,7 @@ def stale_list() -> Action:
 
 
 def status_words(words: Mapping[str, str]) -> Action:
-    """Other words for the status of sessions, as older releases have them."""
+    """Use other words for the status of sessions, as older releases do."""
 
     def renamed(shown: Any) -> Any:
         for session in shown if isinstance(shown, list) else [shown]:
@@ -197,30 +206,149 @@ def _on_json(change: Callable[[Any], Any]) -> Action:
         try:
             shown = json.loads(body)
         except ValueError:
-            return body  # not JSON: an error's text, which stays what it is
+            return body  # not JSON: the text of an error, which is kept
         return json.dumps(change(shown), indent=2).encode()
 
     return rewrite(changed)
 
 
+# Named faults: the answers of the real service while a neighbour of it is ill
+
+
+@attrs.frozen
+class Outage:
+    """An action that plays an illness of a neighbour on the requests that ask this neighbour."""
+
+    _answers: Callable[[Call], Response | None]  #: None lets the service act
+    kinds: frozenset[str]  #: the kinds of requests that it concerns
+    waits: float = 0.0  #: seconds before the answer
+    kept: float = 0.0  #: seconds for which the service still answers so when the neighbour is well again
+
+    def __call__(self, call: Call) -> Response:
+        """Answer in the words that the illness causes, if the request asks the ill neighbour."""
+        if call.kind not in self.kinds:
+            return call.proceed()
+        if self.waits:
+            call.sleep(self.waits)
+        answered = self._answers(call)
+        return call.proceed() if answered is None else answered
+
+
+def groups_ill(illness: str = "503") -> Outage:
+    """Play an ill group service. Every request asks it, and its own 401, 403 and 404 reach the client.
+
+    Args:
+        illness: One of `outages.ILLNESSES`, as for the following.
+    """
+    return _outage(illness, outages.groups)
+
+
+def posix_ill(illness: str = "503") -> Outage:
+    """Play an ill POSIX mapper, which every request asks."""
+    return _outage(illness, outages.posix)
+
+
+def storage_ill(illness: str = "503") -> Outage:
+    """Play an ill VOSpace, which only creates ask."""
+    return _outage(illness, outages.storage)
+
+
+def issuer_ill(illness: str = "503", *, is_opaque: bool = False) -> Outage:
+    """Play an ill OpenID issuer whose files are not cached; a malformed file is kept for ten minutes.
+
+    Args:
+        illness: One of `outages.ILLNESSES`.
+        is_opaque: Whether tokens are opaque; the answers to signed ones differ.
+    """
+    return _outage(illness, lambda illness: outages.issuer(illness, is_opaque=is_opaque))
+
+
+def registry_ill(illness: str = "503") -> Outage:
+    """Play an ill registry of services whose files are not cached; a malformed file is kept for ten minutes."""
+    return _outage(illness, outages.registry)
+
+
+def images_ill(illness: str = "gone") -> Outage:
+    """Play an image list that is "gone" (Redis was restarted), "other" (unreadable entries) or of the "wrong-kind"."""
+    if illness not in outages.IMAGE_ILLNESSES:
+        raise ValueError(f"illness={illness!r} is not one of {', '.join(outages.IMAGE_ILLNESSES)}")
+    answers = outages.images(illness)
+    return Outage(lambda call: answers[call.kind], frozenset(answers))
+
+
+def queue_away() -> Outage:
+    """Play a restart of the queue's controller: creates are 500s `jobs.batch … not found`, and nothing is made."""
+
+    def not_found(call: Call) -> Response:
+        refusal: Refusal = creation.job_not_found(creation.job_name("headless", "user", creation.new_id()))
+        return outages.unexpected(str(refusal).removeprefix("unexpected exception: "))
+
+    return Outage(not_found, frozenset({"create"}))
+
+
+def queue_missing() -> Outage:
+    """Play a queue that the service cannot read: requests about sessions get Tomcat's page with status 500."""
+    return Outage(lambda call: outages.queue_missing(), SESSIONS)
+
+
+def poisoned_replica() -> Outage:
+    """Play a replica that could not read the limits at its first create: every create is a 500 until it is restarted.
+
+    With ``every=2`` it is one of two replicas.
+    """
+    texts = itertools.chain([outages.POISONED_FIRST], itertools.repeat(outages.POISONED))
+    return Outage(lambda call: outages.unexpected(next(texts)), frozenset({"create"}))
+
+
+def limits_unreadable() -> Outage:
+    """Play limits that cannot be read: the context is a 500."""
+    return Outage(lambda call: outages.unexpected(outages.LIMITS_UNREADABLE), frozenset({"context"}))
+
+
+def redis_hung() -> Outage:
+    """Play a Redis that does not answer: every create is a 500 after 2 s, and nothing is made."""
+    return Outage(lambda call: outages.unexpected(outages.REDIS_HUNG), frozenset({"create"}), waits=2.0)
+
+
+def api_server_away() -> Outage:
+    """Play an API server of Kubernetes that does not answer: 500, but logs are 200 and empty. Nothing is made."""
+
+    def away(call: Call) -> Response:
+        if call.kind == "logs":
+            return Response(200, b"")
+        return outages.unexpected(outages.API_SERVER_AWAY)
+
+    return Outage(away, SESSIONS - {"delete"})
+
+
+def _outage(illness: str, effect: Callable[[str], outages.Illness]) -> Outage:
+    if illness not in outages.ILLNESSES:
+        raise ValueError(f"illness={illness!r} is not one of {', '.join(outages.ILLNESSES)}")
+    played = effect(illness)
+    kinds = frozenset({"create"}) if played.creates_only else AUTHENTICATED
+    return Outage(lambda call: played.response, kinds, played.waits, played.kept)
+
+
 # Rules
 
 
-@dataclasses.dataclass(eq=False)
+@attrs.define(eq=False)
 class Fault:
     """An action and when it strikes: at every request of its kind, or as its counts, chance and time allow.
 
     Args:
         action: What happens.
-        on: A kind of request (:data:`KINDS`), or ``any``.
+        on: A kind of request (`KINDS`), or ``any``.
         method: An HTTP method; None for all.
         nth: Only the n-th such request, from 1.
-        first: Only the first so many.
-        every: Each so many-th.
+        first: Only the first N such requests.
+        every: Each N-th such request.
         probability: Each with this probability.
-        seed: For the probability, which is repeatable.
-        seconds: For so long, from now.
+        seed: The seed of the probability, which is repeatable.
+        seconds: For N seconds, from now.
         where: A further condition on the request.
+        lingers: Seconds for which a fault that struck goes on after its time, or after it was switched off. By default
+            ten minutes for named faults that the real service keeps, and none for all others.
     """
 
     action: Action
@@ -233,22 +361,31 @@ class Fault:
     seed: int = 0
     seconds: float | None = None
     where: Callable[[Request], bool] | None = None
-    seen: int = dataclasses.field(default=0, init=False)  #: requests that it could have struck
-    hits: int = dataclasses.field(default=0, init=False)  #: requests that it struck
+    lingers: float | None = None
+    _random: random.Random = attrs.field(init=False)
+    _until: float | None = attrs.field(init=False)
+    seen: int = attrs.field(default=0, init=False)  #: requests that it could have struck
+    hits: int = attrs.field(default=0, init=False)  #: requests that it struck
 
-    def __post_init__(self) -> None:
+    def __attrs_post_init__(self) -> None:
         if self.on not in KINDS | {"any"}:
-            raise ValueError(f"on={self.on!r} is no kind of request; choose any or one of {', '.join(sorted(KINDS))}")
+            raise ValueError(
+                f"on={self.on!r} is not a kind of request; choose any or one of {', '.join(sorted(KINDS))}"
+            )
         self._random = random.Random(self.seed)  # noqa: S311 - repeatable, not secret
+        if self.lingers is None:
+            self.lingers = self.action.kept if isinstance(self.action, Outage) else 0.0
         self._until = None if self.seconds is None else time.monotonic() + self.seconds
 
     def strikes(self, request: Request, kind: str) -> bool:
-        """Whether it strikes this request; counts it."""
+        """Count a request, and return whether the fault strikes it."""
         if self.on not in {"any", kind} or self.method not in {None, request.method}:
             return False
         if self.where is not None and not self.where(request):
             return False
-        if self._until is not None and time.monotonic() > self._until:
+        if isinstance(self.action, Outage) and kind not in self.action.kinds:
+            return False  # a request that does not ask the ill neighbour
+        if self._until is not None and time.monotonic() > self._until + self._extra:
             return False
         self.seen += 1
         struck = (
@@ -260,6 +397,16 @@ class Fault:
         self.hits += struck
         return struck
 
+    def switch_off(self) -> bool:
+        """Let its time end now; return whether it still lingers."""
+        now = time.monotonic()
+        self._until = now if self._until is None else min(now, self._until)
+        return now <= self._until + self._extra and self._extra > 0
+
+    @property
+    def _extra(self) -> float:
+        return self.lingers or 0.0 if self.hits else 0.0
+
 
 class Faults:
     """The faults of one platform. They may change while it runs; those added first stand nearest to the client."""
@@ -269,25 +416,32 @@ class Faults:
         self._faults: tuple[Fault, ...] = ()
 
     def add(self, fault: Fault | Action, /, **rule: Any) -> Fault:
-        """Switch a fault on: one that is made already, or an action with the rule of :class:`Fault` as keywords."""
+        """Switch a fault on.
+
+        Args:
+            fault: A `Fault`, or an action.
+            rule: The rule for an action, as keywords of `Fault`.
+        """
         made = fault if isinstance(fault, Fault) else Fault(fault, **rule)
         with self._lock:
             self._faults = (*self._faults, made)
         return made
 
     def remove(self, fault: Fault) -> None:
-        """Switch a fault off."""
+        """Switch a fault off, unless it lingers."""
         with self._lock:
+            if fault in self._faults and fault.switch_off():
+                return
             self._faults = tuple(other for other in self._faults if other is not fault)
 
     def clear(self) -> None:
-        """Switch all faults off."""
+        """Switch all faults off, also those that linger."""
         with self._lock:
             self._faults = ()
 
     @contextlib.contextmanager
     def during(self, fault: Fault | Action, /, **rule: Any) -> Iterator[Fault]:
-        """A fault for the duration of a ``with`` block."""
+        """Switch a fault on for the duration of a ``with`` block."""
         made = self.add(fault, **rule)
         try:
             yield made
@@ -295,7 +449,7 @@ class Faults:
             self.remove(made)
 
     def answer(self, request: Request, kind: str, act: Callable[[], Response], stopping: threading.Event) -> Response:
-        """Answer a request through the faults that strike it; *act* asks the service."""
+        """Answer a request through the faults that strike it; *act* calls the service."""
         if not self._faults:
             return act()
         with self._lock:
@@ -311,12 +465,12 @@ def _behind(
     return lambda: action(Call(request, kind, act, stopping))
 
 
-# What was asked
+# The record of requests
 
 
-@dataclasses.dataclass(frozen=True)
+@attrs.frozen
 class Recorded:
-    """One request that came in, and the status that went out; None where the connection was dropped."""
+    """One request, and the status of its answer; None if the connection was dropped."""
 
     method: str
     path: str
@@ -326,7 +480,7 @@ class Recorded:
 
 
 class Requests:
-    """A record of what a platform was asked. Safe to read while it runs."""
+    """A record of the requests to a platform. Safe to read while it runs."""
 
     def __init__(self, keep: int = 10_000, keep_chars: int = 20_000_000) -> None:
         self._lock = threading.Lock()
@@ -338,13 +492,13 @@ class Requests:
 
     @property
     def counts(self) -> collections.Counter[str]:
-        """How many requests came, by kind."""
+        """The number of requests, by kind."""
         with self._lock:
             return collections.Counter(self._counts)
 
     @property
     def accepted(self) -> collections.Counter[str]:
-        """How many containers were created, by name: whatever the client was told about it."""
+        """The number of containers that were created, by name, whatever the client got as an answer."""
         with self._lock:
             return collections.Counter(self._accepted)
 
@@ -369,7 +523,7 @@ class Requests:
             self._accepted[name] += 1
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Forget all requests."""
         with self._lock:
             self._counts.clear()
             self._accepted.clear()

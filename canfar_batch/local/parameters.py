@@ -1,4 +1,4 @@
-"""How the service reads a request's parameters: names in any case, forms only, JSON not at all."""
+"""How the service reads a request's parameters: names in any case, forms only, never JSON."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import re
 import urllib.parse
 from collections.abc import Iterable
 
-from canfar_batch.local.httpd import Request
+from canfar_batch.local.answers import MalformedRequest
+from canfar_batch.local.messages import Request
 
 FORM = "application/x-www-form-urlencoded"
 FORM_LIMIT = 2 * 1024 * 1024  #: bytes of a form; a larger one loses all its parameters
-_BODY_CHARSET = "iso-8859-1"  # what Tomcat assumes of a form that does not say
+PARAMETER_LIMIT = 10_000  #: parameters of a request; those after it are lost
+_BODY_CHARSET = "iso-8859-1"  # Tomcat's assumption for a form without a charset
 
 
 class Parameters:
@@ -23,41 +25,49 @@ class Parameters:
             self._values.setdefault(name.lower(), []).append(value)
 
     def first(self, name: str) -> str | None:
-        """The first value of *name*, or None."""
+        """Return the first value of *name*, or None."""
         values = self._values.get(name.lower())
         return values[0] if values else None
 
     def all(self, name: str) -> list[str]:
-        """Every value of *name*."""
+        """Return every value of *name*."""
         return list(self._values.get(name.lower(), ()))
 
     def as_dict(self) -> dict[str, list[str]]:
-        """All that was sent, names in lower case."""
+        """Return all parameters, names in lower case."""
         return {name: list(values) for name, values in self._values.items()}
 
 
 def of(request: Request) -> Parameters:
-    """The parameters of *request*, as the service sees them."""
-    query = urlencoded(request.query, "utf-8")
-    if request.method != "POST":
-        return Parameters(query)
+    """Return the parameters of *request*, as the service sees them.
+
+    Raises:
+        MalformedRequest: A multipart body is cut short, or a name occurs in two spellings.
+    """
     content_type = request.headers.get("content-type", "")
     kind = content_type.split(";")[0].strip().lower()
-    if kind == FORM:
+    if request.method == "POST" and kind == "multipart/form-data":
+        return Parameters(_multipart(content_type, request.body))
+    if request.method == "POST" and kind != FORM:
+        return Parameters()
+    pairs = urlencoded(request.query, "utf-8")
+    if request.method == "POST":
         if len(request.body) > FORM_LIMIT:
             return Parameters()
-        body = request.body.decode("latin-1")  # percent-escapes are ASCII; what they mean is decided below
-        return Parameters([*query, *urlencoded(body, _charset(content_type))])
-    if kind == "multipart/form-data":
-        return Parameters(_multipart(content_type, request.body))
-    return Parameters()
+        body = request.body.decode("latin-1")  # percent-escapes are ASCII; the charset says what they mean
+        pairs += urlencoded(body, _charset(content_type))
+    del pairs[PARAMETER_LIMIT:]
+    spellings = {name for name, _ in pairs}
+    if len(spellings) > len({name.lower() for name in spellings}):
+        raise MalformedRequest(400, "null")
+    return Parameters(pairs)
 
 
 def urlencoded(text: str, charset: str) -> list[tuple[str, str]]:
-    """The pairs of a query string or form."""
+    """Return the pairs of a query string or form; a broken percent-escape loses its pair."""
     pairs = []
     for piece in text.split("&"):
-        if piece:
+        if piece and not re.search(r"%(?![0-9A-Fa-f]{2})", piece):
             name, _, value = piece.partition("=")
             pairs.append((_unquoted(name, charset), _unquoted(value, charset)))
     return pairs
@@ -81,6 +91,8 @@ def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
     if boundary is None:
         return []
     mark = b"--" + (boundary[1] or boundary[2]).encode("latin-1", "replace")
+    if mark + b"--" not in body:
+        raise MalformedRequest(500, "unexpected exception: java.io.IOException: failed to read input")
     pairs = []
     for part in (b"\r\n" + body).split(b"\r\n" + mark)[1:]:
         head, blank, content = part.partition(b"\r\n\r\n")

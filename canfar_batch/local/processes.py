@@ -1,4 +1,4 @@
-"""Processes: how a job's is started and its output kept, and who ends those that are left behind."""
+"""Processes: starting a job's, keeping its output, and ending those that remain."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _DRAIN = 2.0  #: seconds at most for the rest of the output, should some stray h
 
 
 class StartError(Exception):
-    """A container's process could not be started; the text is what Kubernetes reports."""
+    """A container's process could not be started; the text is that of Kubernetes."""
 
 
 class JobProcess:
     """The main process of a container, in a session of its own, its output on its way to a log.
 
-    The output goes through a pipe, as in a container. A file would be simpler, and a script that writes to /dev/stderr
+    The output goes through a pipe, as in a container. A file would be simpler, but a script that writes to /dev/stderr
     would truncate it.
 
     Raises:
-        StartError: There is no such program, or it cannot be run.
+        StartError: The program does not exist, or it cannot be run.
     """
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], directory: Path, log: Path) -> None:
         log.touch()
         if not words:
-            # there are no images here, so none that would bring a command along
+            # there are no images here that would bring a command
             raise StartError(_start_error("no command specified"))
-        output, input_ = os.pipe()
+        output, entrance = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - running what users ask for is the purpose
                 [word.encode() for word in words],
                 stdin=subprocess.DEVNULL,
-                stdout=input_,
-                stderr=input_,
+                stdout=entrance,
+                stderr=entrance,
                 cwd=directory,
                 env={name.encode(): value.encode() for name, value in environment.items()},
                 start_new_session=True,
@@ -51,17 +51,17 @@ class JobProcess:
             os.close(output)
             raise StartError(_start_error(_reason(words[0], problem))) from problem
         finally:
-            os.close(input_)
+            os.close(entrance)
         self._pump = threading.Thread(target=_copy, args=(output, log), name="local-platform-log", daemon=True)
         self._pump.start()
 
     @property
     def pid(self) -> int:
-        """The process's id, which is its session's and its group's as well."""
+        """The process's id, which is also that of its session and its group."""
         return self._process.pid
 
     def wait(self) -> int:
-        """Wait for its end; the exit code as a shell tells it, 128 more than the signal's number."""
+        """Wait for its end; return the exit code as a shell does: for a signal, 128 plus its number."""
         code = self._process.wait()
         return code if code >= 0 else 128 - code
 
@@ -71,7 +71,7 @@ class JobProcess:
 
 
 def search_path() -> str:
-    """`python` is this environment's, and the user's own tools are found as in the terminal."""
+    """Return a PATH with this environment's `python` first, then the user's own tools as in the terminal."""
     own = [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if entry.startswith("/")]
     entries = [str(Path(sys.executable).parent), *own, *_SYSTEM_PATH.split(":")]
     return os.pathsep.join(dict.fromkeys(entries))
@@ -101,12 +101,12 @@ def _reason(program: str, problem: OSError) -> str:
 def _start_error(reason: str) -> str:
     return (
         "Error: failed to create containerd task: failed to create shim task: OCI runtime create failed: "
-        f"runc create failed: unable to start container process: {reason}: unknown"
+        f"runc create failed: unable to start container process: error during container init: {reason}"
     )
 
 
 class Reaper:
-    """The child process that ends every process group that is left when this process is no more."""
+    """The child process that ends every remaining process group after this process has ended."""
 
     def __init__(self, mark: str, scratch: Path | None) -> None:
         command = [sys.executable, "-I", "-S", reaper.__file__, str(os.getpid()), mark, str(scratch or "")]
@@ -121,12 +121,12 @@ class Reaper:
         )
 
     def begins(self, group: int) -> None:
-        """A process group has begun."""
-        self._tell(f"+{group}\n")
+        """Report that a process group has begun."""
+        self._report(f"+{group}\n")
 
     def ends(self, group: int) -> None:
-        """A process group is over."""
-        self._tell(f"-{group}\n")
+        """Report that a process group has ended."""
+        self._report(f"-{group}\n")
 
     def stop(self) -> None:
         """Let it do its work, and wait for it."""
@@ -134,7 +134,7 @@ class Reaper:
         self._process.stdin.close()
         self._process.wait()
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it was killed; the jobs are not worse off than without one
+        with contextlib.suppress(OSError):  # it was killed; the jobs run on without it
             self._process.stdin.write(line.encode())

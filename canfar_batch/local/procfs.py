@@ -1,4 +1,4 @@
-"""What the operating system tells about processes: /proc on Linux, ``ps`` elsewhere."""
+"""Processes as the operating system shows them: in /proc on Linux, by ``ps`` elsewhere."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import NamedTuple
 LINUX = sys.platform.startswith("linux")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK_USEC = 1_000_000 // os.sysconf("SC_CLK_TCK")
-_STRANGERS_ANEW = 1.0  #: seconds after which processes of others are looked at again, for ids are used again
+_STRANGERS_AGAIN = 1.0  #: seconds after which other processes are checked again, since ids are reused
 
 
 class Process(NamedTuple):
-    """One process at one look."""
+    """One process at the time of a sample."""
 
     pid: int
     parent: int
-    session: int  #: its session, or its group where sessions cannot be seen
-    started: int  #: tells it from an earlier process of the same id; 0 where unknown
+    session: int  #: its session, or its group if sessions cannot be seen
+    started: int  #: distinguishes it from an earlier process of the same id; 0 if unknown
     resident: int  #: bytes
-    peak: int  #: bytes; the most that it ever had, where the system knows
-    cpu_usec: int  #: with that of the children it waited for
+    peak: int  #: bytes; the maximum so far, if the system knows it
+    cpu_usec: int  #: includes children that it waited for
     user_usec: int
 
 
 class Table:
-    """Finds the processes of jobs among all others, look by look."""
+    """Finds the processes of jobs among all others, sample by sample."""
 
     def __init__(self, mark: bytes) -> None:
         self._mark = mark
@@ -38,22 +38,22 @@ class Table:
         self._strangers_since = 0.0
 
     def forget_strangers(self) -> None:
-        """Look at every process again: a job has begun, and one of them may be its."""
+        """Check every process again: a job has begun, and one of them may belong to it."""
         self._strangers.clear()
 
     def look(
         self, jobs: Mapping[int, Mapping[int, int]]
     ) -> tuple[dict[int, list[Process]], list[tuple[Process, bytes]]]:
-        """See which processes belong to which job.
+        """Assign processes to jobs.
 
         Args:
-            jobs: By the id of a job's first process, the processes it had at the last look and when they started.
+            jobs: By the id of a job's first process, the processes of the last sample with their start times.
 
         Returns:
-            The processes of each job, those included that left its session; and the strays: processes that no known
-            one has started, with what their environment says after the mark.
+            The processes of each job, including those that left its session; and the strays: processes that no known
+            process has started, with the part of their environment after the mark.
         """
-        if time.monotonic() - self._strangers_since > _STRANGERS_ANEW:
+        if time.monotonic() - self._strangers_since > _STRANGERS_AGAIN:
             self._strangers_since = time.monotonic()
             self._strangers.clear()
         known = {pid: (leader, started) for leader, members in jobs.items() for pid, started in members.items()}
@@ -75,7 +75,7 @@ class Table:
     def _adopt(
         self, unknown: list[Process], owners: dict[int, int], found: dict[int, list[Process]]
     ) -> list[tuple[Process, bytes]]:
-        """Give the children of a job's processes to the job, whatever session they made for themselves."""
+        """Assign the children of a job's processes to the job, also those in a session of their own."""
         adopted = True
         while adopted and unknown:
             rest = [process for process in unknown if process.parent not in owners]
@@ -96,7 +96,7 @@ class Table:
 
 
 def processes(skip: set[int]) -> Iterable[Process]:
-    """Every process but those of the ids in *skip*."""
+    """Yield every process except the ids in *skip*."""
     return _from_proc(skip) if LINUX else from_ps(skip)
 
 
@@ -112,7 +112,7 @@ def _process(pid: int) -> Process | None:
     stat = _read(f"/proc/{pid}/stat")
     if not stat:
         return None
-    # the command's name comes first, in parentheses, and may itself contain any
+    # the command's name comes first, in parentheses, and may contain parentheses
     fields = stat[stat.rindex(b")") + 2 :].split(b" ")
     user, system, children_user, children_system = map(int, fields[11:15])
     resident = int(fields[21]) * _PAGE
@@ -135,7 +135,7 @@ def _peak(pid: int) -> int:
 
 
 def started(pid: int) -> int | None:
-    """When the process *pid* started, in the same count as :attr:`Process.started`; None if there is none."""
+    """Return when the process *pid* started, in the units of `Process.started`; None if it does not exist."""
     if LINUX:
         stat = _read(f"/proc/{pid}/stat")
         return int(stat[stat.rindex(b")") + 2 :].split(b" ")[19]) if stat else None
@@ -146,16 +146,16 @@ def started(pid: int) -> int | None:
 
 
 def proportional(process: Process) -> int:
-    """Resident bytes of a process, those that it shares with others counted in part; all of them where unknown."""
+    """Return the resident bytes of a process; shared ones count in part, or in full if the shares are unknown."""
     rollup = _read(f"/proc/{process.pid}/smaps_rollup") if LINUX else b""
     at = rollup.find(b"\nPss:")
     return int(rollup[at + 5 : rollup.index(b"kB", at)]) * 1024 if at >= 0 else process.resident
 
 
 def environment_after(pid: int, mark: bytes) -> bytes | None:
-    """What follows *mark* in the environment of the process, up to the value's end; None if it is not in there."""
+    """Return the text after *mark* in the environment of a process, up to the value's end; None without *mark*."""
     if not LINUX:
-        return None  # `ps` shows no environments; who leaves both group and parents there is not found
+        return None  # `ps` shows no environments: a process that leaves both group and parents is not found
     _, found, rest = _read(f"/proc/{pid}/environ").partition(mark)
     return rest.partition(b"\0")[0] if found else None
 
@@ -174,13 +174,13 @@ def _read(path: str) -> bytes:
             content += more
         return content
     except OSError:
-        return b""  # it ended just now, or is not ours
+        return b""  # it ended just now, or belongs to another user
     finally:
         os.close(descriptor)
 
 
 def from_ps(skip: set[int]) -> Iterable[Process]:
-    """Every process as ``ps`` prints it, on any POSIX system."""
+    """Yield every process as ``ps`` prints it, on any POSIX system."""
     command = ["ps", "-axo", "pid=,ppid=,pgid=,rss=,time="]
     text = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 - fixed words
     for line in text.splitlines():
@@ -192,7 +192,7 @@ def from_ps(skip: set[int]) -> Iterable[Process]:
 
 
 def _clock_usec(text: str) -> int:
-    """``[[days-]hours:]minutes:seconds[.hundredths]`` in microseconds."""
+    """Convert ``[[days-]hours:]minutes:seconds[.hundredths]`` to microseconds."""
     days, _, clock = text.rpartition("-")
     seconds = 0.0
     for part in clock.split(":"):

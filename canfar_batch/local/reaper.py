@@ -1,7 +1,7 @@
-"""Outlives the platform's process to end what it leaves behind.
+"""A process that survives the platform's process and ends the processes of its jobs.
 
-A platform starts this file as a process of its own and tells it, over a pipe, which process groups begin and end. When
-the pipe breaks, because the platform stopped or was killed, every group that is left is ended: SIGTERM, a moment, then
+A platform starts this file as a process of its own and reports, over a pipe, which process groups begin and end. When
+the pipe breaks, because the platform stopped or was killed, every remaining group is ended: SIGTERM, a moment, then
 SIGKILL. It lives in a session of its own, so that Ctrl-C in the terminal does not reach it. Runs without the package
 and without site-packages, to start within milliseconds.
 """
@@ -18,11 +18,11 @@ import time
 from collections.abc import Iterator
 
 GRACE = 2.0  #: seconds between SIGTERM and SIGKILL
-LOOK = 1.0  #: seconds between two looks whether the platform's process still lives
+LOOK = 1.0  #: seconds between two checks of whether the platform's process still lives
 
 
-def groups_left_behind(platform: int) -> set[int]:
-    """Follow the platform's reports until it is gone; the groups that were not reported as ended."""
+def remaining_groups(platform: int) -> set[int]:
+    """Follow the platform's reports until it ends; return the groups that were not reported as ended."""
     groups: set[int] = set()
     pending = b""
     # a fork of the platform's process may hold the pipe open after its death: so its process is watched as well
@@ -40,7 +40,7 @@ def groups_left_behind(platform: int) -> set[int]:
 
 
 def marked(mark: bytes) -> Iterator[int]:
-    """Every process whose environment contains *mark*, where the system lets one look (Linux)."""
+    """Yield every process whose environment contains *mark*, if the system shows environments (Linux)."""
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib costs more than the rest of this program
             if name.isdigit() and int(name) != os.getpid():
@@ -56,7 +56,7 @@ def end(groups: set[int], mark: bytes) -> None:
     while living and time.monotonic() < deadline:
         time.sleep(0.02)
         living = _signalled(groups, mark, 0)
-    # what was killed may still be counted for a moment, until its new parent takes notice
+    # a killed process may be counted for a moment, until its new parent notices its end
     deadline = time.monotonic() + 0.5
     while _signalled(groups, mark, signal.SIGKILL) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -76,7 +76,7 @@ def main(platform: str, mark: str, scratch: str) -> None:
     """Wait for the end of the process *platform*, and clean up after it, the directory *scratch* included."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    end(groups_left_behind(int(platform)), mark.encode())
+    end(remaining_groups(int(platform)), mark.encode())
     if scratch:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -105,7 +105,7 @@ def scene_that(request):
         if request.param == "in memory":
             scenes.append(InMemory(forget_after=forget_after))
         else:
-            local = LocalPlatform(cores=32, ram=128, termination_grace=0.5, forget_after=forget_after)
+            local = LocalPlatform(cores=32, ram=128, termination_grace=0.5, forget_after=forget_after, stats=True)
             scenes.append(OverRest(local.start()))
         return scenes[-1]
 

@@ -25,7 +25,9 @@ def local_platform(away_from_home):
     platforms = []
 
     def started(**settings):
-        platforms.append(LocalPlatform(**{"cores": 16, "ram": 64, "termination_grace": 0.5, **settings}).start())
+        platforms.append(
+            LocalPlatform(**{"cores": 16, "ram": 64, "termination_grace": 0.5, "stats": True, **settings}).start()
+        )
         return platforms[-1]
 
     yield started

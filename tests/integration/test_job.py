@@ -285,7 +285,7 @@ def test_a_job_in_the_queue_is_said_to_wait(platform, session):
 
 def test_an_image_that_cannot_be_fetched_is_named(platform, session):
     platform.hold()
-    job = session.launch("true", image="skaha/astroml:no-such-tag").refresh()
+    job = session.launch("true", image=IMAGE).refresh()
     header = "TYPE   REASON   MESSAGE   FIRST-TIME   LAST-TIME\n"
     event = 'Warning   Failed   Failed to pull image "x:no-such-tag": ErrImagePull   <none>   <none>\n'
     platform.faults.add(answer(200, header + event), on="events")

@@ -84,7 +84,9 @@ def install(home):
 def platform_url():
     """The URL of a platform in a process of its own."""
     command = [sys.executable, "-m", "canfar_batch.local", "--die-with-parent", "--token", TOKEN]
-    with subprocess.Popen([*command, "--cores", "8", "--ram", "64"], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, "--cores", "8", "--ram", "64", "--stats"], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield process.stdout.readline().strip().removeprefix("export CANFAR_URL=")
         finally:

@@ -1,4 +1,4 @@
-"""What a job uses, as it reads it in its cgroup directory; and what happens when that is too much."""
+"""The use of resources by jobs, as a job reads it in its cgroup directory, and what is done about too much."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def test_a_job_finds_its_limits_in_its_cgroup(client):
         assert client.logs(id_) == text
 
 
-def test_the_peak_includes_a_child_that_is_gone(client):
+def test_the_peak_includes_a_child_that_has_ended(client):
     id_ = shell(client, ALLOCATE.format(mib=200, seconds=0.15), PEAK)
     assert client.wait(id_) == "Completed"
     assert 200 * MIB < int(client.logs(id_)) < 260 * MIB
@@ -46,7 +46,7 @@ def test_the_peak_does_not_count_shared_memory_once_per_worker(client):
         "time.sleep(1)\n"
     )
     if not procfs.LINUX:
-        pytest.skip("only Linux tells what processes share")
+        pytest.skip("only Linux shows the memory that processes share")
     id_ = shell(client, code, PEAK)
     client.wait(id_)
     assert 120 * MIB < int(client.logs(id_)) < 250 * MIB
@@ -142,7 +142,7 @@ def test_files_of_accounts_are_replaced_whole(client, platform, soon):
         assert len((directory / "cpu.stat").read_text().splitlines()) == 3
 
 
-def test_ps_tells_about_processes_where_there_is_no_proc():
+def test_ps_shows_processes_without_proc():
     if shutil.which("ps") is None:
         pytest.skip("there is no ps here")
     here = next(process for process in procfs.from_ps(set()) if process.pid == os.getpid())
@@ -151,7 +151,7 @@ def test_ps_tells_about_processes_where_there_is_no_proc():
     assert here.resident > MIB
 
 
-def test_accounts_are_kept_where_there_is_no_proc(monkeypatch, tight, soon):
+def test_accounts_are_kept_without_proc(monkeypatch, tight, soon):
     if shutil.which("ps") is None:
         pytest.skip("there is no ps here")
     monkeypatch.setattr(procfs, "LINUX", False)
@@ -188,7 +188,7 @@ def test_a_sum_counts_once_it_was_seen_twice(tmp_path):
     assert (tmp_path / "memory.peak").read_text() == f"{40 * MIB}\n"
 
 
-def test_an_instant_above_the_limit_kills_nobody(tmp_path):
+def test_an_instant_above_the_limit_kills_no_process(tmp_path):
     account = Account(1, Cgroup(tmp_path, memory_max=64 * MIB, cores_max=1), memory_max=64 * MIB, mark=b"", oom="group")
     account.take([process(2**22 + 1, 40)])
     account.take([process(2**22 + 1, 40), process(2**22 + 2, 30)])  # a fork, for an instant

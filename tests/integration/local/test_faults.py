@@ -72,7 +72,7 @@ def test_a_login_page_is_a_success_that_is_none(client, platform):
     assert (answer.status, answer.header("content-type")) == (200, "text/html;charset=utf-8")
 
 
-def test_what_was_dropped_is_on_record_too(client, platform):
+def test_a_dropped_request_is_on_record_too(client, platform):
     platform.faults.add(faults.drop(), nth=1)
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
         client.list()

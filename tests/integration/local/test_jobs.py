@@ -1,4 +1,4 @@
-"""Jobs as processes: what they see, how they end, what is left of them."""
+"""Jobs as processes: their surroundings, their ends, and what remains of them."""
 
 import json
 import os
@@ -128,7 +128,7 @@ def test_a_signal_is_128_more(client, platform):
         ("", 'exec: "": executable file not found in $PATH'),
     ],
 )
-def test_what_cannot_start_fails_with_an_event_and_no_log(client, platform, cmd, message):
+def test_a_job_that_cannot_start_fails_with_an_event_and_no_log(client, platform, cmd, message):
     id_ = client.launch(cmd)
     assert client.wait(id_) == "Failed"
     assert client.logs(id_) == ""
@@ -153,15 +153,23 @@ def test_an_image_without_command_needs_one(client):
     assert "no command specified" in client.events(id_)
 
 
-def test_events_tell_the_life_of_the_pod(client):
+def test_events_show_the_life_of_the_pod(client):
     id_ = client.launch("true")
     client.wait(id_)
     lines = client.events(id_).splitlines()
     assert lines[0].split() == ["TYPE", "REASON", "MESSAGE", "FIRST-TIME", "LAST-TIME"]
-    assert [line.split()[1] for line in lines[1:]] == ["Scheduled", "Pulling", "Pulled", "Created", "Started"]
+    init = ["Created", "Started", "Pulled", "Created", "Started"]
+    reasons = ["Scheduled", "Pulling", "Pulled", *init, "Pulling", "Pulled", "Created", "Started"]
+    assert [line.split()[1] for line in lines[1:]] == reasons
+    assert lines[1].split()[-2:] == ["<nil>", "<nil>"]
 
 
-def test_a_running_job_shows_what_it_uses_and_a_finished_one_does_not(client, soon):
+def test_use_is_shown_after_a_delay_and_only_while_a_job_runs(start, client_of, soon):
+    client = client_of(start())
+    id_ = client.sh("sleep 60")
+    client.wait(id_, "Running")
+    assert "ramInUse" not in client.show(id_)
+    client = client_of(start(metrics_delay=0))
     id_ = client.sh("while :;do :;done")
     soon(lambda: float(client.show(id_).get("cpuCoresInUse", 0)) > 0.3)
     assert re.fullmatch(r"[0-9]+\.[0-9]{2}", client.show(id_)["ramInUse"])
@@ -211,8 +219,22 @@ def test_deleting_is_at_once_for_the_list_and_gentle_for_the_process(client, pla
     soon(lambda: client.logs(id_))
     assert client.ask("DELETE", f"/session/{id_}").status == 200
     assert client.ask("GET", f"/session/{id_}").status == 404
-    assert client.logs(id_) == ""
     soon(marker.exists)
+
+
+def test_logs_and_events_go_on_until_a_deleted_job_has_ended(start, client_of, soon):
+    platform = start(termination_grace=30)
+    client = client_of(platform)
+    id_ = client.sh("trap 'echo told' TERM;echo ready;while [ ! -e go ];do sleep 0.02;done;echo end")
+    soon(lambda: client.logs(id_))
+    client.ask("DELETE", f"/session/{id_}")
+    assert client.ask("GET", f"/session/{id_}").status == 404
+    assert id_ not in [one["id"] for one in client.list()]
+    assert "Killing" in client.events(id_)
+    assert soon(lambda: "told" in client.logs(id_))
+    (platform.home / "go").touch()
+    soon(lambda: client.ask("GET", f"/session/{id_}?view=events").status == 404)
+    assert client.logs(id_) == ""
 
 
 def test_only_the_main_process_is_asked_to_end(client, platform, soon):
@@ -240,7 +262,7 @@ def test_a_job_that_ignores_sigterm_is_killed_after_its_grace(client, platform, 
     assert platform.wait_idle(30)
 
 
-def test_deleting_what_is_queued_means_it_never_starts(client, platform):
+def test_a_job_that_is_deleted_in_the_queue_never_starts(client, platform):
     platform.hold()
     id_ = client.launch("true", name="never")
     client.ask("DELETE", f"/session/{id_}")
@@ -318,9 +340,10 @@ def test_a_preempted_job_starts_again_under_its_id(client, platform, soon):
     soon(lambda: client.logs(id_))
     platform.hold()
     platform.preempt(id_)
-    client.wait(id_, "Pending")
+    assert client.status(id_) == "Pending"
     assert "startTime" not in client.show(id_)
-    assert client.ask("GET", f"/session/{id_}?view=events").status == 404
+    soon(lambda: client.ask("GET", f"/session/{id_}?view=events").status == 404)
+    assert client.logs(id_) == ""
     (platform.home / "go").touch()
     platform.release()
     assert client.wait(id_) == "Completed"
@@ -344,7 +367,7 @@ def test_a_job_can_vanish_while_it_runs(client, platform, soon):
     soon(lambda: not alive(pid))
 
 
-def test_knobs_name_what_they_cannot_turn(client, platform):
+def test_unusable_jobs_are_named(client, platform):
     id_ = client.launch("true")
     client.wait(id_)
     assert platform.wait_idle(30)
@@ -363,7 +386,8 @@ def test_a_signal_from_outside_fails_the_job(client, platform, soon):
     assert platform.job(id_).exit_code == 137
 
 
-def test_what_could_not_start_asks_for_nothing_any_more(client):
+def test_a_job_that_could_not_start_takes_no_cores(start, client_of):
+    client = client_of(start(stats=True))
     client.wait(client.launch("nosuchprogram"))
     assert client.ask("GET", "/session?view=stats").json["cores"]["requestedCPUCores"] == 0
 

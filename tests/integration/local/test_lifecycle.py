@@ -1,4 +1,4 @@
-"""How a platform begins and ends: by stop, by signal, by kill -9; and that nothing of it stays behind."""
+"""The beginning and end of a platform: by stop, by signal, by kill -9; and that nothing of it remains."""
 
 import contextlib
 import os
@@ -41,7 +41,7 @@ def descriptors():
 
 
 def zombies():
-    """Children of this process that nobody waited for."""
+    """Children of this process that ended and were not waited for."""
     if not LINUX:
         pytest.skip("only Linux shows them in /proc")
     stats = [
@@ -211,6 +211,19 @@ def test_the_command_does_not_repeat_a_token_that_it_was_given(host, client_of, 
     process.terminate()
     process.wait()
     assert process.stdout.read() == ""
+
+
+def test_the_command_has_switches_for_images_limits_and_statistics(host, client_of):
+    own = "images.canfar.net/mine/own:1"
+    answers = []
+    for options in (["--image", own, "--stats"], ["--any-image", "--limit-range"], []):
+        process = host(sys.executable, "-m", "canfar_batch.local", "--token", "mine", *options)
+        url = process.stdout.readline().strip().removeprefix("export CANFAR_URL=")
+        client = client_of(platform_of(url, "mine"))
+        images = [client.create("true", image=image).status for image in (own, "images.canfar.net/other/one:1")]
+        cores = client.ask("GET", "/context").json["cores"]["options"][-1]
+        answers.append((images, cores, client.ask("GET", "/session?view=stats").status))
+    assert answers == [([200, 400], 16, 200), ([200, 200], 12, 503), ([400, 400], 16, 503)]
 
 
 def test_the_command_ends_with_its_parent_when_asked_to(host, client_of, soon):

@@ -1,4 +1,4 @@
-"""What the service answers: paths, credentials, refusals, shapes."""
+"""The answers of the service: paths, credentials, refusals, shapes."""
 
 import base64
 import http.client
@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from canfar_batch.local import Image
+from canfar_batch.local import LIMIT_RANGE, Image, identity
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 CREATE = {"name": "job", "image": IMAGE, "cmd": "true"}
@@ -24,18 +24,53 @@ def test_without_credential_the_service_speaks_of_anonymous(client):
     assert ("www-authenticate", "Bearer") in answer.headers
 
 
-def test_a_wrong_token_is_invalid(client):
+def test_an_unknown_token_is_refused_with_one_challenge(client):
     answer = client.ask("GET", "/context", token="wrong")
-    assert (answer.status, answer.text) == (401, "Invalid JWT token")
-    assert answer.header("www-authenticate") == 'Bearer error="invalid_token", error_description="Invalid JWT token"'
+    text = "Cannot validate token using user info endpoint"
+    assert (answer.status, answer.text) == (401, text)
+    challenges = [value for name, value in answer.headers if name.lower() == "www-authenticate"]
+    assert challenges == [f'Bearer error="invalid_token", error_description="{text}"']
     assert answer.header("x-vo-authenticated") is None
 
 
-def test_a_token_that_is_no_ascii_is_invalid_too(client):
+def test_a_token_that_is_not_ascii_is_refused_too(client):
     assert client.ask("GET", "/context", token="é").status == 401
 
 
-def test_success_and_failure_tell_who_asked(client):
+@pytest.mark.parametrize(
+    ("claims", "text"),
+    [
+        ({"iss": "https://elsewhere.example/"}, "Token from untrusted issuer: https://elsewhere.example/ ignored"),
+        ({"iss": identity.ISSUER, "exp": 1}, "Token has expired"),
+        ({"iss": identity.ISSUER, "exp": 1 << 40}, "Invalid JWT token"),
+    ],
+)
+def test_a_json_web_token_is_refused_for_its_claims(client, claims, text):
+    token = f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.x"
+    answer = client.ask("GET", "/session", token=token)
+    assert (answer.status, answer.text) == (401, text)
+
+
+def test_other_users_see_and_stop_nothing(start, client_of):
+    platform = start(others={"other": "token-of-other"})
+    client = client_of(platform)
+    id_ = client.sh("echo mine;sleep 60")
+    client.wait(id_, "Running")
+
+    def ask(method, path, form=None):
+        return client.ask(method, path, form, token="token-of-other")
+
+    assert ask("GET", "/session").json == []
+    assert ask("GET", f"/session/{id_}").status == 404
+    assert ask("GET", f"/session/{id_}?view=logs").body == b""
+    assert ask("GET", f"/session/{id_}?view=events").status == 404
+    assert ask("POST", f"/session/{id_}", {"action": "renew"}).status == 400
+    assert ask("DELETE", f"/session/{id_}").status == 200
+    assert client.status(id_) == "Running"
+    assert [one["userid"] for one in ask("GET", "/session?view=all").json] == ["local"]
+
+
+def test_success_and_failure_name_the_user(client):
     assert client.ask("GET", "/session").header("x-vo-authenticated") == "local"
     assert client.ask("GET", "/session/nosuch12").header("x-vo-authenticated") == "local"
 
@@ -52,7 +87,7 @@ def test_capabilities_lead_to_the_sessions(client, platform):
 
 
 def test_other_hosts_are_refused(client):
-    for host, status in (("evil.example.org", 403), ("localhost:1", 200), ("[::1]", 200)):
+    for host, status in (("evil.example.org", 403), ("localhost1", 403), ("localhost:1", 200), ("[::1]", 200)):
         assert client.ask("GET", "/session", headers={"Host": host}).status == status
 
 
@@ -78,14 +113,39 @@ def _own_address():
     ("method", "path", "allow"),
     [
         ("PUT", "/session", "GET, POST, DELETE"),
-        ("PATCH", "/session/abc", "GET, POST, DELETE"),
         ("POST", "/context", "GET"),
         ("DELETE", "/image", "GET"),
     ],
 )
-def test_methods_that_do_not_exist_are_unsupported(client, method, path, allow):
+def test_methods_that_a_resource_lacks_are_unsupported(client, method, path, allow):
     answer = client.ask(method, path)
     assert (answer.status, answer.text, answer.header("allow")) == (405, f"unsupported: HTTP {method}\n", allow)
+    assert answer.header("content-type") == "text/plain;charset=ISO-8859-1"
+
+
+@pytest.mark.parametrize(("method", "status"), [("PATCH", 501), ("BREW", 501), ("TRACE", 405)])
+def test_methods_unknown_to_servlets_get_a_page_of_tomcats(client, method, status):
+    answer = client.ask(method, "/session")
+    assert (answer.status, answer.header("content-type")) == (status, "text/html;charset=utf-8")
+    assert "Apache Tomcat" in answer.text
+
+
+def test_options_lists_the_methods_of_servlets(client):
+    answer = client.ask("OPTIONS", "/session")
+    assert (answer.status, answer.header("allow")) == (200, "GET, HEAD, POST, PUT, DELETE, OPTIONS")
+
+
+@pytest.mark.parametrize("path", ["/session/%zz", "/session/{x}", "/session/x%2Fy", f"/session?x={'y' * 9000}"])
+def test_malformed_targets_get_a_page_of_tomcats(client, path):
+    answer = client.ask("GET", path)
+    assert (answer.status, answer.header("content-type")) == (400, "text/html;charset=utf-8")
+
+
+def test_paths_are_normalised(client):
+    assert client.ask("GET", "/session;x=1").json == []
+    assert client.ask("GET", "/session/../context").json["cores"]
+    assert client.ask("GET", "/session/..").status == 404
+    assert client.ask("GET", "/context/below").status == 200
 
 
 def test_capabilities_answer_head(client):
@@ -98,14 +158,9 @@ def test_unknown_places_answer_as_tomcat_and_the_proxy_do(client):
     assert client.ask("GET", "/elsewhere", base="").text == "404 page not found\n"
 
 
-def test_any_second_segment_asks_for_desktop_applications(client):
-    for path in ("/session/abc/logs", "/session/abc/stats"):
-        assert client.ask("GET", path).json == []
-
-
 def test_a_path_may_be_too_long(client):
     answer = client.ask("GET", "/session/a/b/c/d")
-    assert (answer.status, answer.text) == (400, "Invalid request: /skaha/v1/session/a/b/c/d\n")
+    assert (answer.status, answer.text) == (400, "Invalid request: a/b/c/d\n")
 
 
 def test_a_trailing_slash_shows_some_session(client):
@@ -117,16 +172,32 @@ def test_a_trailing_slash_shows_some_session(client):
     assert client.show(id_)["id"] == id_
 
 
+def test_a_slash_after_an_id_changes_nothing(client):
+    id_ = client.sh("sleep 60")
+    assert client.ask("GET", f"/session/{id_}/").json["id"] == id_
+    assert client.ask("DELETE", f"/session/{id_}/").status == 200
+    assert client.ask("GET", f"/session/{id_}").status == 404
+
+
 def test_all_sessions_cannot_be_killed(client):
     answer = client.ask("DELETE", "/session")
     assert (answer.status, answer.text) == (400, "Cannot kill all sessions.\n")
 
 
-def test_ids_that_are_no_labels_are_refused(client):
+def test_ids_that_are_not_labels_are_refused(client):
     for id_ in ("-abc", "a%20b", "x" * 64):
         answer = client.ask("GET", f"/session/{id_}")
         assert answer.status == 400
         assert answer.text.startswith("canfar.net/id label value")
+
+
+def test_desktop_applications_do_not_exist(client):
+    for path in ("/session/abc/logs", "/session/abc/stats"):
+        assert client.ask("GET", path).json == []
+    assert client.ask("GET", "/session/abc/app/x").text == "desktop app with session abc and app ID x was not found\n"
+    assert client.ask("DELETE", "/session/abc/app").text == "Missing app ID\n"
+    assert client.ask("POST", "/session/abc/app", {"image": IMAGE}).text == "session abc not found\n"
+    assert client.ask("POST", "/session/abc/app/x", {}).text == "Cannot modify an existing app.\n"
 
 
 # Creating
@@ -146,7 +217,18 @@ def test_the_answer_to_a_create_is_an_id(client):
         ({"name": None}, "Missing parameter 'name'"),
         ({"name": "a_b"}, "name can only contain alpha-numeric chars and '-'"),
         ({"name": "a\n"}, "name can only contain alpha-numeric chars and '-'"),
-        ({"name": ""}, "name can only contain alpha-numeric chars and '-'"),
+        ({"name": ""}, "Missing parameter 'name'"),
+        ({"image": " "}, "image is required"),
+        (
+            {"image": "docker.io/a/b", "name": None},
+            "session image 'docker.io/a/b' must come from one of [images.canfar.net]",
+        ),
+        ({"type": " Foo ", "cores": "99"}, "Invalid session type:  Foo "),
+        ({"cores": "99", "ram": "99", "name": "a_b"}, "Invalid value for 'cores': 99"),
+        ({"gpus": "0", "name": "a_b"}, "name can only contain alpha-numeric chars and '-'"),
+        ({"gpus": "0"}, "Invalid value for 'gpus': 0"),
+        ({"gpus": "1.0"}, "Invalid value for 'gpus': 1.0"),
+        ({"gpus": " 1"}, "Invalid value for 'gpus':  1"),
         ({"name": "-abc"}, "canfar.net/name label value cannot be blank"),
         ({"image": "docker.io/a/b"}, "session image 'docker.io/a/b' must come from one of [images.canfar.net]"),
         ({"type": "sleepy"}, "Invalid session type: sleepy"),
@@ -157,7 +239,6 @@ def test_the_answer_to_a_create_is_an_id(client):
         ({"cores": "NaN"}, "Invalid value for 'cores': NaN"),
         ({"cores": "Infinity"}, "Invalid value for 'cores': Infinity"),
         ({"ram": "3"}, "Invalid value for 'ram': 3"),
-        ({"ram": ""}, "Invalid value for 'ram': "),
         ({"args": "$HOME"}, "Illegal group reference"),
         ({"env": "A=${X}"}, "No group with name {X}"),
     ],
@@ -169,7 +250,7 @@ def test_refused_creates_say_why(client, changes, text):
     assert client.list() == []
 
 
-@pytest.mark.parametrize("cores", ["2.9", " 2 ", "2d", "2e0", "2."])
+@pytest.mark.parametrize("cores", ["2.9", " 2 ", "2d", "2e0", "2.", "0x1p1", "", " "])
 def test_cores_are_a_java_double_whose_integer_part_counts(client, cores):
     assert client.create("true", cores=cores).status == 200
 
@@ -177,7 +258,7 @@ def test_cores_are_a_java_double_whose_integer_part_counts(client, cores):
 @pytest.mark.parametrize(
     "changes", [{"args": "y"}, {"env": "=b"}, {"name": "y"}, {"name": "0o17"}, {"name": "a-"}, {"name": "a" * 64}]
 )
-def test_what_kubectl_refuses_is_a_job_that_is_not_found(client, changes):
+def test_a_job_that_kubectl_refuses_is_not_found(client, changes):
     answer = client.ask("POST", "/session", {**CREATE, **changes})
     assert answer.status == 500
     assert answer.text.startswith(
@@ -212,13 +293,12 @@ def test_names_are_lowercased(client):
     assert client.show(client.launch("true", name="Run-7"))["name"] == "run-7"
 
 
-def test_gpus_are_ignored_where_there_are_none(client):
-    assert client.create("true", gpus="0").status == 200
+def test_gpus_have_no_effect_on_a_platform_without(client):
+    assert client.show(client.launch("true", gpus="1"))["requestedGPUCores"] == "0"
 
 
-def test_gpus_are_checked_where_there_are_some(start, client_of):
+def test_gpus_are_counted_on_a_platform_with_some(start, client_of):
     client = client_of(start(gpus=2))
-    assert client.create("true", gpus="0").text == "Invalid value for 'gpus': 0\n"
     assert client.show(client.launch("true", gpus="1"))["requestedGPUCores"] == "1"
 
 
@@ -226,18 +306,59 @@ def test_headers_beyond_eight_kibibytes_are_refused(client):
     assert client.ask("POST", f"/session?args={'x' * 9000}").status == 400
 
 
-def test_images_that_are_not_listed_need_credentials_when_asked_to(start, client_of):
-    client = client_of(start(strict_images=True, images=[Image(IMAGE)]))
+def test_a_parameter_in_two_spellings_is_refused(client):
+    form = {**CREATE, "NAME": "other"}
+    answer = client.ask("POST", "/session", form)
+    assert (answer.status, answer.text, answer.header("x-vo-authenticated")) == (400, "null\n", None)
+    assert client.ask("GET", "/session?type=headless&TYPE=headless").status == 400
+
+
+def test_a_multipart_that_is_cut_short_is_an_error(client):
+    answer = client.ask(
+        "POST",
+        "/session",
+        body=b"--sep\r\nContent-Dispo",
+        headers={"Content-Type": "multipart/form-data; boundary=sep"},
+    )
+    assert (answer.status, answer.text) == (500, "unexpected exception: java.io.IOException: failed to read input")
+
+
+def test_images_that_are_not_listed_need_credentials(start, client_of):
+    client = client_of(start(images=[Image(IMAGE)]))
     assert client.create("true").status == 200
     private = {**CREATE, "image": "images.canfar.net/mine/own:1"}
     assert client.ask("POST", "/session", private).text.startswith(
         "No authentication provided for unknown or private image."
     )
-    for secret, status in (("ada:s3cret", 200), ("ada:s3:cret", 400), ("ada", 400)):
+    form = "Invalid input.  Must be in form of username:secret\n"
+    for secret, text in (("ada:s3:cret", form), ("ada", form), ("ada:", form), (":s3cret", "username is required.\n")):
         header = {"x-skaha-registry-auth": base64.b64encode(secret.encode()).decode()}
-        answer = client.ask("POST", "/session", private, headers=header)
-        assert answer.status == status
-    assert answer.text == "Invalid input.  Must be in form of username:secret\n"
+        assert client.ask("POST", "/session", private, headers=header).text == text
+    header = {"x-skaha-registry-auth": "ada:s3cret"}
+    assert client.ask("POST", "/session", private, headers=header).text == (
+        "Length of Base64 encoded input string is not a multiple of 4.\n"
+    )
+    header = {"x-skaha-registry-auth": base64.b64encode(b"ada:s3cret").decode()}
+    assert client.ask("POST", "/session", private, headers=header).status == 200
+
+
+def test_a_refused_image_is_logged_with_the_nearest_name(client, caplog):
+    assert client.create("true", image="images.canfar.net/skaha/astrml:latest").status == 400
+    assert f"the nearest name is {IMAGE}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("strict", "image", "status"),
+    [
+        (True, "images.canfar.net/mine/own:1", 400),
+        (False, "images.canfar.net/skaha/astrml:latest", 200),
+        ("typos", "images.canfar.net/mine/own:1", 200),
+        ("typos", "images.canfar.net/skaha/astroml:2024", 200),
+        ("typos", "images.canfar.net/skaha/astrml:latest", 400),
+    ],
+)
+def test_the_switch_for_images_that_are_not_listed(start, client_of, strict, image, status):
+    assert client_of(start(strict_images=strict)).create("true", image=image).status == status
 
 
 def test_interactive_sessions_are_limited_and_headless_ones_are_not(start, client_of):
@@ -288,6 +409,9 @@ def test_lists_are_filtered(client):
         ("?type=notebook", 0),
         ("?view=interactive", 0),
         ("?view=nonsense", 1),
+        ("?type=", 0),
+        ("?status=", 0),
+        ("?view=interactive&type=headless", 0),
     ):
         assert len(client.list(query)) == count, query
     assert client.list("?view=all")[0].keys() == {"userid", "type", "status", "startTime"}
@@ -312,7 +436,17 @@ def test_renewing_needs_an_active_job(client):
     assert client.ask("POST", f"/session/{id_}", {"action": "dance"}).text == "unrecognized action\n"
     assert client.ask("POST", f"/session/{id_}", {}).text == "Cannot modify an existing session\n"
     answer = client.ask("POST", "/session/nosuch12", {"action": "renew"})
-    assert (answer.status, answer.text) == (400, "No active job for user local with session nosuch12\n")
+    text = "No active job for user PosixPrincipal [uidNumber=10000,10000,local] with session nosuch12\n"
+    assert (answer.status, answer.text) == (400, text)
+
+
+def test_renewing_extends_a_deadline_that_is_near(start, client_of):
+    client = client_of(start(deadline=3600))
+    id_ = client.sh("sleep 60")
+    client.wait(id_, "Running")
+    before = client.show(id_)["expiryTime"]
+    assert client.ask("POST", f"/session/{id_}", {"action": "renew"}).status == 200
+    assert client.show(id_)["expiryTime"] > before
 
 
 def test_the_context_has_the_options_that_creates_accept(client):
@@ -320,7 +454,7 @@ def test_the_context_has_the_options_that_creates_accept(client):
     assert context["cores"]["options"] == list(range(1, 17))
     assert context["memoryGB"]["options"][:5] == [1, 2, 4, 6, 8]
     assert context["memoryGB"]["options"][-1] == 192
-    assert context["maxInteractiveSessions"] == "3"
+    assert context["maxInteractiveSessions"] == "5"
 
 
 def test_images_are_listed_by_type(client):
@@ -332,7 +466,14 @@ def test_images_are_listed_by_type(client):
     assert client.ask("GET", "/repository").json == ["images.canfar.net"]
 
 
-def test_stats_count_what_is_asked_for(client, platform):
+def test_statistics_need_a_backend(client):
+    answer = client.ask("GET", "/session?view=stats")
+    assert (answer.status, answer.text, answer.header("retry-after")) == (503, "temporarily unavailable: null\n", "30")
+
+
+def test_statistics_sum_up_the_requests(start, client_of):
+    platform = start(stats=True)
+    client = client_of(platform)
     platform.hold()
     client.launch("true", cores=2, ram=8)
     assert client.ask("GET", "/session?view=stats").json["cores"]["requestedCPUCores"] == 0
@@ -340,8 +481,35 @@ def test_stats_count_what_is_asked_for(client, platform):
     stats = client.ask("GET", "/session?view=stats").json
     assert stats["cores"]["requestedCPUCores"] == 2
     assert stats["ram"]["requestedRAM"] == "8.59G"
-    assert stats["cores"]["maxCPUCores"].keys() == {"cpuCores", "withRam"}
-    assert stats["ram"]["maxRAM"].keys() == {"ram", "withCPUCores"}
+    assert stats["cores"]["maxCPUCores"] == {"cpuCores": 8.0, "withRam": "32Gi"}
+    assert stats["ram"]["maxRAM"] == {"ram": "32Gi", "withCPUCores": 8.0}
+
+
+# A cluster with a LimitRange
+
+
+def test_a_limit_range_shows_its_defaults(start, client_of):
+    context = client_of(start(limits=LIMIT_RANGE)).ask("GET", "/context").json
+    assert context["cores"] == {"default": 1, "defaultLimit": 8, "options": list(range(1, 13)), "defaultRequest": 1}
+    assert context["memoryGB"]["options"] == list(range(1, 97))
+    assert (context["gpus"], context["maxInteractiveSessions"]) == ({"options": [1, 2, 3, 4]}, 5)
+
+
+def test_above_the_maximum_by_a_fraction_a_job_waits_for_ever(start, client_of):
+    client = client_of(start(limits=LIMIT_RANGE, cores=64, ram=256))
+    assert client.create("true", cores="13").text == "Invalid value for 'cores': 13\n"
+    id_ = client.launch("true", cores="12.5", ram="4")
+    shown = client.show(id_)
+    assert (shown["status"], "startTime" in shown) == ("Pending", True)
+    assert client.ask("GET", f"/session/{id_}?view=events").status == 404
+    assert client.logs(id_) == ""
+    assert client.wait(client.launch("true", cores="12", ram="4")) == "Completed"
+    assert client.status(id_) == "Pending"
+
+
+def test_ram_that_is_not_a_whole_number_of_bytes_is_shown_a_thousandfold(start, client_of):
+    client = client_of(start(limits=LIMIT_RANGE, cores=64, ram=256))
+    assert client.show(client.launch("true", ram="95.9"))["requestedRAM"] == "102971.84"
 
 
 # The connection
@@ -372,7 +540,7 @@ def test_creates_from_many_threads_all_arrive(client, platform):
     assert set(platform.requests.accepted.values()) == {1}
 
 
-def test_the_record_tells_what_was_asked(client, platform):
+def test_requests_are_on_record(client, platform):
     client.launch("echo", "a b", name="one", env=["A=1", "B=2"])
     client.create("echo", "$")
     asked = platform.requests.recent[0]

@@ -1,24 +1,31 @@
 """The REST client against the local platform."""
 
+import base64
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
 
-from canfar_batch import errors
+from canfar_batch import Session, errors
 from canfar_batch.local import LocalPlatform
 from canfar_batch.local.faults import after, drop
+from canfar_batch.local.identity import ISSUER
 from canfar_batch.protocols import Platform
 from canfar_batch.records import LaunchRequest, Phase, Resources
 from canfar_batch.rest import open_platform
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
+#: a JSON web token that names the platform's issuer but was not signed by it
+FORGED = (
+    f"e30.{base64.urlsafe_b64encode(json.dumps({'iss': ISSUER, 'exp': 4102444800}).encode()).decode().rstrip('=')}.x"
+)
 
 
 @pytest.fixture(scope="module")
 def local():
-    with LocalPlatform(cores=8, ram=16, termination_grace=1.0) as platform:
+    with LocalPlatform(cores=8, ram=16, termination_grace=1.0, stats=True) as platform:
         yield platform
 
 
@@ -100,13 +107,13 @@ def test_launch_whose_answer_is_lost_is_found_by_its_name(local, platform):
     platform.cancel(found[0].id)
 
 
-def test_another_token_is_refused_with_the_remedy(local, tmp_path):
+def test_a_forged_token_is_refused_with_a_hint(local, tmp_path):
     with (
-        open_platform(local.url, token="not-the-token-of-it", env={}, home=tmp_path) as platform,
+        open_platform(local.url, token=FORGED, env={}, home=tmp_path) as platform,
         pytest.raises(errors.CredentialRefused, match="Pass a new token") as caught,
     ):
         platform.containers()
-    assert "not-the-token" not in str(caught.value)
+    assert FORGED not in str(caught.value)
 
 
 def test_variables_work_as_well_as_arguments(local, tmp_path):
@@ -122,3 +129,11 @@ def test_many_launch_at_once(platform):
         ids = list(pool.map(lambda n: platform.launch(request(f"many-{n}", "echo", str(n))), range(32)))
     assert len(set(ids)) == 32
     assert [int(platform.logs(id)) for id in ids if finished(platform, id).phase is Phase.COMPLETED] == list(range(32))
+
+
+def test_the_sessions_own_platform_refuses_only_likely_typos(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Session.connect("local") as session:
+        session.launch("true", image="images.canfar.net/mine/own:1", cores=1, ram=1).wait().raise_if_failed()
+        with pytest.raises(errors.PlatformRefused):
+            session.launch("true", image="skaha/astrml:latest", cores=1, ram=1)

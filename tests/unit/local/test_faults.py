@@ -7,7 +7,7 @@ import pytest
 
 from canfar_batch.local import faults
 from canfar_batch.local.faults import Fault, Faults
-from canfar_batch.local.httpd import ConnectionDropped, Request, Response
+from canfar_batch.local.messages import ConnectionDropped, Request, Response
 
 SESSIONS = [{"id": f"s{number}", "status": "Completed"} for number in range(20)]
 
@@ -114,7 +114,7 @@ def test_other_requests_do_not_count(bench):
 
 
 def test_a_mistyped_kind_is_refused():
-    with pytest.raises(ValueError, match="no kind of request"):
+    with pytest.raises(ValueError, match="not a kind of request"):
         Fault(faults.drop(), on="lst")
 
 
@@ -174,3 +174,24 @@ def test_the_record_keeps_the_latest_requests_within_bounds():
     record.note(faults.Recorded("POST", "/6", "create", {"args": ["x" * 90]}, 200))
     assert [recorded.path for recorded in record.recent] == ["/6"]
     assert record.counts == {"list": 5, "create": 2}
+
+
+def test_a_fault_that_lingers_goes_on_after_it_was_switched_off(bench):
+    fault = bench.faults.add(faults.answer(500), lingers=60)
+    assert bench.ask().status == 500
+    bench.faults.remove(fault)
+    assert bench.ask().status == 500
+    bench.faults.clear()
+    assert bench.ask().status == 200
+
+
+def test_a_fault_that_never_struck_does_not_linger(bench):
+    with bench.faults.during(faults.answer(500), lingers=60):
+        pass
+    assert bench.ask().status == 200
+
+
+def test_an_outage_counts_only_requests_that_ask_the_ill_neighbour(bench):
+    bench.faults.add(faults.poisoned_replica(), every=2)
+    statuses = [bench.ask(kind).status for kind in ("create", "list", "create", "list", "create", "create")]
+    assert statuses == [200, 200, 500, 200, 200, 500]

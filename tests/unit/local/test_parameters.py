@@ -3,7 +3,8 @@
 import pytest
 
 from canfar_batch.local import parameters
-from canfar_batch.local.httpd import Request
+from canfar_batch.local.answers import MalformedRequest
+from canfar_batch.local.messages import Request
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -14,7 +15,17 @@ def post(body=b"", content_type=FORM, query=""):
 
 
 def test_names_are_read_in_any_case():
-    assert post(b"IMAGE=a&Env=b=1&env=c").all("ENV") == ["b=1", "c"]
+    assert post(b"IMAGE=a&Env=b=1&Env=c").all("ENV") == ["b=1", "c"]
+
+
+@pytest.mark.parametrize("query", ["", "Name=a"])
+def test_a_name_in_two_spellings_is_malformed(query):
+    with pytest.raises(MalformedRequest, match="null"):
+        post(b"name=a&NAME=b", query=query)
+
+
+def test_pairs_with_a_broken_escape_are_lost():
+    assert post(b"name=n&x=%zz").as_dict() == {"name": ["n"]}
 
 
 def test_only_the_first_value_counts():

@@ -1,4 +1,4 @@
-"""What survives the service's templating: every row of its documented table, and YAML's own reader as a witness."""
+"""The templating of the service: every row of its documented table, and YAML's own reader as a witness."""
 
 import pytest
 from hypothesis import example, given
@@ -8,6 +8,7 @@ from canfar_batch.local.answers import Refusal
 from canfar_batch.local.templating import (
     Bundle,
     KubectlRefusal,
+    YamlError,
     bundle,
     env_name,
     expand,
@@ -113,7 +114,7 @@ def test_dollars_that_java_takes_for_groups_are_refused(sent, status, text):
         "\\\\uD800",
     ],
 )
-def test_what_is_no_yaml_afterwards_is_an_unexpected_exception(sent):
+def test_invalid_yaml_is_an_unexpected_exception(sent):
     status, text = refusal_of(args_of, sent)
     assert status == 500
     assert text.startswith("unexpected exception: ")
@@ -169,13 +170,13 @@ def test_env_arrives_as_the_real_service_delivers_it(sent, received):
 
 
 @pytest.mark.parametrize("sent", ["=b", "NULL=x", "~=x", "Y=x", "n=x", "#x=x", "two words\u00e9=x"])
-def test_env_names_that_make_no_name_are_refused_by_kubectl(sent):
+def test_unusable_env_names_are_refused_by_kubectl(sent):
     with pytest.raises(KubectlRefusal):
         bundle(None, None, [sent])
 
 
 @pytest.mark.parametrize("sent", ["[a=x", "{a=x", "&a=x", "*a=x", "!a=x", "@a=x", "a: b=x", "'a=x", "a\nb=x"])
-def test_env_names_that_are_no_plain_yaml_are_unexpected_exceptions(sent):
+def test_env_names_that_yaml_cannot_read_are_unexpected_exceptions(sent):
     assert refusal_of(lambda: bundle(None, None, [sent]))[0] == 500
 
 
@@ -183,7 +184,7 @@ def test_a_refused_dollar_comes_before_any_yaml_is_read():
     assert refusal_of(lambda: bundle('"', "$X"))[0] == 400
 
 
-def test_what_is_not_sent_stays_the_images_own():
+def test_a_missing_parameter_means_the_images_own():
     assert bundle(None, None) == Bundle(command=None, args=None, env=())
 
 
@@ -216,7 +217,7 @@ def test_splitting_follows_java():
         ("$()", "$()"),
     ],
 )
-def test_the_kubelet_expands_what_it_knows(text, expanded):
+def test_the_kubelet_expands_known_variables(text, expanded):
     assert expand(text, {"A": "1"}) == expanded
 
 
@@ -240,9 +241,9 @@ def test_a_double_quoted_scalar_reads_as_yaml_reads_it(text):
         expected = None
     try:
         read = scalar(whole)
-    except Refusal:
+    except (Refusal, YamlError):
         read = None
-    # a scalar followed by something that is no scalar (a mapping, say) is none of the template's business
+    # a scalar followed by something else (a mapping, say) cannot come from the template
     if isinstance(expected, str) or expected is None:
         assert read == expected
 
@@ -253,7 +254,7 @@ def test_a_flow_sequence_reads_as_yaml_reads_it(words):
     whole = "[" + ", ".join(f'"{word}"' for word in words) + "]"
     try:
         read = flow_strings(whole)
-    except Refusal:
+    except (Refusal, YamlError):
         return
     assert read == yaml.safe_load(whole)
 
@@ -267,3 +268,52 @@ def test_pasting_escaped_text_gives_it_back(text):
 def test_ordinary_env_names_stay(name):
     if name.lower() not in {"yes", "no", "on", "off", "true", "false", "null"}:
         assert env_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        (
+            ("true", 'a"b'),
+            "while parsing a flow sequence\n in 'reader', line 81, column 15:\n"
+            '            args: ["a"b"]\n                  ^\n'
+            "expected ',' or ']', but got <scalar>\n in 'reader', line 81, column 19:\n"
+            '            args: ["a"b"]\n                      ^\n',
+        ),
+        (
+            ('a"b', None),
+            "while parsing a flow sequence\n in 'reader', line 80, column 18:\n"
+            '            command: ["a"b"]\n                     ^\n'
+            "expected ',' or ']', but got <scalar>\n in 'reader', line 80, column 22:\n"
+            '            command: ["a"b"]\n                         ^\n',
+        ),
+        (
+            ("true", None, ['A=x"y']),
+            "while parsing a block mapping\n in 'reader', line 82, column 11:\n"
+            "            - name: A\n              ^\n"
+            "expected <block end>, but found '<scalar>'\n in 'reader', line 83, column 21:\n"
+            '              value: "x"y"\n                        ^\n',
+        ),
+        (
+            ("true", "a\n---\nb"),
+            "while scanning a quoted scalar\n in 'reader', line 81, column 16:\n"
+            '            args: ["a\n                   ^\n'
+            "found unexpected document separator\n in 'reader', line 82, column 1:\n    ---\n    ^\n",
+        ),
+        (
+            (None, None, ["A: B=c"]),
+            "mapping values are not allowed here\n in 'reader', line 81, column 18:\n"
+            "            - name: A: B\n                     ^\n",
+        ),
+    ],
+)
+def test_yaml_errors_name_the_place_in_the_template(parameters, text):
+    assert refusal_of(lambda: bundle(*parameters)) == (500, f"unexpected exception: {text}")
+
+
+def test_a_long_line_is_cut_around_the_error():
+    text = refusal_of(lambda: bundle("true", "x" * 100 + 'a"b' + "y" * 100))[1]
+    last = text.splitlines()[-2:]
+    assert last[0].startswith("     ... xxx")
+    assert last[0].endswith("yyy ... ")
+    assert last[0][last[1].index("^")] == "b"

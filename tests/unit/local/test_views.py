@@ -49,7 +49,7 @@ def test_columns_of_events_are_padded():
     table = views.event_table([Event("Normal", "Scheduled", "to a", None), Event("Warning", "Failed", "b", late)])
     assert table == (
         "TYPE      REASON      MESSAGE   FIRST-TIME             LAST-TIME\n"
-        "Normal    Scheduled   to a      <none>                 <none>\n"
+        "Normal    Scheduled   to a      <nil>                  <nil>\n"
         "Warning   Failed      b         2025-04-10T15:45:00Z   2025-04-10T15:45:00Z\n"
     )
 
@@ -58,7 +58,7 @@ def test_no_events_are_called_none():
     assert views.event_table([]) == "<none>\n"
 
 
-def test_what_is_shown_follows_every_change():
+def test_the_printed_json_follows_every_change():
     one, shown = container(), views.Shown("http://x")
     assert json.loads(shown.one(one))["status"] == "Pending"
     one.status = RUNNING
