@@ -12,6 +12,8 @@ except cb.errors.JobNotFound as error:  # a LookupError too
 
 from __future__ import annotations
 
+import functools
+
 
 class CanfarBatchError(Exception):
     """The root of all errors that this package raises on purpose."""
@@ -65,7 +67,24 @@ class CredentialExpired(CredentialError):
 
 
 class CredentialRefused(CredentialError):
-    """The platform does not accept this credential."""
+    """The platform does not accept this credential, not even after it was renewed.
+
+    A 401 alone does not prove that the credential is bad: an ill login or group service causes the same answer.
+
+    Attributes:
+        status: The HTTP status of the refusal, or None if the credential was refused in the TLS handshake.
+        server_text: The server's own words, without secrets.
+        was_accepted: Whether the platform accepted this credential, or an earlier one of the same login, in this
+            session. If so, the refusal may well pass.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, server_text: str = "", was_accepted: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.server_text = server_text
+        self.was_accepted = was_accepted
 
 
 # -- talking to the platform --------------------------------------------------------------------------------------
@@ -76,49 +95,92 @@ class AddressError(CanfarBatchError, ValueError):
 
 
 class PlatformError(CanfarBatchError):
-    """A conversation with the platform did not give what was asked.
+    """A request to the platform failed.
 
     Attributes:
-        status: The HTTP status of the answer, or None where there was none.
-        words: What the server said, secrets taken out; empty where it said nothing.
-        retry_after: Seconds after which the server asked to be asked again, or None.
+        status: The HTTP status of the answer, or None if there was no answer.
+        server_text: The server's own words, without secrets; empty if there were none.
+        retry_after: Seconds that the server asked to wait, at most 600; None if it did not ask.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, words: str = "", retry_after: float | None = None
+        self, message: str, *, status: int | None = None, server_text: str = "", retry_after: float | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.words = words
+        self.server_text = server_text
         self.retry_after = retry_after
 
 
 class PlatformUnreachable(PlatformError, ConnectionError):
-    """No answer came: refused, reset, unknown host, or too slow."""
+    """No complete answer came: the connection was refused or reset, the host is unknown, or time ran out."""
 
 
 class NotSent(PlatformUnreachable):
-    """The request provably never left this machine, so nothing can have come of it."""
+    """The request provably never left this machine, so it had no effect."""
 
 
 class PlatformBroken(PlatformError, RuntimeError):
-    """Something answered, but not as the service would: a proxy's page, a truncated body, a 5xx."""
+    """An answer came, but not a proper one of the service: a proxy's page, a truncated body, a 5xx, a stray 404."""
 
 
 class PlatformRefused(PlatformError, ValueError):
-    """The service said no, and said why."""
+    """The service refused the request, which had no effect.
+
+    Attributes:
+        may_pass: False if the refusal is certainly about the request itself, so that the same request will be refused
+            again. True if it may be an outage: a group, login or storage service that is ill makes the platform refuse
+            requests with 400, 401, 403 or 404, in words that no list can hold. The answer alone does not show which it
+            is; a refusal of a request like one that was accepted earlier is probably an outage.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        server_text: str = "",
+        retry_after: float | None = None,
+        may_pass: bool = True,
+    ) -> None:
+        super().__init__(message, status=status, server_text=server_text, retry_after=retry_after)
+        self.may_pass = may_pass
 
 
 class AccessDenied(PlatformRefused, PermissionError):
-    """You are known to the platform, but may not do this (403)."""
+    """The platform knows you, but does not let you do this (403)."""
 
 
 class JobNotFound(PlatformRefused, LookupError):
     """The platform knows no job with this id, or has already forgotten it."""
 
 
-class PlatformBusy(PlatformRefused):
-    """Not now: the service asks to be tried again later (409, 429, its own 503)."""
+class PlatformBusy(PlatformError, RuntimeError):
+    """The request had no effect, and the service asks to be tried again later (409, 429, its own 503)."""
+
+
+class NotMade(PlatformBusy):
+    """A launch failed inside the platform before a container was made (500); a later try may succeed.
+
+    The message quotes the server. Such answers come while one of the platform's own services is down: its queue,
+    Redis, Kubernetes, the group or login service.
+
+    Attributes:
+        same_again: True if the launch itself may be the cause (its name, its resources, a quota), unless one like it
+            was accepted before. False if the cause is certainly the platform's.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        server_text: str = "",
+        retry_after: float | None = None,
+        same_again: bool = False,
+    ) -> None:
+        super().__init__(message, status=status, server_text=server_text, retry_after=retry_after)
+        self.same_again = same_again
 
 
 class LaunchInDoubt(PlatformError, TimeoutError):
@@ -126,7 +188,7 @@ class LaunchInDoubt(PlatformError, TimeoutError):
 
     Attributes:
         launch_name: The unique name that was sent; look for it in the platform's list before launching again.
-        same_again: True where the answer says that the same request would fail the same way.
+        same_again: True if the answer says that the same request would fail the same way.
     """
 
     def __init__(
@@ -135,13 +197,17 @@ class LaunchInDoubt(PlatformError, TimeoutError):
         *,
         launch_name: str,
         status: int | None = None,
-        words: str = "",
+        server_text: str = "",
         retry_after: float | None = None,
         same_again: bool = False,
     ) -> None:
-        super().__init__(message, status=status, words=words, retry_after=retry_after)
+        super().__init__(message, status=status, server_text=server_text, retry_after=retry_after)
         self.launch_name = launch_name
         self.same_again = same_again
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # by default, pickle would call the class without its required keyword
+        return functools.partial(type(self), launch_name=self.launch_name), self.args, vars(self)
 
 
 # -- waiting for and judging jobs ---------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
@@ -34,57 +35,92 @@ from canfar_batch.records import (
 @runtime_checkable
 class Platform(Protocol):
     """Where containers run. Safe to call from many threads; every method may raise `PlatformError` and
-    `CredentialError`.
+    `CredentialError`. An answer that did not come is an error, never an empty result.
     """
 
     @property
     def url(self) -> str:
-        """The address that tells this platform from others."""
+        """The address that identifies this platform."""
 
     @property
     def user(self) -> str | None:
-        """Who we are there; None until the platform has said so."""
+        """The user's name on the platform; None until the platform has given it."""
 
     @property
     def expires_at(self) -> datetime | None:
-        """When our credential ends; None where it does not, or cannot be known."""
+        """When the credential expires; None if it does not, or if that is unknown."""
 
     def launch(self, request: LaunchRequest) -> str:
-        """Send one launch, once, and return the id.
+        """Send one launch, once, and return the container's id.
 
         Raises:
-            PlatformRefused: It was refused, so nothing was made; `PlatformBusy` where a later try may do.
-            NotSent: It provably never left.
-            LaunchInDoubt: Anything else: it may have been made, or may yet be.
+            PlatformRefused: It was refused, so nothing was made; `may_pass` is False if the same request would
+                certainly be refused again.
+            PlatformBusy: Nothing was made, and a later try may succeed. `NotMade` if it failed inside the platform.
+            NotSent: It provably never left this machine.
+            CredentialError: There is no good credential, so nothing was made.
+            LaunchInDoubt: Anything else: a container may have been made, or may yet be.
         """
 
     def containers(self, kind: str | None = "headless") -> list[ContainerInfo]:
-        """All of the user's containers of this kind (None: of all kinds) in one question."""
+        """Return all of the user's containers of this kind (None: of all kinds), with one request."""
 
     def container(self, id: str) -> ContainerInfo:
-        """One container.
+        """Return one container.
 
         Raises:
-            JobNotFound: The service itself said that it knows none of this id.
+            JobNotFound: The service itself answered that it does not know this id. No other answer proves absence.
         """
 
     def logs(self, id: str) -> bytes:
-        """All that the container printed so far. Empty also where the platform knows no such container."""
+        """Return the container's output up to now.
 
-    def events(self, id: str) -> str:
-        """What the cluster noted about the container, as text; empty where there is nothing."""
+        It is empty if the container has printed nothing, and also if the platform has no log to give: it answers alike
+        for a container that waits, one that it has forgotten, and one whose node is silent. So an empty log proves
+        nothing. A transfer that was cut is a `PlatformError`.
+        """
+
+    def stream_logs(self, id: str) -> Iterator[bytes]:
+        """Yield the same as `logs`, in pieces of bounded size. The first piece is requested when it is asked for.
+
+        A transfer that was cut raises `PlatformError` after the pieces that came before.
+        """
+
+    def events(self, id: str) -> str | None:
+        """Return what the cluster noted about the container's pod.
+
+        Returns:
+            Text with a heading and a line for each event; "" if there is a pod without events (or with several pods,
+            which the platform cannot show); None if the container has no pod: it waits in the queue, or its pod was
+            removed, or the platform does not know it.
+        """
+
+    def renew(self, id: str) -> None:
+        """Ask the platform to extend the life of a running container.
+
+        The platform does so only in the last days of its life; `container(id).expires_at` shows the outcome.
+
+        Raises:
+            PlatformRefused: No container with this id is running.
+        """
 
     def cancel(self, id: str) -> None:
         """Ask that the container be stopped and removed. No answer proves that it was: look again."""
 
     def limits(self) -> Limits:
-        """What one job may ask for."""
+        """Return what one job may ask for."""
 
     def images(self, kind: str | None = "headless") -> list[Image]:
-        """The images that the platform lists."""
+        """Return the images that the platform lists."""
 
     def stats(self) -> Mapping[str, Any]:
-        """The cluster's totals, as the platform gives them."""
+        """Return the cluster's totals, as the platform gives them."""
+
+    def within(self, seconds: float | None) -> AbstractContextManager[None]:
+        """Bound the requests that this thread makes in a ``with`` block to this many seconds in all; None: no bound.
+
+        A launch is not bounded, as that would leave it in doubt.
+        """
 
 
 def _several(jobs: JobRecord | Iterable[JobRecord]) -> tuple[JobRecord, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import attrs
 
 from canfar_batch.engine.pool import Outcome
-from canfar_batch.errors import JobNotFound
+from canfar_batch.errors import JobNotFound, PlatformRefused
 from canfar_batch.payload.receipts import receipt_paths
 from canfar_batch.payload.wrapper import MARK
 from canfar_batch.records import ContainerInfo, Image, LaunchRequest, Limits, Phase
@@ -135,9 +136,26 @@ class FakePlatform:
         container = self.all.get(id)
         return self._log(container) if container is not None else b""
 
-    def events(self, id: str) -> str:
+    def stream_logs(self, id: str) -> Iterator[bytes]:
+        log = self.logs(id)
+        yield from (log[at : at + 65536] for at in range(0, len(log), 65536))
+
+    def events(self, id: str) -> str | None:
         self._called("events")
-        return self.noted
+        container = self.all.get(id)
+        if self.noted or (container is not None and self.phase(container) is not Phase.PENDING):
+            return self.noted
+        return None
+
+    def renew(self, id: str) -> None:
+        self._called("renew")
+        container = self.all.get(id)
+        if container is None or self.phase(container) is not Phase.RUNNING:
+            raise PlatformRefused(f"No active job for user fake with session {id}", status=400)
+        self._done("renew")
+
+    def within(self, seconds: float | None) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def cancel(self, id: str) -> None:
         self._called("cancel")
@@ -196,7 +214,7 @@ class FakePlatform:
     def _known(self, id: str) -> FakeContainer:
         self._forget()
         if id not in self.all:
-            raise JobNotFound(f"session {id} not found", status=404, words=f"session {id} not found")
+            raise JobNotFound(f"session {id} not found", status=404, server_text=f"session {id} not found")
         return self.all[id]
 
     def _forget(self) -> None:

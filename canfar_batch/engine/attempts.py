@@ -165,7 +165,7 @@ def gather(
     events = ""
     if attempt.id is not None and (ended is None or ended.exit_code != 0) and phase is not Phase.COMPLETED:
         try:
-            events = platform.events(attempt.id)
+            events = platform.events(attempt.id) or ""
         except PlatformError as error:
             trouble = trouble or error
     saved = archive.log(job.key, attempt.number)

@@ -318,7 +318,7 @@ class Monitor:
             events = partial(self._context.platform.events, id)
             self._context.pool.submit("gather", events, partial(self._act_on_events, job))
 
-    def _act_on_events(self, job: JobRecord, outcome: Outcome[str]) -> None:
+    def _act_on_events(self, job: JobRecord, outcome: Outcome[str | None]) -> None:
         failure = image_trouble(outcome.value) if outcome.value else None
         current = self._journal.job(job.key)
         if failure is not None and current.state is JobState.PENDING and current.id == job.id:

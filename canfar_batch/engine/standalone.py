@@ -282,7 +282,7 @@ def newest_events(record: JobRecord, archive: Home, platform: Platform | None) -
         return saved.read_text()
     if platform is None or attempt.id is None or attempt.ended:
         return ""
-    return platform.events(attempt.id)
+    return platform.events(attempt.id) or ""
 
 
 def _never(job: JobRecord, failure: Failure) -> Stop:
@@ -308,7 +308,7 @@ def _still_in_doubt(doubt: LaunchInDoubt, why: str) -> LaunchInDoubt:
         "for it in session.jobs() before you launch it again",
         launch_name=doubt.launch_name,
         status=doubt.status,
-        words=doubt.words,
+        server_text=doubt.server_text,
         retry_after=doubt.retry_after,
         same_again=doubt.same_again,
     )

@@ -1,4 +1,4 @@
-"""The only place that speaks HTTP: the platform as its REST API presents it."""
+"""The only package that speaks HTTP: the platform by its REST API."""
 
 from canfar_batch.rest.platform import RestPlatform, open_platform
 

@@ -1,4 +1,4 @@
-"""Addresses: which one is meant, and which may be shown a credential."""
+"""Addresses: their one spelling, and whether a credential may be sent to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from canfar_batch.errors import AddressError
 
 DEFAULT_URL = "https://ws-uv.canfar.net/skaha/v1"
 
-#: where CANFAR itself answers: certificates made for CANFAR may be shown there without being asked
+#: CANFAR's own hosts: certificates made for CANFAR may be shown there without asking
 _OFFICIAL = ("canfar.net", "cadc-ccda.hia-iha.nrc-cnrc.gc.ca")
 _PORTS = {"https": 443, "http": 80}
 _VERSION = re.compile(r"/v\d+(\.\d+)*$")
@@ -21,7 +21,7 @@ _VERSION = re.compile(r"/v\d+(\.\d+)*$")
 
 @attrs.frozen
 class Origin:
-    """Scheme, host and port: whoever answers there is one party."""
+    """Scheme, host and port of one party."""
 
     scheme: str
     host: str
@@ -33,10 +33,10 @@ class Origin:
 
 
 def origin(url: str) -> Origin:
-    """The origin of *url*.
+    """Return the origin of *url*.
 
     Raises:
-        AddressError: It is no http(s) address, or carries a user name or password.
+        AddressError: It is not an http(s) address, or carries a user name or password.
     """
     parts = _split(url)
     host = (parts.hostname or "").rstrip(".")
@@ -44,20 +44,20 @@ def origin(url: str) -> Origin:
 
 
 def platform_url(text: str) -> str:
-    """The platform's base address with its version, in the one spelling that we compare.
+    """Return the platform's base address with its version, in the one spelling that we compare.
 
     `ws-uv.canfar.net`, `https://ws-uv.canfar.net/skaha/` and `…/skaha/v1/session` all mean the same platform.
 
     Raises:
-        AddressError: It is no address, or one where a credential would travel in the clear.
+        AddressError: It is not an address, or a credential would travel unencrypted.
     """
     text = text.strip()
     text = text if "://" in text else f"https://{text}"
     where = origin(text)
     if difflib.get_close_matches(where.host, ["local"]) and not is_loopback(where):
-        raise AddressError(f'{where.host!r} is no address of a platform; did you mean "local"?')
-    if not is_private(where):
-        raise AddressError(f"{where} is not https: a credential would travel in the clear; write https://{where.host}…")
+        raise AddressError(f'{where.host!r} is not the address of a platform; did you mean "local"?')
+    if not is_confidential(where):
+        raise AddressError(f"{where} is not https: a credential would travel unencrypted; write https://{where.host}…")
     parts = urlsplit(text)
     if parts.query or parts.fragment:
         raise AddressError(f"{without_query(text)!r} is not the address of a platform: it should end with the path")
@@ -68,13 +68,13 @@ def platform_url(text: str) -> str:
     return f"{where}{path}"
 
 
-def is_private(where: Origin) -> bool:
-    """True where nobody on the way can read: https, or this very machine."""
+def is_confidential(where: Origin) -> bool:
+    """Return whether no one on the way can read the traffic: https, or this machine itself."""
     return where.scheme == "https" or is_loopback(where)
 
 
 def is_loopback(where: Origin) -> bool:
-    """True where the other end is this machine."""
+    """Return whether the other end is this machine."""
     try:
         return ipaddress.ip_address(where.host).is_loopback
     except ValueError:
@@ -82,12 +82,12 @@ def is_loopback(where: Origin) -> bool:
 
 
 def is_official(where: Origin) -> bool:
-    """True for the hosts of CANFAR and of the CADC."""
+    """Return whether this is a host of CANFAR or the CADC, by https."""
     return where.scheme == "https" and any(where.host == name or where.host.endswith(f".{name}") for name in _OFFICIAL)
 
 
 def without_query(url: str) -> str:
-    """*url* without what may be secret in it, for messages."""
+    """Return *url* without the parts that may be secret, for messages."""
     try:
         parts = urlsplit(url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
@@ -97,7 +97,7 @@ def without_query(url: str) -> str:
 
 def _split(url: str) -> SplitResult:
     try:
-        # urlsplit drops tabs and newlines and lets backslashes pass, which other readers take for slashes
+        # urlsplit drops tabs and newlines, and keeps backslashes, which other readers take for slashes
         if not re.fullmatch(r"[\x21-\x7e]+", url) or "\\" in url:
             raise ValueError("it holds a character that addresses do not have")
         parts = urlsplit(url)

@@ -1,7 +1,7 @@
-"""When a certificate ends, read from its file with the standard library alone.
+"""The expiry of a certificate, read from its file with the standard library alone.
 
-A certificate is DER: values in values, each a tag, a length and that many bytes. Only the way to its two dates is
-walked here; whether the certificate is any good is for TLS to say.
+A certificate is DER: nested values, each a tag, a length and that many bytes. Only its two dates are read here; TLS
+judges the rest.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _SEQUENCE, _VERSION, _UTC_TIME, _GENERAL_TIME = 0x30, 0xA0, 0x17, 0x18
 
 
 def pem_expiry(pem: bytes) -> datetime:
-    """When the first of the certificates in *pem* ends: a proxy is good only as long as those that vouch for it.
+    """Return when the first of the certificates in *pem* expires: a proxy is good only while its issuers are.
 
     Raises:
-        ValueError: There is no certificate in it, or one that cannot be read.
+        ValueError: It holds no certificate, or one that cannot be read.
     """
     bodies = _CERTIFICATE.findall(pem)
     if not bodies:
@@ -33,15 +33,15 @@ def pem_expiry(pem: bytes) -> datetime:
 
 
 def has_private_key(pem: bytes) -> bool:
-    """True if a private key is in *pem* too; without one it cannot be used."""
+    """Return whether *pem* holds a private key, without which the certificate cannot be used."""
     return _KEY.search(pem) is not None
 
 
 def der_expiry(der: bytes) -> datetime:
-    """The `notAfter` of one DER certificate, UTC.
+    """Return the `notAfter` of one DER certificate, UTC.
 
     Raises:
-        ValueError: It is no certificate.
+        ValueError: It is not a certificate.
     """
     certificate, _ = _value(der, _SEQUENCE)
     rest, _ = _value(certificate, _SEQUENCE)
@@ -56,7 +56,7 @@ def der_expiry(der: bytes) -> datetime:
 
 
 def _value(data: bytes, tag: int | None = None) -> tuple[bytes, bytes]:
-    """The content of the first value in *data*, and what follows it."""
+    """Return the content of the first value in *data*, and the rest."""
     if len(data) < 2 or (tag is not None and data[0] != tag):
         raise ValueError("its certificate cannot be read")
     length, start = data[1], 2

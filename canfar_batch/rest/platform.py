@@ -1,36 +1,43 @@
-"""The platform as its REST API presents it: `RestPlatform`, which fills `protocols.Platform`."""
+"""The platform by its REST API: `RestPlatform`, which fills `protocols.Platform`."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from canfar_batch._version import __version__
-from canfar_batch.errors import AddressError, JobNotFound
+from canfar_batch.errors import AddressError, JobNotFound, LaunchInDoubt, PlatformError
 from canfar_batch.records import ContainerInfo, Image, LaunchRequest, Limits
 from canfar_batch.rest import wire
-from canfar_batch.rest.credentials import Provider, when
+from canfar_batch.rest.answers import LONGEST_WAIT, Answer
+from canfar_batch.rest.credentials import Provider, time_text
 from canfar_batch.rest.discovery import Registry, find
+from canfar_batch.rest.oidc import form_poster
 from canfar_batch.rest.redaction import Secrets
-from canfar_batch.rest.transport import Patience, Transport, form_poster
+from canfar_batch.rest.transport import Timeouts, Transport
+
+log = logging.getLogger("canfar_batch.rest")
 
 T = TypeVar("T")
 
 
 class RestPlatform:
-    """One platform and who we are there. Safe to use from many threads; close it, or use it in a `with`.
+    """One platform and the user's credential there. Safe to use from many threads; close it, or use it in a ``with``.
 
     `open_platform` makes one.
     """
 
-    #: seconds for which `limits()` and `images()` are remembered; the service itself renews them more rarely
+    #: seconds for which `limits()` and `images()` are remembered; the service itself updates them less often
     memory = 300.0
 
     def __init__(
@@ -46,10 +53,11 @@ class RestPlatform:
         self._user: str | None = None
         self._lock = threading.Lock()
         self._remembered: dict[str, tuple[float, Any]] = {}
+        self._given: set[str] = set()  #: the ids that launches were answered with
 
     def __repr__(self) -> str:
         end = self.expires_at
-        until = f" until {when(end)}" if end else ""
+        until = f" until {time_text(end)}" if end else ""
         return f"<RestPlatform {self.url} user={self._user or 'not known yet'}, {self._provider.source}{until}>"
 
     def __enter__(self) -> RestPlatform:
@@ -72,22 +80,23 @@ class RestPlatform:
 
     @property
     def user(self) -> str | None:
-        """Who the platform says that we are; None until it has answered once."""
+        """The user's name on the platform; None until the platform has answered once."""
         return self._user
 
     @property
     def expires_at(self) -> datetime | None:
-        """When our credential ends, as far as it says so."""
+        """The time at which the credential expires; None if unknown."""
         return self._provider.expires_at
 
     def launch(self, request: LaunchRequest) -> str:
-        """Send one launch, once, and return the id.
+        """Send one launch, once, and return the container's id.
 
         Raises:
-            PlatformRefused: It was refused, so nothing was made; `PlatformBusy` where a later try may do.
-            NotSent: It provably never left.
-            LaunchInDoubt: Anything else: it may have been made, or may yet be.
+            PlatformRefused: It was refused, so nothing was made.
+            PlatformBusy: Nothing was made, and a later try may succeed. `NotMade` if it failed inside the platform.
+            NotSent: It provably never left this machine.
             CredentialError: There is no good credential, so nothing was made.
+            LaunchInDoubt: Anything else: a container may have been made, or may yet be.
         """
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=UTF-8", "Accept": "text/plain"}
         registry = self._registry
@@ -95,65 +104,111 @@ class RestPlatform:
             pair = f"{registry.username}:{registry.secret}".encode()
             headers["x-skaha-registry-auth"] = base64.b64encode(pair).decode("ascii")
         self._transport.keep_secret(request.secrets)
-        answer = self._transport.create("/session", wire.launch_form(request), headers, launch_name=request.name)
-        self._note(answer)
-        return wire.launched(answer, request.name)
+        form = wire.launch_form(request)
+        answer = self._transport.create("/session", form, headers, launch_name=request.name)
+        self._note_user(answer)
+        with _log_long_waits():
+            id = wire.read_launch(answer, request.name)
+        return self._new(id, request.name)
 
     def containers(self, kind: str | None = "headless") -> list[ContainerInfo]:
-        """All of the user's containers of this kind (None: of all kinds) in one question."""
-        return self._ask("GET", "/session", {"type": kind} if kind else {}, wire.containers)
+        """Return all of the user's containers of this kind (None: of all kinds), with one request."""
+        return self._ask("GET", "/session", wire.read_containers, {"type": kind} if kind else {})
 
     def container(self, id: str) -> ContainerInfo:
-        """One container.
+        """Return one container.
 
         Raises:
-            JobNotFound: The service itself said that it knows none of this id.
+            JobNotFound: The service itself answered that it does not know this id.
         """
-        return self._ask("GET", _path(id), {}, lambda answer: wire.container(answer, id))
+        return self._ask("GET", _path(id), lambda answer: wire.read_container(answer, id))
 
     def logs(self, id: str) -> bytes:
-        """All that the container printed so far. Empty also where the platform knows no such container."""
-        return self._ask("GET", _path(id), {"view": "logs"}, lambda answer: wire.logs(answer, id))
+        """Return the container's output up to now; empty also if the platform has none (see `Platform.logs`)."""
+        size = self._transport.sizes.log
+        return self._ask("GET", _path(id), lambda answer: wire.read_log(answer, id), {"view": "logs"}, size=size)
 
-    def events(self, id: str) -> str:
-        """What the cluster noted about the container, as text; empty where there is nothing."""
-        return self._ask("GET", _path(id), {"view": "events"}, lambda answer: wire.events(answer, id))
+    def stream_logs(self, id: str) -> Iterator[bytes]:
+        """Yield the same as `logs`, in pieces of at most 64 KiB. Nothing is sent before the first is asked for.
+
+        Raises:
+            PlatformError: It cannot be had, or the transfer was cut.
+        """
+
+        def check(answer: Answer) -> bool:
+            self._note_user(answer)
+            return wire.check_log(answer, id)
+
+        yield from self._transport.stream(_path(id), {"view": "logs"}, check=check)
+
+    def events(self, id: str) -> str | None:
+        """Return the events of the container's pod: a table, "" if there are none, None if it has no pod."""
+        return self._ask("GET", _path(id), lambda answer: wire.read_events(answer, id), {"view": "events"})
+
+    def renew(self, id: str) -> None:
+        """Ask the platform to extend the life of a running container, which it does in its last four days.
+
+        Raises:
+            PlatformRefused: No container with this id is running.
+        """
+        self._ask("POST", _path(id), lambda answer: wire.check_renewal(answer, id), form=wire.RENEW_FORM)
 
     def cancel(self, id: str) -> None:
         """Ask that the container be stopped and removed. No answer proves that it was: look again."""
-        self._ask("DELETE", _path(id), {}, lambda answer: wire.cancelled(answer, id))
+        self._ask("DELETE", _path(id), lambda answer: wire.check_cancel(answer, id))
 
     def limits(self) -> Limits:
-        """What one job may ask for."""
-        return self._remember("limits", lambda: self._ask("GET", "/context", {}, wire.limits))
+        """Return what one job may ask for."""
+        return self._remember("limits", lambda: self._ask("GET", "/context", wire.read_limits))
 
     def images(self, kind: str | None = "headless") -> list[Image]:
-        """The images that the platform lists."""
+        """Return the images that the platform lists."""
         query = {"type": kind} if kind else {}
-        return list(self._remember(f"images of {kind}", lambda: self._ask("GET", "/image", query, wire.images)))
+        return list(self._remember(f"images of {kind}", lambda: self._ask("GET", "/image", wire.read_images, query)))
 
     def stats(self) -> Mapping[str, Any]:
-        """The cluster's totals, as the platform gives them."""
-        # what measures the cluster may be down for days while all else works; nobody should wait for it
-        return self._ask("GET", "/session", {"view": "stats"}, wire.stats, attempts=1)
+        """Return the cluster's totals, as the platform gives them."""
+        # the cluster's metrics may be down for days while all else works: no one should wait for them
+        return self._ask("GET", "/session", wire.read_stats, {"view": "stats"}, attempts=1)
+
+    def within(self, seconds: float | None) -> AbstractContextManager[None]:
+        """Bound the requests that this thread makes in a ``with`` block to this many seconds in all; None: no bound.
+
+        A launch is not bounded, as that would leave it in doubt.
+        """
+        return self._transport.within(seconds)
 
     def _ask(
         self,
         method: str,
         path: str,
-        query: Mapping[str, str],
-        read: Callable[[wire.Answer], T],
+        read: Callable[[Answer], T],
+        query: Mapping[str, str] | None = None,
         *,
+        form: bytes | None = None,
+        size: int | None = None,
         attempts: int | None = None,
     ) -> T:
-        def noted(answer: wire.Answer) -> T:
-            self._note(answer)
+        def noted(answer: Answer) -> T:
+            self._note_user(answer)
             return read(answer)
 
-        return self._transport.ask(method, path, query, read=noted, attempts=attempts)
+        with _log_long_waits():
+            return self._transport.ask(method, path, query, read=noted, form=form, size=size, attempts=attempts)
 
-    def _note(self, answer: wire.Answer) -> None:
+    def _note_user(self, answer: Answer) -> None:
         self._user = answer.user or self._user
+
+    def _new(self, id: str, name: str) -> str:
+        """Return *id*, unless an earlier launch was answered with it: the answers were mixed up on the way."""
+        with self._lock:
+            if id not in self._given:
+                self._given.add(id)
+                return id
+        raise LaunchInDoubt(
+            f"Whether {name!r} was launched is not known: the answer is the id {id}, which an earlier launch has",
+            launch_name=name, status=200, server_text=id,
+        )  # fmt: skip
 
     def _remember(self, name: str, ask: Callable[[], T]) -> T:
         with self._lock:
@@ -165,14 +220,25 @@ class RestPlatform:
         return value  # type: ignore[no-any-return]
 
 
+@contextlib.contextmanager
+def _log_long_waits() -> Iterator[None]:
+    """Log an error by which the server asks for a long wait: nothing may happen for that time."""
+    try:
+        yield
+    except PlatformError as error:
+        if (error.retry_after or 0.0) >= LONGEST_WAIT:
+            log.warning("%s", error)
+        raise
+
+
 def _path(id: str) -> str:
-    """Where a container is. With an empty id the service would pick any container, or delete none and say that it did.
+    """Return a container's path. With an empty id the service would pick any container, or delete none and answer 200.
 
     Raises:
         JobNotFound: The platform gives no such ids.
     """
     if not wire.is_id(id):
-        raise JobNotFound(f"{id!r} is no id of a container; ids are eight small letters and digits, as abcd1234")
+        raise JobNotFound(f"{id!r} is not a container's id; ids are eight small letters and digits, as abcd1234")
     return f"/session/{id}"
 
 
@@ -184,32 +250,35 @@ def open_platform(
     timeout: float = 30.0,
     env: Mapping[str, str] | None = None,
     home: Path | None = None,
+    url_is_users: bool = True,
 ) -> RestPlatform:
-    """The platform at *url*, with a credential that was found; nothing is sent yet.
+    """Return the platform at *url*, with a credential that was found; nothing is sent yet.
 
     Args:
         url: The address, with or without its version; else `CANFAR_URL`, the saved login's, or CANFAR's own.
         token: A bearer token. Else `CANFAR_TOKEN`, `CANFAR_CERTIFICATE`, the official client's saved login, or
             `~/.ssl/cadcproxy.pem`.
         certificate: A PEM file with a certificate and its key, instead of a token.
-        timeout: Seconds of silence after which a question is given up. A create waits 90 s.
+        timeout: The longest silence, in seconds, before a request is given up. A create waits 90 s.
         env: The environment to look in; by default the process's own.
         home: The home directory to look in; by default the user's own.
+        url_is_users: False if *url* is from a file of data, such as a ledger, rather than given by the user. Then
+            `CANFAR_TOKEN` and `CANFAR_CERTIFICATE` go there only if `CANFAR_URL` names it, or it is CANFAR's own host.
 
     Raises:
         CredentialMissing: No credential for this platform was found.
-        CredentialExpired: One was, and its time is over.
-        AddressError: *url* is no address that a credential may be sent to.
+        CredentialExpired: The one that was found has expired.
+        AddressError: A credential may not be sent to *url*.
     """
     if not timeout > 0:
         raise ValueError(f"timeout={timeout!r} is not a positive number of seconds")
     env = os.environ if env is None else env
     if (url or env.get("CANFAR_URL")) == "local":
-        raise AddressError("'local' is no address: Session.connect('local') starts a platform on this machine")
+        raise AddressError("'local' is not an address: Session.connect('local') starts a platform on this machine")
     secrets = Secrets()
     ca_bundle = env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE") or None
     user_agent = f"canfar_batch/{__version__}"
-    found = find(
+    access = find(
         url=url,
         token=token,
         certificate=certificate,
@@ -217,9 +286,10 @@ def open_platform(
         home=Path.home() if home is None else home,
         post=form_poster(user_agent=user_agent, ca_bundle=ca_bundle, timeout=timeout, secrets=secrets),
         secrets=secrets,
+        url_is_users=url_is_users,
     )
-    patience = Patience(connect=min(10.0, timeout), read=timeout, total=10 * timeout)
+    timeouts = Timeouts(connect=min(10.0, timeout), read=timeout, total=10 * timeout)
     transport = Transport(
-        found.url, found.provider, secrets, user_agent=user_agent, ca_bundle=ca_bundle, patience=patience
+        access.url, access.provider, secrets, user_agent=user_agent, ca_bundle=ca_bundle, timeouts=timeouts
     )
-    return RestPlatform(transport, found.provider, registry=found.registry)
+    return RestPlatform(transport, access.provider, registry=access.registry)

@@ -1,30 +1,24 @@
-"""Keeping secrets out of text: what a server said may hold the very token that we sent."""
+"""Masking secrets in text: a server may echo the very token that we sent."""
 
 from __future__ import annotations
 
 import base64
 import re
 import threading
-from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
 MASK = "[secret]"
 
-#: pieces of a secret this long or longer are recognised; shorter ones give too little away to be worth false alarms
+#: pieces of a secret of this length or more are recognised; shorter ones give little away, and cause false alarms
 _PIECE = 12
-#: how many secrets are remembered: tokens are replaced, and an old one may still be echoed; jobs bring theirs along
+#: number of secrets that are remembered: an old token may still be echoed, and jobs bring secrets of their own
 _REMEMBERED = 256
 _BEARER = re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=%&-]{8,}")
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{10,}(\.[A-Za-z0-9_-]*){1,4}")
 
 
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """*text* without these secrets: whole or in part, plain, percent-encoded or in base64; and without any JWT."""
-    return Secrets(*secrets).redact(text)
-
-
 class Secrets:
-    """All secrets that were used so far, to be taken out of whatever is shown. Safe to use from many threads."""
+    """All secrets used until now, to mask them in text. Safe to use from many threads."""
 
     def __init__(self, *secrets: str) -> None:
         self._lock = threading.Lock()
@@ -36,11 +30,11 @@ class Secrets:
         return f"<{len(self._known)} secrets>"
 
     def add(self, secret: str) -> None:
-        """Remember one more."""
+        """Remember one more secret."""
         if not secret:
             return
         if (known := self._known.get(secret)) is not None:
-            with self._lock:  # the ones that go unused are forgotten first
+            with self._lock:  # the least recently used is forgotten first
                 self._known.pop(secret, None)
                 self._known[secret] = known
             return
@@ -52,7 +46,7 @@ class Secrets:
                 del self._known[next(iter(self._known))]
 
     def redact(self, text: str) -> str:
-        """*text* without them."""
+        """Return *text* with the secrets masked: whole or in part, plain, percent-encoded or in base64; and any JWT."""
         with self._lock:
             known = list(self._known.values())
         for forms, pieces in known:
@@ -60,7 +54,7 @@ class Secrets:
         return _JWT.sub(MASK, _BEARER.sub(rf"\1{MASK}", text))
 
     def clean(self, error: BaseException) -> BaseException | None:
-        """*error*, to be named as a cause, unless it or anything behind it quotes a secret: then None."""
+        """Return *error*, to be named as a cause; None if it, or an error in its chain, quotes a secret."""
         seen: set[int] = set()
         queue: list[BaseException | None] = [error]
         while queue:
@@ -77,7 +71,7 @@ class Secrets:
 
 
 def _forms(secret: str) -> frozenset[str]:
-    """The ways in which a secret may be spelled, in lower case."""
+    """Return the spellings of a secret, in lower case."""
     raw = secret.encode()
     forms = {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), raw.hex()}
     # base64 of a longer text that holds the secret depends on where in its groups of three the secret begins
@@ -90,7 +84,7 @@ def _forms(secret: str) -> frozenset[str]:
 
 def _mask(text: str, forms: frozenset[str], pieces: frozenset[str]) -> str:
     plain = text.lower()
-    if len(plain) != len(text):  # a few letters change their length; they are in no token of ours
+    if len(plain) != len(text):  # a few letters change their length; tokens have none of them
         plain = "".join(letter.lower() if len(letter.lower()) == 1 else "\0" for letter in text)
     covered: list[tuple[int, int]] = []
     for form in forms:

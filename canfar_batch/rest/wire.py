@@ -1,91 +1,47 @@
-"""What answers mean: bytes from the network become records, or errors in words that a person can act on.
+"""The service's language: requests become forms, answers become records. No I/O.
 
-Between us and the service stand proxies with pages of their own, and releases differ in their words. So an answer is
-first judged (is this the service itself?) and then read leniently. Nothing here talks to anybody.
+Whether an answer comes from the service at all, and which error it stands for, is judged in `answers.py`.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import math
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urlencode
 
-import attrs
-from dateutil.parser import isoparse
-
-from canfar_batch.errors import (
-    AccessDenied,
-    JobNotFound,
-    LaunchInDoubt,
-    PlatformBroken,
-    PlatformBusy,
-    PlatformError,
-    PlatformRefused,
+from canfar_batch.errors import JobNotFound, LaunchInDoubt, PlatformBroken, PlatformBusy, PlatformRefused
+from canfar_batch.records import ContainerInfo, Image, LaunchRequest, Limits
+from canfar_batch.rest.answers import (
+    Answer,
+    advice,
+    create_error,
+    describe,
+    error_for,
+    is_service,
+    says_unknown,
 )
-from canfar_batch.records import GIB, ContainerInfo, Image, LaunchRequest, Limits, Phase
-from canfar_batch.rest.addresses import without_query
-from canfar_batch.rest.redaction import Secrets
+from canfar_batch.rest.rows import parse_number, parse_row, parse_rows
 
-log = logging.getLogger("canfar_batch.rest")
-
-WORDS = 2_000  #: characters of the server's own words that an error carries at most
 _ID = re.compile(r"[a-z0-9]{8}")
 
-
-@attrs.frozen(kw_only=True)
-class Answer:
-    """One answer, as it came."""
-
-    status: int
-    headers: Mapping[str, str] = attrs.field(repr=False)  #: names in lower case
-    body: bytes = attrs.field(repr=False)
-    secrets: Secrets = attrs.field(factory=Secrets, repr=False)
-
-    @property
-    def content_type(self) -> str:
-        """`text/plain`; empty where the answer has none."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-    @property
-    def html(self) -> bool:
-        """True for a page, which the service itself never sends."""
-        start = self.body[:512].lstrip().lower()
-        return "html" in self.content_type or start.startswith((b"<!doctype html", b"<html", b"<head"))
-
-    @property
-    def words(self) -> str:
-        """What was said, fit to be shown: without secrets, markup and control characters, and not too much of it."""
-        text = self.body[: 8 * WORDS].decode("utf-8", "replace")
-        if self.html:
-            text = _text_of(self.secrets.redact(text))
-        text = "".join(letter if letter.isprintable() else " " for letter in text)
-        text = self.secrets.redact(re.sub(r"\s+", " ", text).strip())
-        return text if len(text) <= WORDS else text[: WORDS - 1] + "…"
-
-    @property
-    def user(self) -> str | None:
-        """Who the service says that we are."""
-        user = self.secrets.redact(self.headers.get("x-vo-authenticated", "").strip())
-        return user if re.fullmatch(r"[\x21-\x7e]{1,200}", user) else None
-
-
-# -- sending ----------------------------------------------------------------------------------------------------------
+#: JSON up to this size is parsed without counting its values first, bytes
+_MODEST = 8 * 1024**2
+#: values in one answer; a list of 100,000 containers has about two million
+_MOST_VALUES = 5_000_000
 
 
 def is_id(text: str) -> bool:
-    """True for what the platform may have given as an id."""
+    """Return whether the platform may have given this as an id."""
     return _ID.fullmatch(text) is not None
 
 
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+
 def launch_form(request: LaunchRequest) -> bytes:
-    """The body of a create. What is not asked for is left out: to send it empty means something else there."""
+    """Return the body of a create. Absent values are left out, as an empty value means something else there."""
     resources = request.resources
     optional = {
         "cores": resources.cores,
@@ -100,235 +56,130 @@ def launch_form(request: LaunchRequest) -> bytes:
     return urlencode(fields).encode("ascii")
 
 
-# -- judging ----------------------------------------------------------------------------------------------------------
-
-#: how the service begins what it says; a proxy says none of it
-_SERVICE_WORDS = re.compile(
-    r"session \S+ not found|unexpected exception: |temporarily unavailable: |unsupported: HTTP |Missing parameter '"
-    r"|Invalid |session image '|No authentication provided for |name can only contain |User .+ has reached the max"
-    r"|Illegal group reference|No group with name |Not authorized to |Subject is not authorized |No POSIX Principal"
-    r"|POSIX Principal |cannot get group memberships |canfar\.net/\S+ label value |unknown type: "
-    r"|No active job for user |Cannot (?:kill|modify) ",
-    re.IGNORECASE,
-)
-#: what proxies and web servers say in plain text
-_PROXY_WORDS = re.compile(
-    r"404 page not found|(?:50[0234] )?(?:internal server error|bad gateway|gateway time-?out|service unavailable)"
-    r"|no available server|upstream |default backend|no healthy upstream|stream timeout",
-    re.IGNORECASE,
-)
-#: 401s that come of trouble behind the service, not of the token
-_IDENTITY_OUTAGE = re.compile(r"user ?info endpoint|BUG: Cannot access OIDC", re.IGNORECASE)
-_ANONYMOUS = re.compile(r"group memberships for anonymous", re.IGNORECASE)
-#: 500s that the same request would meet again: the job that Kubernetes did not take, text that YAML does not allow
-_SAME_AGAIN = re.compile(
-    r"jobs\.batch .*not found|while (?:parsing|scanning) a|special characters are not allowed|No group \d",
-    re.IGNORECASE | re.DOTALL,
-)
+RENEW_FORM = b"action=renew"
 
 
-#: what a proxy says of a request, rather than of its own state or the service's
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+#: 500s that no create of the same content would escape, though it is not certain that nothing was made
+_SAME_AGAIN = re.compile(r"jobs\.batch .*not found|while (?:parsing|scanning) a|special characters are not allowed")
+#: statuses by which a proxy judges the request, rather than its own state or the service's
 _SAME_AGAIN_STATUS = frozenset({301, 302, 303, 307, 308, 400, 403, 405, 411, 413, 414, 415, 431})
 
 
-def is_service(answer: Answer) -> bool:
-    """True if this comes from the service itself, not from what stands before it."""
-    if answer.html:
-        return False
-    if "x-vo-authenticated" in answer.headers or "cadc-rest" in answer.headers.get("server", "").lower():
-        return True
-    words = answer.words
-    return bool(_SERVICE_WORDS.match(words)) and not _PROXY_WORDS.match(words)
-
-
-def is_unauthorised(answer: Answer) -> bool:
-    """True if the credential was not accepted. A proxy's word counts too: nothing was done in either case."""
-    if answer.status == 401:
-        return not _IDENTITY_OUTAGE.search(answer.words)
-    # what release 1.4 says where others say 401
-    return answer.status == 400 and bool(_ANONYMOUS.search(answer.words))
-
-
-def retry_after(answer: Answer, now: datetime) -> float | None:
-    """Seconds to wait by the answer's `Retry-After`, which is a number of them or a date."""
-    text = answer.headers.get("retry-after", "").strip()
-    try:
-        seconds = float(text) if re.fullmatch(r"\d{1,9}(\.\d+)?", text) else None
-        if seconds is None:
-            date = parsedate_to_datetime(text)
-            seconds = (date.replace(tzinfo=date.tzinfo or timezone.utc) - now).total_seconds()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(0.0, seconds)
-
-
-def failure(answer: Answer, doing: str) -> PlatformError:
-    """The error for an answer that does not give what was asked.
-
-    Args:
-        answer: The answer.
-        doing: What was asked for, to follow "while": `listing your containers`.
-    """
-    status, words = answer.status, answer.words
-    wait = retry_after(answer, datetime.now(timezone.utc))
-    said = f"{status}: {words}" if words else str(status)
-    if status in (409, 429) or (status == 503 and is_service(answer)) or status == 401:
-        return PlatformBusy(
-            f"The platform asks to be tried again later ({said}), while {doing}.{_after(wait)}",
-            status=status, words=words, retry_after=wait,
-        )  # fmt: skip
-    if 400 <= status < 500 and status not in (404, 408) and (not answer.html or is_service(answer)):
-        kind = AccessDenied if status == 403 else PlatformRefused
-        return kind(f"The platform refused ({said}), while {doing}.{_advice(answer)}", status=status, words=words)
-    if status == 404 and is_service(answer) and _SERVICE_WORDS.match(words) is None:
-        return PlatformRefused(f"The platform refused ({said}), while {doing}.", status=status, words=words)
-    return PlatformBroken(
-        f"{_nature(answer)} ({said}), while {doing}.{_after(wait)}{_advice(answer)}",
-        status=status, words=words, retry_after=wait,
-    )  # fmt: skip
-
-
-def _nature(answer: Answer) -> str:
-    """What an answer is that is none."""
-    if 300 <= answer.status < 400:
-        where = answer.secrets.redact(without_query(answer.headers.get("location", "")))
-        return f"The platform's address leads elsewhere, to {where or 'an unnamed place'}, which is not followed"
-    if is_service(answer):
-        return "The platform failed"
-    if answer.status == 404:
-        return "Something answered that is not the platform, which may be down or elsewhere"
-    if answer.html:
-        return "A web page came instead of the platform's answer"
-    return "No proper answer of the platform came"
-
-
-def _after(seconds: float | None) -> str:
-    return "" if seconds is None else f" It asks to wait {seconds:.0f} s."
-
-
-_ADVICE: tuple[tuple[int, str, str], ...] = (
-    (400, r"No authentication provided for unknown or private image",
-     "The platform knows only public images that carry a label, by their first tag, and learns of new ones every half"
-     " hour: check the name and tag against images(), wait after a push, and for a private image set"
-     " CANFAR_REGISTRY__USERNAME and CANFAR_REGISTRY__SECRET."),
-    (400, r"session image .* must come from",
-     "Push the image to one of these registries, or name the registry in full."),
-    (400, r"Invalid value for '(?:cores|ram|gpus)'", "limits() tells what is offered."),
-    (400, r"Missing parameter '(?:image|name)'", "The request may have been too large: put long texts into files."),
-    (400, r"maximum of \d+ active", "Delete a session that you no longer need."),
-    (403, r"", "Your account may lack the right to use the platform; write to support@canfar.net."),
-    (404, r"", "If it lasts, check the address (CANFAR_URL) and https://www.canfar.net for news of an outage."),
-    (413, r"", "Put long texts into files."),
-    (500, r"jobs\.batch .*not found",
-     "Kubernetes did not take the job: its name, its resources or a quota may be why."),
-)  # fmt: skip
-
-
-def _advice(answer: Answer) -> str:
-    """What to do, in our words."""
-    for status, pattern, text in _ADVICE:
-        if answer.status == status and re.search(pattern, answer.words, re.IGNORECASE | re.DOTALL):
-            return f" {text}"
-    if 300 <= answer.status < 400:
-        return " Use the platform's own address."
-    return " If it lasts, write to support@canfar.net." if answer.status >= 500 else ""
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
-
-
-def launched(answer: Answer, name: str) -> str:
-    """The id that a create was answered with.
+def read_launch(answer: Answer, name: str) -> str:
+    """Return the id that a create was answered with.
 
     Raises:
-        PlatformRefused: Nothing was made, by the service's own documented word; `PlatformBusy` for "not now".
+        PlatformRefused: The service refused it, and nothing was made.
+        PlatformBusy: Nothing was made, and a later try may succeed; `NotMade` if it failed inside the platform.
         LaunchInDoubt: Anything else.
     """
     text = answer.body.strip().decode("utf-8", "replace")
     if answer.status == 200 and answer.content_type == "text/plain" and is_id(text):
         return text
     status = answer.status
-    error = failure(answer, f"launching {name!r}")
-    # a page may be anybody's, at any point of the way; but who limits rates or checks credentials passes nothing on
-    documented = status in (400, 403, 409) and not answer.html
-    refused = documented or status in (401, 429) or (is_service(answer) and (400 <= status < 500 or status == 503))
-    if refused and isinstance(error, PlatformRefused):
+    error = create_error(answer, f"launching {name!r}")
+    if isinstance(error, (PlatformRefused, PlatformBusy)) and _proves_nothing_was_made(answer):
         raise error
-    same_again = status in _SAME_AGAIN_STATUS or bool(_SAME_AGAIN.search(answer.words))
-    what = f"{_nature(answer)} ({status}: {answer.words})" if status != 200 else f"What came is no id: {answer.words!r}"
+    same_again = status in _SAME_AGAIN_STATUS or bool(_SAME_AGAIN.search(answer.text))
+    reason = f"{describe(answer)} ({status}: {answer.text})" if status != 200 else f"Not an id: {answer.text!r}"
     raise LaunchInDoubt(
-        f"Whether {name!r} was launched is not known. {what}.{_advice(answer)}",
-        launch_name=name, status=status, words=answer.words, retry_after=error.retry_after, same_again=same_again,
+        f"Whether {name!r} was launched is not known. {reason}.{advice(answer)}",
+        launch_name=name, status=status, server_text=answer.text, retry_after=error.retry_after, same_again=same_again,
     )  # fmt: skip
 
 
-def containers(answer: Answer, doing: str = "listing your containers") -> list[ContainerInfo]:
-    """The containers in a list. An entry without an id is left out."""
-    found = []
-    for entry in _json(answer, doing, list):
-        if not isinstance(entry, dict):
-            raise _unreadable(answer, doing, "a list of something else than containers came")
-        if isinstance(entry.get("id"), str) and entry["id"]:
-            found.append(_container(entry))
-        else:
-            log.warning("The platform listed a container without an id (type %r)", entry.get("type"))
-    return found
+def _proves_nothing_was_made(answer: Answer) -> bool:
+    """Return whether a refusal of a create can be believed. A page may come from any point of the way."""
+    if answer.status in (401, 429):
+        return True  # a proxy that limits rates or checks credentials passes nothing on
+    return is_service(answer) or (answer.status in (400, 403, 409) and not answer.is_html)
 
 
-def container(answer: Answer, id: str) -> ContainerInfo:
-    """One container.
+def read_containers(answer: Answer, doing: str = "listing your containers") -> list[ContainerInfo]:
+    """Return the containers in a list. A row without an id is left out and logged."""
+    entries = _json(answer, doing, list)
+    try:
+        return parse_rows(entries)
+    except ValueError as error:
+        raise _unreadable(answer, doing, str(error)) from None
+
+
+def read_container(answer: Answer, id: str) -> ContainerInfo:
+    """Return one container.
 
     Raises:
-        JobNotFound: The service itself said that it knows none of this id.
+        JobNotFound: The service itself answered that it does not know this id.
     """
     doing = f"asking for container {id}"
-    if _says_unknown(answer, id):
-        raise JobNotFound(
-            f"The platform knows no container {id}: it never did, or forgot it, as it does an hour after the end.",
-            status=404, words=answer.words,
-        )  # fmt: skip
+    _check_known(answer, id)
     entry = _json(answer, doing, dict)
     if entry.get("id") != id:
-        raise _unreadable(answer, doing, "another container came")
-    return _container(entry)
+        raise _unreadable(answer, doing, "it describes another container")
+    return parse_row(entry)
 
 
-def logs(answer: Answer, id: str) -> bytes:
-    """What the container printed."""
-    if _says_unknown(answer, id):
-        return b""
-    return _text(answer, f"asking for the log of {id}")
+def check_log(answer: Answer, id: str) -> bool:
+    """Return whether the answer is a log; False if the platform has none. Raises `PlatformError` if it is neither."""
+    if says_unknown(answer, id):
+        return False
+    _check_text(answer, f"asking for the log of {id}")
+    return True
 
 
-def events(answer: Answer, id: str) -> str:
-    """What the cluster noted; empty also where no pod exists yet, which the service calls "not found"."""
-    if _says_unknown(answer, id):
+def read_log(answer: Answer, id: str) -> bytes:
+    """Return the container's output; empty also if the platform has none to give."""
+    return answer.body if check_log(answer, id) else b""
+
+
+def read_events(answer: Answer, id: str) -> str | None:
+    """Return the events of the container's pod: a table, "" if there are none, None if the container has no pod."""
+    if says_unknown(answer, id):
+        return None
+    doing = f"asking for the events of {id}"
+    _check_text(answer, doing)
+    text = answer.body.decode("utf-8", "replace")
+    if text.strip() == "<none>":
         return ""
-    text = _text(answer, f"asking for the events of {id}").decode("utf-8", "replace")
-    return "" if text.strip() == "<none>" else text
+    if not text.lstrip().startswith("TYPE"):
+        # kubectl's complaint, or nothing at all: the service passes on what kubectl printed, even if it failed
+        raise _unreadable(answer, doing, "it is not a table of events")
+    return text
 
 
-def cancelled(answer: Answer, id: str) -> None:
-    """Nothing, if the service took the request; older releases say 404 of what is gone already."""
-    if answer.html or answer.status not in (200, 202, 204):
-        if _says_unknown(answer, id):
+def check_renewal(answer: Answer, id: str) -> None:
+    """Return if the service took a request to renew.
+
+    Raises:
+        PlatformRefused: No container with this id is running.
+    """
+    if answer.is_html or answer.status not in (200, 202, 204):
+        _check_known(answer, id)
+        raise error_for(answer, f"renewing {id}")
+
+
+def check_cancel(answer: Answer, id: str) -> None:
+    """Return if the service took a request to stop a container; older releases answer 404 if it is gone already."""
+    if answer.is_html or answer.status not in (200, 202, 204):
+        if says_unknown(answer, id):
             return
-        raise failure(answer, f"cancelling {id}")
+        raise error_for(answer, f"cancelling {id}")
 
 
-def limits(answer: Answer) -> Limits:
-    """What one job may ask for."""
+def read_limits(answer: Answer) -> Limits:
+    """Return what one job may ask for."""
     doing = "asking for the platform's limits"
     context = _json(answer, doing, dict)
 
     def options(name: str) -> tuple[int, ...]:
-        values = _part(context, name).get("options") or ()
-        return tuple(sorted({int(value) for value in map(_number, values) if value is not None and value > 0}))
+        values = _branch(context, name).get("options") or ()
+        return tuple(sorted({int(value) for value in map(parse_number, values) if value is not None and value > 0}))
 
     def default(name: str) -> float:
-        part = _part(context, name)
+        branch = _branch(context, name)
         for key in ("defaultRequest", "default"):
-            value = _number(part.get(key))
+            value = parse_number(branch.get(key))
             if value is not None:
                 return value
         return float(min(options(name)))
@@ -339,11 +190,11 @@ def limits(answer: Answer) -> Limits:
             default_cores=default("cores"), default_ram=default("memoryGB"),
         )  # fmt: skip
     except (TypeError, ValueError) as error:
-        raise _unreadable(answer, doing, "the options are not there") from error
+        raise _unreadable(answer, doing, "it lists no options") from error
 
 
-def images(answer: Answer) -> list[Image]:
-    """The images that the platform lists."""
+def read_images(answer: Answer) -> list[Image]:
+    """Return the images that the platform lists."""
     return [
         Image(id=entry["id"], kinds=_strings(entry.get("types")), digest=str(entry.get("digest") or ""))
         for entry in _json(answer, "asking for the images", list)
@@ -351,171 +202,62 @@ def images(answer: Answer) -> list[Image]:
     ]
 
 
-def stats(answer: Answer) -> Mapping[str, Any]:
-    """The cluster's totals, as the platform gives them."""
+def read_stats(answer: Answer) -> Mapping[str, Any]:
+    """Return the cluster's totals, as the platform gives them."""
     totals: dict[str, Any] = _json(answer, "asking for the cluster's totals", dict)
     return totals
 
 
-# -- one container ----------------------------------------------------------------------------------------------------
-
-#: the words of all releases; the first word of `Failed (BackoffLimitExceeded)` says enough
-_PHASES = {
-    "pending": Phase.PENDING,
-    "suspended": Phase.PENDING,
-    "running": Phase.RUNNING,
-    "completed": Phase.COMPLETED,
-    "complete": Phase.COMPLETED,
-    "succeeded": Phase.COMPLETED,
-    "failed": Phase.FAILED,
-    "error": Phase.FAILED,
-}
+# -- helpers ----------------------------------------------------------------------------------------------------------
 
 
-def _container(entry: Mapping[str, Any]) -> ContainerInfo:
-    fields = {name: value for name, value in entry.items() if value not in (None, "<none>", "")}
-    status = str(fields.get("status", ""))
-    return ContainerInfo(
-        id=str(fields["id"]),
-        name=str(fields.get("name", "")),
-        phase=phase(status),
-        status=status,
-        type=str(fields.get("type", "headless")).lower(),
-        image=str(fields.get("image", "")),
-        started_at=time(fields.get("startTime")),
-        expires_at=time(fields.get("expiryTime")),
-        cores=quantity(fields.get("requestedCPUCores")),
-        ram=_asked_gib(fields.get("requestedRAM")),
-        gpus=int(quantity(fields.get("requestedGPUCores")) or 0),
-        cores_in_use=quantity(fields.get("cpuCoresInUse")),
-        ram_in_use=gib(fields.get("ramInUse")),
-    )
-
-
-def phase(status: str) -> Phase:
-    """What a release's word for a status comes to."""
-    word = re.match(r"[a-z]*", status.strip().lower())
-    return _PHASES.get(word[0] if word else "", Phase.OTHER)
-
-
-def time(text: object) -> datetime | None:
-    """A time, UTC; the service leaves out seconds that are zero."""
-    if not isinstance(text, str):
-        return None
-    try:
-        moment = isoparse(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
-
-
-_PARTS = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-#: 0.25 wrote `4G` where it meant 4Gi
-_SIZES = {"k": 2**10 / GIB, "m": 2**20 / GIB, "g": 1.0, "t": 1024.0}
-
-
-def quantity(text: object) -> float | None:
-    """A number of cores: `2`, `"0.500"`, `"500m"`, `"3123456789n"`."""
-    found = re.fullmatch(r"([0-9.eE+-]+?)([mun]?)", str(text).strip()) if isinstance(text, (str, int, float)) else None
-    value = _number(found[1]) if found else None
-    return None if found is None or value is None else value * _PARTS[found[2]]
-
-
-def gib(text: object) -> float | None:
-    """A size in GiB; the service gives a plain number of decimal gigabytes."""
-    found = re.fullmatch(r"([0-9.]+)\s*(?:([kmgt])i?b?)?", str(text).strip().lower())
-    value = _number(found[1]) if found else None
-    if found is None or value is None:
-        return None
-    return value * (_SIZES[found[2]] if found[2] else 1e9 / GIB)
-
-
-def _asked_gib(text: object) -> float | None:
-    """As `gib`, but 4 GiB asked for come back as "4.29" GB, and should be 4 again."""
-    value = gib(text)
-    if value is not None and abs(value - round(value)) < 0.006:  # two digits are rounded to 0.005 GB
-        return float(round(value))
-    return value
-
-
-# -- small things -----------------------------------------------------------------------------------------------------
-
-
-def _says_unknown(answer: Answer, id: str) -> bool:
-    """True for the service's own 404. Any other 404 is an outage, and says nothing of the container."""
-    return answer.status == 404 and not answer.html and answer.words.rstrip(".").lower() == f"session {id} not found"
+def _check_known(answer: Answer, id: str) -> None:
+    if says_unknown(answer, id):
+        raise JobNotFound(
+            f"The platform knows no container {id}: it never did, or has forgotten it, as it does an hour after the"
+            " end.",
+            status=404, server_text=answer.text, may_pass=False,
+        )  # fmt: skip
 
 
 def _json(answer: Answer, doing: str, kind: type[Any]) -> Any:
     if answer.status != 200:
-        raise failure(answer, doing)
-    if answer.html:
+        raise error_for(answer, doing)
+    if answer.is_html:
         raise _unreadable(answer, doing, "a web page came instead of the platform's answer")
+    body = answer.body
+    # small values cost fifty times their text: a body within its limit could still fill the memory
+    if len(body) > _MODEST and body.count(b",") + body.count(b"{") + body.count(b"[") > _MOST_VALUES:
+        raise _unreadable(answer, doing, f"it holds more than {_MOST_VALUES:,} values")
     try:
-        value = json.loads(answer.body)
+        value = json.loads(body)
     except (ValueError, RecursionError):
-        # the complaint is not named as the cause: it carries the whole text along
+        # json's complaint is not kept as the cause, because it carries the whole body
         value = None
     if not isinstance(value, kind):
-        raise _unreadable(answer, doing, "what came is cut short or something else than was asked for")
+        raise _unreadable(answer, doing, "it is cut short, or of another kind")
     return value
 
 
-def _text(answer: Answer, doing: str) -> bytes:
+def _check_text(answer: Answer, doing: str) -> None:
     if answer.status != 200:
-        raise failure(answer, doing)
-    # by its type alone: a log may well begin like a page
+        raise error_for(answer, doing)
+    # by its type alone: a log may begin like a page
     if answer.content_type not in ("text/plain", ""):
-        raise _unreadable(answer, doing, f"{answer.content_type} came where plain text was asked for")
-    return answer.body
+        raise _unreadable(answer, doing, f"it is {answer.content_type}, not plain text")
 
 
 def _unreadable(answer: Answer, doing: str, why: str) -> PlatformBroken:
-    words = answer.words
-    text = f"The platform's answer cannot be used: {why}, while {doing}."
-    shown = words if len(words) <= 200 else words[:199] + "…"
-    return PlatformBroken(f"{text} It begins: {shown}" if shown else text, status=answer.status, words=words)
+    text = answer.text
+    shown = text if len(text) <= 200 else text[:199] + "…"
+    message = f"The platform's answer cannot be used: {why}, while {doing}."
+    return PlatformBroken(f"{message} It begins: {shown}" if shown else message, status=answer.status, server_text=text)
 
 
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _part(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = tree.get(name)
-    return part if isinstance(part, dict) else {}
+def _branch(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    branch = tree.get(name)
+    return branch if isinstance(branch, dict) else {}
 
 
 def _strings(values: object) -> tuple[str, ...]:
     return tuple(map(str, values)) if isinstance(values, list) else ()
-
-
-class _Text(HTMLParser):
-    """Gathers the text of a page, its title first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self.hidden = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.hidden += tag in ("script", "style")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.hidden = max(0, self.hidden - (tag in ("script", "style")))
-
-    def handle_data(self, data: str) -> None:
-        if not self.hidden:
-            self.parts.append(data)
-
-
-def _text_of(page: str) -> str:
-    reader = _Text()
-    reader.feed(page)
-    return " ".join(" ".join(reader.parts).split())

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from contract.conftest import FORGET_AFTER
 
-from canfar_batch.errors import JobNotFound
+from canfar_batch.errors import JobNotFound, PlatformRefused
 from canfar_batch.protocols import Platform
 from canfar_batch.records import Phase, Resources
 
@@ -17,18 +17,18 @@ def ids(platform, kind="headless"):
     return [info.id for info in platform.containers(kind)]
 
 
-def test_it_fills_the_role(platform):
+def test_platform_fills_its_role(platform):
     assert isinstance(platform, Platform)
     assert "://" in platform.url
     assert platform.expires_at is None
 
 
-def test_who_we_are_is_known_once_it_has_answered(platform):
+def test_user_is_known_once_the_platform_has_answered(platform):
     platform.containers()
     assert platform.user
 
 
-def test_a_container_is_listed_as_soon_as_it_is_launched(scene, platform):
+def test_container_is_listed_as_soon_as_it_is_launched(scene, platform):
     assert platform.containers() == []
     id = platform.launch(scene.lasting())
     (listed,) = platform.containers()
@@ -43,20 +43,20 @@ def test_names_come_back_in_lower_case(scene, platform):
     assert platform.containers()[0].name == "mixed-case-7"
 
 
-def test_one_name_may_be_given_twice_and_one_id_is_not(scene, platform):
+def test_two_containers_may_share_a_name_and_never_an_id(scene, platform):
     first, second = platform.launch(scene.lasting()), platform.launch(scene.lasting())
     assert first != second
     assert sorted(ids(platform)) == sorted([first, second])
 
 
-def test_a_container_waits_runs_and_ends(scene, platform):
+def test_container_waits_runs_and_ends(scene, platform):
     good, bad = platform.launch(scene.quick()), platform.launch(scene.failing())
     assert scene.until(good, Phase.COMPLETED).phase.final
     assert scene.until(bad, Phase.FAILED).phase.final
     assert {info.id: info.phase for info in platform.containers()} == {good: Phase.COMPLETED, bad: Phase.FAILED}
 
 
-def test_it_has_a_time_of_start_once_it_runs(scene, platform):
+def test_running_container_has_a_start_time(scene, platform):
     lasting = scene.until(platform.launch(scene.lasting()), Phase.RUNNING)
     assert lasting.started_at.utcoffset() == timedelta(0)
     scene.hold()
@@ -65,7 +65,7 @@ def test_it_has_a_time_of_start_once_it_runs(scene, platform):
     assert waiting.started_at is None
 
 
-def test_resources_are_shown_where_they_were_asked_for(scene, platform):
+def test_requested_resources_are_shown(scene, platform):
     fixed = platform.container(platform.launch(scene.lasting(resources=Resources(cores=2, ram=4))))
     flexible = platform.container(platform.launch(scene.lasting()))
     assert fixed.cores == 2
@@ -73,33 +73,59 @@ def test_resources_are_shown_where_they_were_asked_for(scene, platform):
     assert (flexible.cores, flexible.ram, flexible.gpus) == (None, None, 0)
 
 
-def test_logs_are_what_was_printed(scene, platform):
+def test_logs_are_the_containers_output(scene, platform):
     id = platform.launch(scene.quick())
     scene.until(id, Phase.COMPLETED)
     assert platform.logs(id) == b"hello\n"
 
 
-def test_there_is_no_log_before_the_start_nor_of_what_is_unknown(scene, platform):
+def test_log_is_empty_before_the_start_and_for_unknown_ids(scene, platform):
     scene.hold()
     assert platform.logs(platform.launch(scene.quick())) == b""
     assert platform.logs(UNKNOWN) == b""
 
 
-def test_events_are_text_or_nothing(scene, platform):
+def test_running_container_has_events_and_one_that_waits_has_no_pod(scene, platform):
+    lasting = scene.until(platform.launch(scene.lasting()), Phase.RUNNING)
+    assert isinstance(platform.events(lasting.id), str)
     scene.hold()
-    assert platform.events(platform.launch(scene.quick())) == ""
-    assert platform.events(UNKNOWN) == ""
-    assert isinstance(platform.events(platform.launch(scene.lasting())), str)
+    assert platform.events(platform.launch(scene.quick())) is None
+    assert platform.events(UNKNOWN) is None
+
+
+def test_logs_can_be_streamed(scene, platform):
+    id = platform.launch(scene.quick())
+    scene.until(id, Phase.COMPLETED)
+    assert b"".join(platform.stream_logs(id)) == platform.logs(id) == b"hello\n"
+    assert list(platform.stream_logs(UNKNOWN)) == []
+
+
+def test_running_container_can_be_renewed_and_no_other(scene, platform):
+    lasting = scene.until(platform.launch(scene.lasting()), Phase.RUNNING)
+    platform.renew(lasting.id)
+    done = scene.until(platform.launch(scene.quick()), Phase.COMPLETED)
+    for id in (done.id, UNKNOWN):
+        with pytest.raises(PlatformRefused) as caught:
+            platform.renew(id)
+        assert "No active job" in str(caught.value)
+
+
+def test_requests_can_be_bounded_in_time(scene, platform):
+    with platform.within(60.0):
+        id = platform.launch(scene.lasting())
+        assert ids(platform) == [id]
+    with platform.within(None):
+        assert ids(platform) == [id]
 
 
 @pytest.mark.parametrize("id", [UNKNOWN, "", "a/b", "../x", "ABCD1234"])
-def test_an_unknown_id_is_not_found(scene, platform, id):
+def test_unknown_id_is_not_found(scene, platform, id):
     platform.launch(scene.lasting())
     with pytest.raises(JobNotFound):
         platform.container(id)
 
 
-def test_what_is_cancelled_is_gone_with_its_log(scene, platform):
+def test_cancelled_container_is_not_found_and_has_no_log(scene, platform):
     id, other = platform.launch(scene.lasting()), platform.launch(scene.lasting())
     scene.until(id, Phase.RUNNING)
     platform.cancel(id)
@@ -109,7 +135,7 @@ def test_what_is_cancelled_is_gone_with_its_log(scene, platform):
     assert platform.logs(id) == b""
 
 
-def test_cancelling_again_or_what_is_unknown_is_no_error(scene, platform):
+def test_cancelling_again_or_an_unknown_id_is_no_error(scene, platform):
     id = platform.launch(scene.lasting())
     platform.cancel(id)
     platform.cancel(id)
@@ -117,14 +143,14 @@ def test_cancelling_again_or_what_is_unknown_is_no_error(scene, platform):
     assert ids(platform) == []
 
 
-def test_what_is_over_can_be_removed(scene, platform):
+def test_ended_container_can_be_removed(scene, platform):
     id = platform.launch(scene.quick())
     scene.until(id, Phase.COMPLETED)
     platform.cancel(id)
     assert ids(platform) == []
 
 
-def test_what_is_over_is_forgotten_after_a_while(scene_that):
+def test_ended_container_is_forgotten_after_a_while(scene_that):
     scene = scene_that(forget_after=FORGET_AFTER)
     platform = scene.platform
     over, lasting = platform.launch(scene.quick()), platform.launch(scene.lasting())
@@ -135,7 +161,7 @@ def test_what_is_over_is_forgotten_after_a_while(scene_that):
     assert ids(platform) == [lasting]
 
 
-def test_limits_name_what_may_be_asked_for_in_order(platform):
+def test_limits_are_listed_in_order(platform):
     limits = platform.limits()
     for options in (limits.cores, limits.ram, limits.gpus):
         assert list(options) == sorted(set(options))
@@ -144,14 +170,14 @@ def test_limits_name_what_may_be_asked_for_in_order(platform):
     assert limits.default_ram > 0
 
 
-def test_images_are_named_whole_and_by_kind(platform):
+def test_images_are_listed_by_kind(platform):
     headless = platform.images()
     assert "images.canfar.net/skaha/astroml:latest" in [image.id for image in headless]
     assert all("headless" in image.kinds for image in headless)
     assert {image.id for image in headless} <= {image.id for image in platform.images(None)}
 
 
-def test_statistics_are_told_as_they_are(platform):
+def test_statistics_are_given_as_they_are(platform):
     assert "requestedCPUCores" in platform.stats()["cores"]
 
 

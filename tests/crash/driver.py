@@ -86,8 +86,8 @@ def drive(order: Order) -> None:
     spec = cb.JobSpec(SLOW if order.seconds else QUICK, image="skaha/terminal:latest", shell=True)
     codes = dict(order.failing)
     platform = open_platform(timeout=order.timeout)
-    patience = platform._transport._patience
-    platform._transport._patience = attrs.evolve(patience, first_pause=patience.first_pause * order.scale)
+    timeouts = platform._transport._timeouts
+    platform._transport._timeouts = attrs.evolve(timeouts, first_pause=timeouts.first_pause * order.scale)
     with session.Session(platform) as connected:
         batch = connected.batch(
             order.name,

@@ -23,7 +23,7 @@ import pytest
 
 from canfar_batch import cli
 from canfar_batch.local import LocalPlatform
-from canfar_batch.rest.transport import Patience
+from canfar_batch.rest.transport import Timeouts
 
 IMAGE = ["--image", "skaha/astroml:latest"]
 ON_THIS_MACHINE = ["--url", "local", "--quiet"]
@@ -506,7 +506,7 @@ def test_a_first_run_at_an_address_where_nobody_answers_ends(command: Command, m
     monkeypatch.setenv("CANFAR_URL", "http://127.0.0.1:9/skaha")
     monkeypatch.setenv("CANFAR_TOKEN", "x")
     monkeypatch.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda self: None)
-    monkeypatch.setattr("canfar_batch.rest.platform.Patience", lambda **given: Patience(**given, attempts=1))
+    monkeypatch.setattr("canfar_batch.rest.platform.Timeouts", lambda **given: Timeouts(**given, attempts=1))
     ended = command("run", "wrong", *IMAGE, "--quiet", "--", "true")
     assert ended.code == 2
     assert "127.0.0.1:9" in ended.err

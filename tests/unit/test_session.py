@@ -125,13 +125,13 @@ def test_one_that_appears_late_is_taken_too(scene):
 
 
 def test_one_that_does_not_appear_for_the_settle_time_stays_in_doubt(scene):
-    losing_the_answer(scene.platform, made=False, retry_after=7.0, same_again=True, words="boom", status=500)
+    losing_the_answer(scene.platform, made=False, retry_after=7.0, same_again=True, server_text="boom", status=500)
     with pytest.raises(errors.LaunchInDoubt, match=r"no answer came.*did not show it for 120 s") as caught:
         scene.launch()
     assert scene.platform.clock.ticks() >= SETTLE
     assert scene.platform.calls["launch"] == 1
     error = caught.value
-    assert (error.retry_after, error.same_again, error.words, error.status) == (7.0, True, "boom", 500)
+    assert (error.retry_after, error.same_again, error.server_text, error.status) == (7.0, True, "boom", 500)
     assert error.launch_name in str(error)
 
 

@@ -17,7 +17,7 @@ from canfar_batch.records import LaunchRequest, Resources
 from canfar_batch.rest.credentials import Token
 from canfar_batch.rest.platform import RestPlatform
 from canfar_batch.rest.redaction import Secrets
-from canfar_batch.rest.transport import Patience, Sizes, Transport
+from canfar_batch.rest.transport import Sizes, Timeouts, Transport
 
 TOKEN = "tok-4c0ffee-SECRET-9d1b7e55aa21"
 REQUEST = LaunchRequest(name="b-1", image="images.canfar.net/skaha/x:1", resources=Resources(cores=2, ram=4), cmd="ls")
@@ -25,7 +25,7 @@ REQUEST = LaunchRequest(name="b-1", image="images.canfar.net/skaha/x:1", resourc
 
 @pytest.fixture
 def naps():
-    """How long was slept between attempts, had anybody slept."""
+    """The pauses between attempts, which nobody slept."""
     return []
 
 
@@ -39,15 +39,15 @@ def connect(naps):
         left = itertools.chain([tokens] if isinstance(tokens, str) else tokens, itertools.repeat(None))
         now = [next(left)]
         provider = Token(
-            lambda: now[0], source="CANFAR_TOKEN", mend="Set CANFAR_TOKEN to a new token.", secrets=secrets
+            lambda: now[0], source="CANFAR_TOKEN", remedy="Set CANFAR_TOKEN to a new token.", secrets=secrets
         )
         transport = Transport(
             server if isinstance(server, str) else server.url,
             provider,
             secrets,
             user_agent="canfar_batch/test",
-            patience=Patience(read=read, total=total, create=create, connect=10.0),
-            sizes=Sizes(error=error, most=most),
+            timeouts=Timeouts(read=read, total=total, create=create, connect=10.0),
+            sizes=Sizes(error=error, data=most),
             sleep=naps.append,
             uniform=lambda low, high: high,
         )

@@ -37,7 +37,7 @@ def tokens(server):
 @pytest.mark.parametrize(
     "refusal", [EXPIRED, ANONYMOUS, ECHO, page(401, "Sign in")], ids=["1.2", "1.4", "echo", "page"]
 )
-def test_a_refused_token_is_renewed_once_and_the_create_repeated(refusal, connect, nothing_leaks):
+def test_refused_token_is_renewed_once_and_the_create_repeated(refusal, connect, nothing_leaks):
     with Server() as server:
         platform = connect(server)
 
@@ -53,7 +53,7 @@ def test_a_refused_token_is_renewed_once_and_the_create_repeated(refusal, connec
     nothing_leaks(secrets=(TOKEN, NEXT))
 
 
-def test_a_token_that_is_refused_twice_is_not_tried_a_third_time(connect, nothing_leaks):
+def test_token_refused_twice_is_not_tried_a_third_time(connect, nothing_leaks):
     with Server([ECHO] * 5) as server:
         platform = connect(server)
 
@@ -70,7 +70,7 @@ def test_a_token_that_is_refused_twice_is_not_tried_a_third_time(connect, nothin
 
 
 @pytest.mark.parametrize("refusal", [EXPIRED, ANONYMOUS, ECHO], ids=["1.2", "1.4", "echo"])
-def test_a_token_that_cannot_be_renewed_is_an_error_that_says_how_to_mend_it(refusal, connect, naps, nothing_leaks):
+def test_token_that_cannot_be_renewed_is_an_error_with_the_remedy(refusal, connect, naps, nothing_leaks):
     for call in (lambda platform: platform.launch(REQUEST), lambda platform: platform.containers()):
         with Server([refusal]) as server:
             error = raised(call, connect(server))
@@ -82,15 +82,64 @@ def test_a_token_that_cannot_be_renewed_is_an_error_that_says_how_to_mend_it(ref
     assert naps == []
 
 
-def test_an_identity_provider_that_is_down_is_no_fault_of_the_token(connect):
-    with Server([reply(401, "Cannot validate token using user info endpoint", service=False)]) as server:
+def test_login_service_that_is_down_is_not_the_tokens_fault(connect):
+    text = "BUG: Cannot access OIDC .well-known/openid-configuration end point"
+    with Server([reply(401, text, service=False)]) as server:
         error = raised(connect(server).launch, REQUEST)
         assert type(error) is errors.PlatformBusy
         assert len(server.requests) == 1
 
 
+STALE = [
+    "Cannot validate token using user info endpoint",
+    "Token has expired",
+    "Invalid JWT token",
+    "Token from untrusted issuer: https://x ignored",
+    "not authenticated\n\n",
+]
+
+
+@pytest.mark.parametrize("text", STALE)
+@pytest.mark.parametrize("call", ["launch", "containers", "container", "logs", "events", "cancel", "renew"])
+def test_stale_or_garbled_token_is_refused_with_the_remedy(text, call, connect, naps):
+    argument = {"launch": [REQUEST], "containers": []}.get(call, [ID])
+    with Server(always=reply(401, text, service=False)) as server:
+        error = raised(getattr(connect(server), call), *argument)
+        assert type(error) is errors.CredentialRefused
+        assert (error.status, error.server_text, error.was_accepted) == (401, text.strip(), False)
+        assert "Set CANFAR_TOKEN to a new token." in str(error)
+        assert len(server.requests) == 1
+    assert naps == []
+
+
+def test_question_refused_after_the_token_was_accepted_is_asked_again(connect, naps):
+    refused = reply(401, "not authenticated\n\n", service=False)
+    with Server([data([]), refused, data([]), *[refused] * 4]) as server:
+        platform = connect(server)
+        platform.containers()
+        platform.containers()
+        assert naps == [0.5]
+        error = raised(platform.containers)
+        assert len(server.requests) == 7
+    assert type(error) is errors.CredentialRefused
+    assert error.was_accepted
+    assert "may be having an outage" in str(error)
+    assert "Set CANFAR_TOKEN" in str(error)
+
+
+def test_launch_refused_after_the_token_was_accepted_is_sent_once(connect, naps):
+    with Server([data([]), reply(401, "not authenticated\n\n", service=False)]) as server:
+        platform = connect(server)
+        platform.containers()
+        error = raised(platform.launch, REQUEST)
+        assert len(server.requests) == 2
+    assert type(error) is errors.CredentialRefused
+    assert error.was_accepted
+    assert naps == []
+
+
 @pytest.mark.parametrize("status", [200, 302, 400, 403, 404, 409, 429, 500, 502, 503])
-def test_no_answer_that_quotes_the_token_gives_it_away(status, connect, nothing_leaks):
+def test_answer_that_quotes_the_token_does_not_reveal_it(status, connect, nothing_leaks):
     encoded = base64.b64encode(f"x{TOKEN}".encode()).decode()
     body = f"Bearer {TOKEN} {TOKEN[:20]}… {TOKEN.upper()} {encoded} {TOKEN.replace('-', '%2D')}"
     answer = reply(status, body, Location=f"https://elsewhere.example/{TOKEN}?t={TOKEN}", x_vo_authenticated=TOKEN)
@@ -101,7 +150,7 @@ def test_no_answer_that_quotes_the_token_gives_it_away(status, connect, nothing_
         assert TOKEN not in repr(platform)
 
 
-def test_a_status_line_that_quotes_the_token_is_not_remembered_as_the_cause(connect, nothing_leaks):
+def test_status_line_that_quotes_the_token_is_not_kept_as_the_cause(connect, nothing_leaks):
     with Server(always=f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()) as server:
         error = raised(connect(server).launch, REQUEST)
         assert error.__cause__.__cause__ is None
@@ -125,7 +174,7 @@ def test_netrc_and_cookies_do_not_replace_the_token(connect, tmp_path, monkeypat
         assert not any("cookie" in each.headers for each in server.requests)
 
 
-def test_a_proxy_is_not_used_on_this_machine(connect, monkeypatch):
+def test_proxy_is_not_used_on_this_machine(connect, monkeypatch):
     with Server(always=data([])) as server, Server(always=data([])) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
@@ -135,7 +184,7 @@ def test_a_proxy_is_not_used_on_this_machine(connect, monkeypatch):
         assert proxy.requests == []
 
 
-def test_a_proxy_is_only_asked_for_a_tunnel_and_never_sees_the_token(connect, monkeypatch, nothing_leaks):
+def test_proxy_is_asked_for_a_tunnel_and_never_sees_the_token(connect, monkeypatch, nothing_leaks):
     with Server(always=reply(502, "no way", service=False)) as proxy:
         monkeypatch.setenv("https_proxy", f"http://me:hush-hush-hush@127.0.0.1:{proxy.port}")
         monkeypatch.delenv("no_proxy", raising=False)
@@ -148,7 +197,7 @@ def test_a_proxy_is_only_asked_for_a_tunnel_and_never_sees_the_token(connect, mo
 
 
 @pytest.mark.parametrize("proxy", ["socks5h://me:hush-hush-hush@127.0.0.1:1", "ftp://127.0.0.1:1"])
-def test_a_proxy_of_a_kind_that_is_not_known_is_named(proxy, connect, monkeypatch, nothing_leaks):
+def test_unsupported_proxy_is_named(proxy, connect, monkeypatch, nothing_leaks):
     monkeypatch.setenv("https_proxy", proxy)
     monkeypatch.delenv("no_proxy", raising=False)
     error = raised(connect("https://skaha.example/skaha/v1").launch, REQUEST)
@@ -157,7 +206,7 @@ def test_a_proxy_of_a_kind_that_is_not_known_is_named(proxy, connect, monkeypatc
     nothing_leaks(error, secrets=(TOKEN, "hush-hush-hush"))
 
 
-def test_the_registry_secret_goes_with_creates_alone_and_only_for_its_images(connect, nothing_leaks):
+def test_registry_secret_goes_with_creates_of_its_images_alone(connect, nothing_leaks):
     registry = Registry(username="robot", secret="s3cret-of-the-registry", host="images.canfar.net")
     coded = base64.b64encode(b"robot:s3cret-of-the-registry").decode()
 
@@ -175,7 +224,7 @@ def test_the_registry_secret_goes_with_creates_alone_and_only_for_its_images(con
     assert "secret" not in repr(registry)
 
 
-def test_what_the_server_says_of_the_registry_secret_is_not_shown(tmp_path, nothing_leaks):
+def test_registry_secret_that_the_server_echoes_is_masked(tmp_path, nothing_leaks):
     env = {
         "CANFAR_TOKEN": TOKEN,
         "CANFAR_REGISTRY__USERNAME": "robot",
@@ -202,10 +251,16 @@ def tls(authority, tmp_path):
     return context
 
 
-def test_a_new_certificate_on_disk_is_picked_up(authority, tls, tmp_path):
+def test_new_certificate_on_disk_is_used(authority, tls, tmp_path):
     mine = authority.write(tmp_path / "mine.pem", "ann")
     env = {"REQUESTS_CA_BUNDLE": str(authority.file)}
-    with Server(always=reply(200, f"{ID}\n"), tls=tls) as server:
+    ids = iter([ID, "zzzz9999"])
+
+    @of_request
+    def answer(request):
+        return reply(200, next(ids) if request.method == "POST" else "a log")
+
+    with Server(always=answer, tls=tls) as server:
         with open_platform(server.url, certificate=mine, env=env, home=tmp_path) as platform:
             platform.logs(ID)
             platform.launch(REQUEST)
@@ -219,7 +274,7 @@ def test_a_new_certificate_on_disk_is_picked_up(authority, tls, tmp_path):
         assert not any("authorization" in each.headers for each in server.requests)
 
 
-def test_a_certificate_replaced_after_it_was_refused_is_shown_once_more(authority, tls, tmp_path):
+def test_certificate_replaced_after_a_refusal_is_shown_once_more(authority, tls, tmp_path):
     mine = authority.write(tmp_path / "mine.pem", "ann")
     env = {"REQUESTS_CA_BUNDLE": str(authority.file)}
 
@@ -235,7 +290,7 @@ def test_a_certificate_replaced_after_it_was_refused_is_shown_once_more(authorit
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_certificate_refused_in_the_handshake_is_a_refused_credential(version, authority, tls, tmp_path):
+def test_certificate_refused_in_the_handshake_is_a_refused_credential(version, authority, tls, tmp_path):
     stranger = type(authority)(tmp_path)
     mine = stranger.write(tmp_path / "mine.pem", "mallory")
     tls.minimum_version = tls.maximum_version = version
@@ -247,7 +302,7 @@ def test_a_certificate_refused_in_the_handshake_is_a_refused_credential(version,
         assert server.requests == []
 
 
-def test_a_server_that_nobody_vouches_for_is_not_told_anything(authority, tmp_path, nothing_leaks):
+def test_server_without_a_trusted_certificate_gets_no_request(authority, tmp_path, nothing_leaks):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(type(authority)(tmp_path).write(tmp_path / "server.pem", "server"))
     env = {"REQUESTS_CA_BUNDLE": str(authority.file)}
@@ -261,7 +316,7 @@ def test_a_server_that_nobody_vouches_for_is_not_told_anything(authority, tmp_pa
     nothing_leaks(error)
 
 
-def test_a_server_certified_for_another_name_is_not_told_anything(authority, tmp_path):
+def test_server_certified_for_another_name_gets_no_request(authority, tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority.write(tmp_path / "server.pem", "server", host="127.0.0.9"))
     env = {"REQUESTS_CA_BUNDLE": str(authority.file)}
@@ -273,7 +328,7 @@ def test_a_server_certified_for_another_name_is_not_told_anything(authority, tmp
 
 
 @pytest.mark.parametrize("bundle", ["missing.pem", "empty.pem"])
-def test_a_bundle_of_authorities_that_cannot_be_read_is_named(bundle, tmp_path):
+def test_unreadable_bundle_of_authorities_is_named(bundle, tmp_path):
     (tmp_path / "empty.pem").write_text("")
     env = {"REQUESTS_CA_BUNDLE": str(tmp_path / bundle)}
     with open_platform("https://127.0.0.1:1", token=TOKEN, env=env, home=tmp_path) as platform:
@@ -282,7 +337,7 @@ def test_a_bundle_of_authorities_that_cannot_be_read_is_named(bundle, tmp_path):
     assert bundle in str(error)
 
 
-def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_a_password(authority, tls, tmp_path):
+def test_encrypted_key_is_refused_without_asking_for_a_password(authority, tls, tmp_path):
     mine = authority.write(tmp_path / "mine.pem", "ann", password=b"1234")
     env = {"REQUESTS_CA_BUNDLE": str(authority.file)}
     with Server(tls=tls) as server, open_platform(server.url, certificate=mine, env=env, home=tmp_path) as platform:

@@ -114,7 +114,7 @@ def shown_by(home, **options):
 
 
 @pytest.mark.parametrize("layout", ["current", "contexts"])
-def test_a_saved_login_gives_the_address_and_the_token(layout, servers, tmp_path, login_server):
+def test_saved_login_gives_address_and_token(layout, servers, tmp_path, login_server):
     before = save(tmp_path, servers, layout=layout).read_bytes()
     assert shown_by(tmp_path) == login_server.access
     assert login_server.count == 0
@@ -122,7 +122,7 @@ def test_a_saved_login_gives_the_address_and_the_token(layout, servers, tmp_path
 
 
 @pytest.mark.parametrize("layout", ["current", "contexts"])
-def test_an_ended_token_is_renewed_and_the_rotated_one_written_back(layout, servers, tmp_path, login_server):
+def test_expired_token_is_renewed_and_the_rotated_one_written_back(layout, servers, tmp_path, login_server):
     file = save(tmp_path, servers, layout=layout, ends=time.time() - 1, refresh_ends=time.time() + 99999)
     before = yaml.safe_load(file.read_text())
     assert shown_by(tmp_path) == "access-token-000000000001"
@@ -139,7 +139,7 @@ def test_an_ended_token_is_renewed_and_the_rotated_one_written_back(layout, serv
     assert [each.name for each in file.parent.iterdir() if each.name.endswith(".yaml")] == ["config.yaml"]
 
 
-def test_a_token_that_does_not_rotate_leaves_the_file_alone(servers, tmp_path, login_server):
+def test_token_that_does_not_rotate_leaves_the_file_alone(servers, tmp_path, login_server):
     login_server.rotating = False
     file = save(tmp_path, servers, ends=time.time() - 1)
     before = file.read_bytes(), file.stat().st_mtime_ns
@@ -147,14 +147,14 @@ def test_a_token_that_does_not_rotate_leaves_the_file_alone(servers, tmp_path, l
     assert (file.read_bytes(), file.stat().st_mtime_ns) == before
 
 
-def test_a_refused_token_is_renewed_once(servers, tmp_path, login_server):
+def test_refused_token_is_renewed_once(servers, tmp_path, login_server):
     save(tmp_path, servers, access="access-token-that-was-revoked")
     login_server.rotating = False
     assert shown_by(tmp_path) == "access-token-000000000001"
     assert len(servers[0].requests) == 2
 
 
-def test_a_token_that_is_refused_when_it_is_new_is_not_renewed_again(servers, tmp_path, login_server):
+def test_token_refused_when_new_is_not_renewed_again(servers, tmp_path, login_server):
     save(tmp_path, servers)
     servers[0].always = reply(401, "Token from untrusted issuer: x")
     with pytest.raises(errors.CredentialRefused, match="untrusted issuer"):
@@ -163,7 +163,7 @@ def test_a_token_that_is_refused_when_it_is_new_is_not_renewed_again(servers, tm
     assert login_server.count == 1
 
 
-def test_a_token_that_another_program_renewed_is_taken(servers, tmp_path, login_server):
+def test_token_that_another_program_renewed_is_used(servers, tmp_path, login_server):
     save(tmp_path, servers)
     with open_platform(env={}, home=tmp_path) as platform:
         platform.logs(ID)
@@ -173,7 +173,7 @@ def test_a_token_that_another_program_renewed_is_taken(servers, tmp_path, login_
     assert login_server.count == 7
 
 
-def test_a_program_that_knows_no_lock_may_be_first(servers, tmp_path, login_server):
+def test_program_without_the_lock_may_renew_first(servers, tmp_path, login_server):
     """The official client takes no lock: our refresh token may be spent at the very moment that we send it."""
     save(tmp_path, servers, ends=time.time() - 1)
 
@@ -186,7 +186,7 @@ def test_a_program_that_knows_no_lock_may_be_first(servers, tmp_path, login_serv
     assert login_server.spent == 1
 
 
-def test_a_login_made_anew_meanwhile_is_not_overwritten(servers, tmp_path, login_server):
+def test_login_made_meanwhile_is_not_overwritten(servers, tmp_path, login_server):
     file = save(tmp_path, servers, ends=time.time() - 1)
 
     def log_in_anew():
@@ -224,7 +224,7 @@ def test_two_programs_at_once_renew_once(servers, tmp_path, login_server):
     assert (login_server.count, login_server.spent) == (1, 0)
 
 
-def test_a_refused_renewal_names_the_command_and_shows_no_token(servers, tmp_path, login_server, nothing_leaks):
+def test_refused_renewal_names_the_command_and_shows_no_token(servers, tmp_path, login_server, nothing_leaks):
     save(tmp_path, servers, ends=time.time() - 1)
     login_server.refresh = "another"
     with pytest.raises(errors.CredentialExpired) as caught:
@@ -235,7 +235,7 @@ def test_a_refused_renewal_names_the_command_and_shows_no_token(servers, tmp_pat
     nothing_leaks(caught.value, secrets=("refresh-token-000000000000", "access-token-000000000000", SECRET))
 
 
-def test_a_login_server_that_is_down_is_no_end_of_the_login(servers, tmp_path, login_server, nothing_leaks):
+def test_login_survives_a_login_server_that_is_down(servers, tmp_path, login_server, nothing_leaks):
     save(tmp_path, servers, ends=time.time() - 1)
     login_server.rotating = False
     servers[1].steps = [page(502, "Bad Gateway"), reply(200, "no json"), data({"token": "x"})]
@@ -245,7 +245,7 @@ def test_a_login_server_that_is_down_is_no_end_of_the_login(servers, tmp_path, l
         assert len(servers[1].requests) == 4
 
 
-def test_a_launch_for_which_no_token_can_be_had_was_not_sent(servers, tmp_path, login_server, nothing_leaks):
+def test_launch_without_a_token_was_not_sent(servers, tmp_path, login_server, nothing_leaks):
     from integration.rest.conftest import REQUEST
 
     save(tmp_path, servers, ends=time.time() - 1)
@@ -256,20 +256,20 @@ def test_a_launch_for_which_no_token_can_be_had_was_not_sent(servers, tmp_path, 
     nothing_leaks(caught.value, secrets=("refresh-token-000000000000", SECRET))
 
 
-def test_a_login_that_cannot_be_renewed_any_more_is_refused_at_once(servers, tmp_path):
+def test_login_that_cannot_be_renewed_is_refused_at_once(servers, tmp_path):
     save(tmp_path, servers, ends=time.time() - 100, refresh_ends=time.time() - 1)
     with pytest.raises(errors.CredentialExpired, match="canfar login srcnet"):
         open_platform(env={}, home=tmp_path)
 
 
-def test_a_renewal_is_never_sent_in_the_clear(servers, tmp_path):
+def test_renewal_is_never_sent_unencrypted(servers, tmp_path):
     file = save(tmp_path, servers, ends=time.time() - 1)
     file.write_text(file.read_text().replace(servers[1].url, "http://iam.example/token"))
     with pytest.raises(errors.CredentialError, match="not https"):
         shown_by(tmp_path)
 
 
-def test_a_login_server_that_leads_elsewhere_is_not_followed(servers, tmp_path, login_server):
+def test_redirect_of_a_login_server_is_not_followed(servers, tmp_path, login_server):
     save(tmp_path, servers, ends=time.time() - 1)
     with Server(always=reply(200, "{}")) as other:
         servers[1].always = reply(307, "", Location=other.url)
@@ -280,9 +280,7 @@ def test_a_login_server_that_leads_elsewhere_is_not_followed(servers, tmp_path, 
         assert other.requests == []
 
 
-def test_a_file_that_cannot_be_written_costs_the_other_program_its_login_but_not_us(
-    servers, tmp_path, login_server, monkeypatch, caplog
-):
+def test_login_goes_on_if_its_file_cannot_be_written(servers, tmp_path, login_server, monkeypatch, caplog):
     save(tmp_path, servers, ends=time.time() - 1)
 
     def full(*_args, **_more):
@@ -297,7 +295,7 @@ def test_a_file_that_cannot_be_written_costs_the_other_program_its_login_but_not
     assert login_server.spent == 0
 
 
-def test_the_login_of_another_server_is_not_shown_here(servers, tmp_path):
+def test_login_of_another_server_is_not_shown_here(servers, tmp_path):
     save(tmp_path, servers)
     with Server(always=reply(200, "x")) as other:
         with pytest.raises(errors.CredentialMissing, match="the saved login 'srcnet' is for http:") as caught:
@@ -306,12 +304,12 @@ def test_the_login_of_another_server_is_not_shown_here(servers, tmp_path):
     assert "access-token" not in str(caught.value)
 
 
-def test_an_address_given_with_a_saved_login_of_that_server_works(servers, tmp_path, login_server):
+def test_address_with_a_saved_login_for_it_works(servers, tmp_path, login_server):
     save(tmp_path, servers)
     assert shown_by(tmp_path, url=servers[0].url) == login_server.access
 
 
-def test_the_platform_tells_when_the_login_ends(servers, tmp_path):
+def test_platform_shows_when_the_login_expires(servers, tmp_path):
     end = int(time.time()) + 5000
     save(tmp_path, servers, refresh_ends=end)
     with open_platform(env={}, home=tmp_path) as platform:

@@ -19,7 +19,7 @@ from canfar_batch.rest.addresses import is_loopback, is_official, origin, platfo
         ("http://[::1]:8080/skaha/", "http://[::1]:8080/skaha/v1"),
     ],
 )
-def test_all_spellings_of_an_address_come_to_one(text, url):
+def test_all_spellings_of_an_address_become_one(text, url):
     assert platform_url(text) == url
     assert platform_url(url) == url
 
@@ -45,7 +45,7 @@ def test_all_spellings_of_an_address_come_to_one(text, url):
         "https://[::1/skaha",
     ],
 )
-def test_what_is_no_safe_address_is_refused_and_no_password_is_repeated(text):
+def test_unsafe_address_is_refused_and_no_password_echoed(text):
     with pytest.raises(AddressError) as caught:
         platform_url(text)
     assert "password" not in str(caught.value)
@@ -59,12 +59,12 @@ def test_official_hosts_are_those_of_canfar_over_https():
         assert not is_official(origin(other))
 
 
-def test_this_machine_has_many_names():
+def test_loopback_addresses_are_this_machine():
     assert all(is_loopback(origin(f"http://{host}")) for host in ("127.0.0.1", "127.9.9.9", "[::1]", "localhost"))
     assert not any(is_loopback(origin(f"http://{host}")) for host in ("10.0.0.1", "0.0.0.0", "localhost.example"))
 
 
-def test_who_misspells_local_is_told_so():
-    with pytest.raises(AddressError, match="'locl' is no address of a platform; did you mean \"local\""):
+def test_misspelt_local_gets_a_suggestion():
+    with pytest.raises(AddressError, match="'locl' is not the address of a platform; did you mean \"local\""):
         platform_url("locl")
     assert platform_url("https://localhost:8080").startswith("https://localhost:8080")

@@ -39,17 +39,17 @@ def certificate(end, *, name="ann", key=KEY, serial=None, encoding=PEM):
     st.text("abc", min_size=1, max_size=64),
     st.integers(1, 2**158),
 )
-def test_the_end_is_read_as_others_read_it(end, name, serial):
+def test_expiry_is_the_one_that_cryptography_wrote(end, name, serial):
     end = end.replace(microsecond=0, tzinfo=timezone.utc)
     assert der_expiry(certificate(end, name=name, serial=serial, encoding=DER)) == end
 
 
-def test_a_large_key_is_no_obstacle():
+def test_large_key_can_be_read():
     key = rsa.generate_private_key(65537, 2048)
     assert pem_expiry(certificate(utc(2040, 1, 2), key=key)) == utc(2040, 1, 2)
 
 
-def test_of_several_certificates_the_first_to_end_counts():
+def test_first_certificate_to_expire_counts():
     chain = (
         certificate(utc(2040, 1, 1))
         + b"\nwords between\n"
@@ -59,20 +59,20 @@ def test_of_several_certificates_the_first_to_end_counts():
     assert pem_expiry(chain) == utc(2031, 5, 5)
 
 
-def test_a_key_is_recognised_by_its_header():
+def test_private_key_is_recognised_by_its_header():
     for kind in (serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL):
         assert has_private_key(KEY.private_bytes(PEM, kind, serialization.NoEncryption()))
     assert not has_private_key(certificate(utc(2040, 1, 1)))
 
 
 @given(st.binary(max_size=200))
-def test_what_is_no_certificate_is_a_value_error(junk):
+def test_junk_is_a_value_error(junk):
     with pytest.raises(ValueError):
         der_expiry(junk)
 
 
 @given(st.integers(0, 180))
-def test_a_certificate_cut_short_is_a_value_error(keep):
+def test_certificate_cut_short_is_a_value_error(keep):
     with pytest.raises(ValueError):
         der_expiry(certificate(utc(2040, 1, 1), encoding=DER)[:keep])
 
@@ -82,10 +82,10 @@ def test_a_certificate_cut_short_is_a_value_error(keep):
     [b"", b"hello", b"-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----", certificate(utc(2040, 1, 1))[:99]],
     ids=["empty", "words", "junk", "cut"],
 )
-def test_a_file_without_a_certificate_says_so(pem):
+def test_file_without_a_certificate_says_why(pem):
     with pytest.raises(ValueError, match=r"it holds no certificate|its certificate"):
         pem_expiry(pem)
 
 
-def test_an_end_in_the_last_century_is_in_the_past():
+def test_expiry_in_the_last_century_is_in_the_past():
     assert pem_expiry(certificate(utc(1999, 12, 31))) < datetime.now(timezone.utc) - timedelta(days=365)

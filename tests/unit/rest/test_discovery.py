@@ -86,7 +86,7 @@ def jwt(**claims):
 # -- the order --------------------------------------------------------------------------------------------------------
 
 
-def test_arguments_win_over_the_environment_and_that_over_what_was_saved(look, put):
+def test_arguments_win_over_environment_and_that_over_saved_logins(look, put):
     put(".ssl/cadcproxy.pem", pem())
     put(".ssl/saved.pem", pem())
     put("mine.pem", pem())
@@ -108,12 +108,12 @@ def test_arguments_win_over_the_environment_and_that_over_what_was_saved(look, p
     assert found(env={}) == (OFFICIAL, "certificate ~/.ssl/cadcproxy.pem")
 
 
-def test_a_token_alone_is_for_canfar(look):
+def test_token_alone_is_for_canfar(look):
     assert look(env={"CANFAR_TOKEN": "t0"}).url == OFFICIAL
     assert look(token="t0").url == OFFICIAL
 
 
-def test_nothing_found_is_an_error_that_names_all_ways(look):
+def test_without_a_credential_the_error_names_every_way_to_get_one(look):
     with pytest.raises(errors.CredentialMissing) as caught:
         look()
     for way in ("canfar login", "cadc-get-cert", "CANFAR_TOKEN", "CANFAR_CERTIFICATE"):
@@ -123,7 +123,7 @@ def test_nothing_found_is_an_error_that_names_all_ways(look):
 # -- to whom ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_default_certificate_is_shown_to_canfar_alone_unless_it_is_passed(look, put):
+def test_default_certificate_goes_to_canfar_alone_unless_passed(look, put):
     path = put(".ssl/cadcproxy.pem", pem())
     assert look("https://ws-cadc.canfar.net/skaha").provider.source == "certificate ~/.ssl/cadcproxy.pem"
     with pytest.raises(errors.CredentialMissing, match="certificate="):
@@ -131,7 +131,7 @@ def test_the_default_certificate_is_shown_to_canfar_alone_unless_it_is_passed(lo
     assert look(OTHER, certificate=path).url == OTHER
 
 
-def test_a_saved_login_is_shown_to_its_own_server_alone(look, put):
+def test_saved_login_goes_to_its_own_server_alone(look, put):
     put(".ssl/saved.pem", pem())
     put(".canfar/config.yaml", login("https://login.example/skaha"))
     assert look("https://login.example/skaha/v1").provider.source == "certificate ~/.ssl/saved.pem"
@@ -140,7 +140,7 @@ def test_a_saved_login_is_shown_to_its_own_server_alone(look, put):
             look(elsewhere)
 
 
-def test_a_variable_that_goes_with_another_address_is_not_shown_here(look):
+def test_variable_for_another_platform_is_not_shown_here(look):
     env = {"CANFAR_TOKEN": "t0", "CANFAR_URL": "https://env.example/skaha"}
     assert look("https://env.example/skaha/v1/", env=env).provider.source == "CANFAR_TOKEN"
     with pytest.raises(errors.CredentialMissing, match="CANFAR_TOKEN goes with CANFAR_URL"):
@@ -148,7 +148,7 @@ def test_a_variable_that_goes_with_another_address_is_not_shown_here(look):
     assert look(OTHER, env={"CANFAR_TOKEN": "t0"}).url == OTHER
 
 
-def test_a_saved_login_that_ended_does_not_lead_to_another_platform(look, put):
+def test_expired_saved_login_does_not_lead_to_another_platform(look, put):
     put(".ssl/saved.pem", pem(days=-1))
     put(".ssl/cadcproxy.pem", pem())
     put(".canfar/config.yaml", login("https://login.example/skaha"))
@@ -156,14 +156,14 @@ def test_a_saved_login_that_ended_does_not_lead_to_another_platform(look, put):
         look()
 
 
-def test_a_saved_login_that_ended_gives_way_to_a_good_certificate_for_the_same_place(look, put):
+def test_expired_saved_login_gives_way_to_a_good_certificate(look, put):
     put(".ssl/saved.pem", pem(days=-1))
     put(".ssl/cadcproxy.pem", pem())
     put(".canfar/config.yaml", login("https://ws-uv.canfar.net/skaha"))
     assert look().provider.source == "certificate ~/.ssl/cadcproxy.pem"
 
 
-def test_a_server_in_the_clear_is_no_place_for_a_login(look, put, caplog):
+def test_saved_server_without_https_is_not_used(look, put, caplog):
     put(".ssl/saved.pem", pem())
     put(".canfar/config.yaml", login("http://login.example/skaha"))
     with pytest.raises(errors.CredentialMissing):
@@ -172,7 +172,7 @@ def test_a_server_in_the_clear_is_no_place_for_a_login(look, put, caplog):
 
 
 @pytest.mark.parametrize("url", ["http://skaha.example/skaha", "https://me:hush@skaha.example"])
-def test_no_credential_goes_to_an_address_that_is_not_safe(url, look):
+def test_no_credential_goes_to_an_unsafe_address(url, look):
     with pytest.raises(errors.AddressError) as caught:
         look(url, token="t0")
     assert "hush" not in str(caught.value)
@@ -183,7 +183,7 @@ def test_no_credential_goes_to_an_address_that_is_not_safe(url, look):
 # -- the official client's file ---------------------------------------------------------------------------------------
 
 
-def test_the_active_entries_can_be_chosen_by_variables_as_there(look, put):
+def test_variables_select_the_active_entries(look, put):
     put("b.pem", pem())
     tree = json.loads(login())
     tree["authentication"]["other"] = {"mode": "x509", "path": "~/b.pem"}
@@ -194,7 +194,7 @@ def test_the_active_entries_can_be_chosen_by_variables_as_there(look, put):
     assert look(OTHER).provider.source == "certificate ~/b.pem"
 
 
-def test_the_older_layout_is_read_too(look, put):
+def test_older_layout_is_read(look, put):
     put("a.pem", pem())
     server = {"name": "x", "url": "https://old.example/skaha", "version": "v0"}
     tree = {"active": "A", "contexts": {"A": {"mode": "x509", "path": "~/a.pem", "expiry": 0, "server": server}}}
@@ -206,7 +206,7 @@ def test_the_older_layout_is_read_too(look, put):
 @pytest.mark.parametrize(
     "text", ["", "[]", "just words", "a: [", "token: !!python/object:os.system {}", "\x00", "&a [*a]"]
 )
-def test_a_file_that_is_not_theirs_is_named_and_not_quoted(text, look, put):
+def test_malformed_file_is_named_and_not_quoted(text, look, put):
     put(".canfar/config.yaml", text)
     with pytest.raises(errors.CredentialMissing, match=r"config\.yaml is not a configuration"):
         look()
@@ -217,7 +217,7 @@ def test_a_file_that_is_not_theirs_is_named_and_not_quoted(text, look, put):
     [{"version": 1}, {"active": 5}, {"active": {"authentication": "x"}, "authentication": {"x": None}, "servers": [1]},
      {"contexts": None}, {"contexts": {"a": 5}, "active": "a"}, {"authentication": {"cadc": {"mode": "x509"}}}],
 )  # fmt: skip
-def test_a_file_with_holes_in_it_is_like_none(tree, look, put):
+def test_incomplete_file_counts_as_none(tree, look, put):
     put(".canfar/config.yaml", json.dumps(tree))
     put(".ssl/cadcproxy.pem", pem())
     assert look().provider.source == "certificate ~/.ssl/cadcproxy.pem"
@@ -239,7 +239,7 @@ def test_without_pyyaml_a_hint_says_what_to_install(look, put, monkeypatch, capl
 # -- certificates and tokens ------------------------------------------------------------------------------------------
 
 
-def test_an_expired_certificate_names_the_command_and_the_time(look, put):
+def test_expired_certificate_names_the_command_and_the_time(look, put):
     put(".ssl/cadcproxy.pem", pem(days=-1))
     with pytest.raises(errors.CredentialExpired, match=r"expired at 20\d\d-.* UTC .*cadc-get-cert -u <user>"):
         look()
@@ -252,22 +252,22 @@ def test_an_expired_certificate_names_the_command_and_the_time(look, put):
      (pem().partition(b"-----END CERTIFICATE-----\n")[2], "no certificate")],
     ids=["empty", "words", "no key", "no certificate"],
 )  # fmt: skip
-def test_a_file_that_is_no_certificate_says_why(content, why, look, put):
+def test_unusable_certificate_file_says_why(content, why, look, put):
     path = put("x.pem", content)
     with pytest.raises(errors.CredentialError, match=why):
         look(certificate=path)
 
 
-def test_a_certificate_that_is_not_there_is_named(look, home):
+def test_missing_certificate_is_named(look, home):
     with pytest.raises(errors.CredentialMissing, match=r"nowhere\.pem cannot be read: No such file"):
         look(certificate="~/nowhere.pem")
     with pytest.raises(errors.CredentialMissing, match="cannot be read"):
         look(certificate=home)
 
 
-def test_a_certificate_half_written_leaves_the_one_before_in_use(put):
+def test_half_written_certificate_leaves_the_old_one_in_use(put):
     path = put("x.pem", pem())
-    provider = Certificate(path, mend="")
+    provider = Certificate(path, remedy="")
     good = provider.current()
     path.write_bytes(pem()[:100])
     assert provider.current() == good
@@ -278,10 +278,10 @@ def test_a_certificate_half_written_leaves_the_one_before_in_use(put):
         provider.current()
 
 
-def test_a_certificate_half_written_is_named_once_the_one_before_has_ended(put):
+def test_half_written_certificate_is_an_error_once_the_old_one_expired(put):
     path = put("x.pem", pem())
     now = [datetime.now(timezone.utc)]
-    provider = Certificate(path, mend="", now=lambda: now[0])
+    provider = Certificate(path, remedy="", now=lambda: now[0])
     path.write_bytes(b"half")
     provider.current()
     now[0] += timedelta(days=9)
@@ -289,14 +289,14 @@ def test_a_certificate_half_written_is_named_once_the_one_before_has_ended(put):
         provider.current()
 
 
-def test_a_file_of_secrets_that_others_can_read_is_warned_of(look, put, caplog):
+def test_file_of_secrets_that_others_can_read_causes_a_warning(look, put, caplog):
     look(certificate=put("x.pem", pem(), mode=0o600))
     assert caplog.text == ""
     look(certificate=put("x.pem", pem(), mode=0o644))
     assert "chmod 600" in caplog.text
 
 
-def test_a_token_tells_when_it_ends():
+def test_expiry_is_read_from_tokens():
     end = datetime(2030, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
     cadc = base64.b64encode(f"userid=ann&expirytime={int(end.timestamp() * 1000)}&signature=x".encode()).decode()
     assert token_expiry(jwt(exp=end.timestamp())) == end
@@ -305,24 +305,24 @@ def test_a_token_tells_when_it_ends():
         assert token_expiry(other) is None
 
 
-def test_an_expired_token_is_refused_before_anything_is_sent(look):
+def test_expired_token_is_refused_before_anything_is_sent(look):
     with pytest.raises(errors.CredentialExpired, match="Set CANFAR_TOKEN to a new token"):
         look(env={"CANFAR_TOKEN": jwt(exp=1_000_000)})
 
 
 @pytest.mark.parametrize("text", ["Bearer t0k", " t0k\n", "Authorization: Bearer t0k"])
-def test_a_token_is_taken_as_people_paste_it(text, look):
+def test_token_is_accepted_as_people_paste_it(text, look):
     assert look(token=text).provider.current().token == "t0k"
 
 
 @pytest.mark.parametrize("text", ["two words", "line\r\nX-Evil: 1", "nül", "", "   "])
-def test_what_is_no_token_is_refused_without_repeating_it(text, look):
+def test_invalid_token_is_refused_and_not_echoed(text, look):
     with pytest.raises(errors.CredentialError) as caught:
         look(token=text)
     assert text == "" or text not in str(caught.value)
 
 
-def test_a_new_token_in_the_environment_is_picked_up(look):
+def test_new_token_in_the_environment_is_used(look):
     env = {"CANFAR_TOKEN": "first"}
     provider = look(env=env).provider
     refused = provider.current()
@@ -331,11 +331,11 @@ def test_a_new_token_in_the_environment_is_picked_up(look):
     assert provider.renew(refused).token == env["CANFAR_TOKEN"]
     assert provider.expires_at.year == 2096
     del env["CANFAR_TOKEN"]
-    with pytest.raises(errors.CredentialMissing, match="CANFAR_TOKEN is gone"):
+    with pytest.raises(errors.CredentialMissing, match="CANFAR_TOKEN is no longer set"):
         provider.current()
 
 
-def test_no_secret_is_in_any_repr(look, put):
+def test_repr_shows_no_secret(look, put):
     put(".ssl/saved.pem", pem())
     put(".canfar/config.yaml", login(registry={"url": "https://r.example", "username": "robot", "secret": "hush-hush"}))
     found = look("https://login.example")
@@ -348,7 +348,7 @@ def test_no_secret_is_in_any_repr(look, put):
 REGISTRY = {"url": "https://images.canfar.net", "username": " robot ", "secret": " hush "}
 
 
-def test_the_registry_is_found_in_the_file_and_the_environment(look, put):
+def test_registry_is_found_in_the_file_and_the_environment(look, put):
     put(".ssl/saved.pem", pem())
     put(".canfar/config.yaml", login("https://ws-uv.canfar.net/skaha", registry=REGISTRY))
     assert look().registry.host == "images.canfar.net"
@@ -358,19 +358,19 @@ def test_the_registry_is_found_in_the_file_and_the_environment(look, put):
     assert only.registry.username == "me"
 
 
-def test_the_saved_registry_secret_is_not_for_other_platforms(look, put):
+def test_saved_registry_secret_is_not_for_other_platforms(look, put):
     put(".canfar/config.yaml", login(registry=REGISTRY))
     assert look(OTHER, token="t0").registry is None
     assert look("http://127.0.0.1:1", token="t0").registry is None
     assert look("https://login.example", token="t0").registry is not None
 
 
-def test_a_registry_without_a_secret_is_none(look):
+def test_registry_without_a_secret_is_not_used(look):
     assert look(token="t0", env={"CANFAR_REGISTRY__USERNAME": "me"}).registry is None
 
 
 @pytest.mark.parametrize("name", ["CANFAR_REGISTRY__USERNAME", "CANFAR_REGISTRY__SECRET"])
-def test_a_colon_in_the_registry_secret_is_refused(name, look):
+def test_colon_in_the_registry_secret_is_refused(name, look):
     env = {"CANFAR_REGISTRY__USERNAME": "me", "CANFAR_REGISTRY__SECRET": "s", name: "with:colon"}
     with pytest.raises(errors.CredentialError, match="':'") as caught:
         look(token="t0", env=env)
@@ -380,7 +380,7 @@ def test_a_colon_in_the_registry_secret_is_refused(name, look):
 # -- opening ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_platform_says_where_and_who_and_until_when_and_no_more(home):
+def test_repr_of_a_platform_shows_address_user_and_expiry(home):
     token = jwt(exp=4_000_000_000)
     with open_platform(OTHER, token=token, env={}, home=home) as platform:
         assert repr(platform) == (
@@ -391,12 +391,12 @@ def test_a_platform_says_where_and_who_and_until_when_and_no_more(home):
 
 
 @pytest.mark.parametrize(("url", "env"), [("local", {}), (None, {"CANFAR_URL": "local"})])
-def test_the_local_platform_is_started_by_the_session(url, env, home):
+def test_local_is_not_an_address(url, env, home):
     with pytest.raises(errors.AddressError, match=r"Session\.connect"):
         open_platform(url, token="t", env=env, home=home)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-def test_a_timeout_is_a_positive_number(timeout, home):
+def test_timeout_must_be_positive(timeout, home):
     with pytest.raises(ValueError, match="timeout"):
         open_platform(OTHER, token="t", env={}, home=home, timeout=timeout)

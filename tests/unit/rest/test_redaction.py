@@ -6,11 +6,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from canfar_batch.rest.redaction import MASK, Secrets, redact
+from canfar_batch.rest.redaction import MASK, Secrets
 
 TOKEN = "a+b/c=d&e.f-g_h~i0123456789"
 WORDS = st.text(string.printable, max_size=40)
 TOKENS = st.text(string.ascii_letters + string.digits + "+/=&.-_~%", min_size=16, max_size=60)
+
+
+def redact(text, secrets):
+    return Secrets(*secrets).redact(text)
 
 
 def b64(text):
@@ -35,11 +39,11 @@ def test_no_base64_that_holds_a_secret_survives(before, token, after):
 
 
 @given(st.text(max_size=200))
-def test_other_text_is_left_alone(text):
+def test_text_without_secrets_is_unchanged(text):
     assert redact(text, ["zq-never-in-any-text-0123456789"]) == text or "bearer" in text.lower() or "eyJ" in text
 
 
-def test_a_jwt_and_a_bearer_are_masked_though_nobody_knows_them():
+def test_unknown_jwt_and_bearer_are_masked():
     jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
     assert redact(f"bad token {jwt}!", []) == f"bad token {MASK}!"
     assert redact("authorization: bearer QWERTY-987654321 x", []) == f"authorization: bearer {MASK} x"
@@ -54,13 +58,13 @@ def test_one_mask_stands_for_one_secret():
     assert redact(f"<{TOKEN}> <{TOKEN}>", [TOKEN]) == f"<{MASK}> <{MASK}>"
 
 
-def test_the_newest_secrets_are_remembered_and_none_is_shown():
+def test_newest_secrets_are_remembered_and_not_shown():
     secrets = Secrets(*(f"secret-number-{n:05d}-of-many" for n in range(200)))
     assert "00199" not in secrets.redact("it is secret-number-00199-of-many")
     assert "secret-number" not in repr(secrets)
 
 
-def test_an_error_that_quotes_a_secret_anywhere_is_no_cause_to_name():
+def test_error_that_quotes_a_secret_anywhere_is_not_a_cause():
     secrets = Secrets(TOKEN)
     inner = ValueError(f"no such header: {TOKEN}")
     outer = RuntimeError("failed", inner)
@@ -74,5 +78,5 @@ def test_an_error_that_quotes_a_secret_anywhere_is_no_cause_to_name():
 
 
 @pytest.mark.parametrize("text", ["İ" * 30 + TOKEN, "ß" + TOKEN + "ﬃ"])
-def test_letters_that_change_their_length_do_not_shift_the_mask(text):
+def test_letters_that_change_length_do_not_shift_the_mask(text):
     assert redact(text, [TOKEN]) == text.replace(TOKEN, MASK)

@@ -4,10 +4,11 @@ import pytest
 
 from canfar_batch import errors
 from canfar_batch.rest import transport as module
+from canfar_batch.rest.answers import Answer
+from canfar_batch.rest.connections import Connections
 from canfar_batch.rest.credentials import Token
 from canfar_batch.rest.redaction import Secrets
-from canfar_batch.rest.transport import Connections, Patience, Transport
-from canfar_batch.rest.wire import Answer
+from canfar_batch.rest.transport import Timeouts, Transport
 
 
 class Line:
@@ -18,9 +19,9 @@ class Line:
         self.now, self.naps, self.asked = 0.0, [], 0
         monkeypatch.setattr(module, "exchange", self.exchange)
         secrets = Secrets()
-        token = Token(lambda: "t0", source="token", mend="", secrets=secrets)
+        token = Token(lambda: "t0", source="token", remedy="", secrets=secrets)
         self.transport = Transport(
-            "http://127.0.0.1:1", token, secrets, user_agent="x", patience=Patience(**patience),
+            "http://127.0.0.1:1", token, secrets, user_agent="x", timeouts=Timeouts(**patience),
             sleep=self.sleep, uniform=lambda low, high: high, ticks=lambda: self.now,
         )  # fmt: skip
 
@@ -56,7 +57,7 @@ def test_pauses_grow_up_to_a_limit(monkeypatch):
     assert line.naps == [0.5, 1, 2, 4, 8, 10, 10]
 
 
-def test_pauses_are_drawn_from_nothing_to_the_full(monkeypatch):
+def test_pauses_are_drawn_between_zero_and_the_full_pause(monkeypatch):
     line = Line(monkeypatch, 500, 200)
     drawn = []
     line.transport._uniform = lambda low, high: drawn.append((low, high)) or low
@@ -65,7 +66,7 @@ def test_pauses_are_drawn_from_nothing_to_the_full(monkeypatch):
     assert line.naps == [0.0]
 
 
-def test_four_attempts_are_made_or_as_many_as_asked(monkeypatch):
+def test_four_attempts_are_made_unless_told_otherwise(monkeypatch):
     for attempts, made in ((None, 4), (1, 1)):
         line = Line(monkeypatch, *[errors.PlatformUnreachable("no")] * 9)
         with pytest.raises(errors.PlatformUnreachable):
@@ -73,20 +74,20 @@ def test_four_attempts_are_made_or_as_many_as_asked(monkeypatch):
         assert line.asked == made
 
 
-def test_no_attempt_begins_after_the_time_for_all(monkeypatch):
+def test_no_attempt_begins_after_the_overall_time(monkeypatch):
     line = Line(monkeypatch, *[errors.PlatformUnreachable("no")] * 9, took=100.0, overall=240.0)
     with pytest.raises(errors.PlatformUnreachable):
         line.ask()
     assert line.asked == 3
 
 
-def test_retry_after_is_kept_and_no_one_comes_at_the_very_moment(monkeypatch):
+def test_retry_after_is_kept_with_jitter_on_top(monkeypatch):
     line = Line(monkeypatch, busy(60.0), 200)
     assert line.ask() == "fine"
     assert line.naps == [60.5]
 
 
-def test_a_longer_retry_after_is_handed_on(monkeypatch):
+def test_longer_retry_after_is_left_to_the_caller(monkeypatch):
     line = Line(monkeypatch, busy(120.1), 200)
     with pytest.raises(errors.PlatformBusy) as caught:
         line.ask()
@@ -98,14 +99,14 @@ def test_a_longer_retry_after_is_handed_on(monkeypatch):
     "error", [errors.PlatformRefused("no"), errors.JobNotFound("no"), errors.AccessDenied("no"),
               module.TooLarge("no"), module.Untrusted("no"), errors.PlatformBroken("no", status=302)],
 )  # fmt: skip
-def test_what_will_not_change_is_not_asked_again(error, monkeypatch):
+def test_request_with_a_final_answer_is_not_repeated(error, monkeypatch):
     line = Line(monkeypatch, error, 200)
     with pytest.raises(type(error)):
         line.ask()
     assert line.asked == 1
 
 
-def test_a_create_is_not_repeated_whatever_happens(monkeypatch):
+def test_create_is_never_repeated(monkeypatch):
     for trouble, kind in (
         (errors.PlatformUnreachable("x"), errors.LaunchInDoubt),
         (module.TooLarge("x"), errors.LaunchInDoubt),
@@ -118,7 +119,7 @@ def test_a_create_is_not_repeated_whatever_happens(monkeypatch):
         assert line.asked == 1
 
 
-def test_interrupting_is_not_swallowed(monkeypatch):
+def test_interrupt_is_not_swallowed(monkeypatch):
     line = Line(monkeypatch, 500)
 
     def interrupt(_seconds):
@@ -129,14 +130,14 @@ def test_interrupting_is_not_swallowed(monkeypatch):
         line.ask()
 
 
-def test_connections_are_kept_between_questions_and_new_for_creates():
+def test_connections_are_kept_for_questions_and_new_for_creates():
     connections = Connections("http://127.0.0.1:1", None)
     assert connections.manager(None, fresh=False) is connections.manager(None, fresh=False)
     assert connections.manager(None, fresh=True) is not connections.manager(None, fresh=True)
 
 
-def test_the_child_of_a_fork_does_not_share_connections_with_its_parent(monkeypatch):
+def test_child_of_a_fork_does_not_share_connections(monkeypatch):
     connections = Connections("http://127.0.0.1:1", None)
     mine = connections.manager(None, fresh=False)
-    monkeypatch.setattr(module.os, "getpid", lambda: -1)
+    monkeypatch.setattr("canfar_batch.rest.connections.os.getpid", lambda: -1)
     assert connections.manager(None, fresh=False) is not mine

@@ -23,13 +23,13 @@ def job(directory, *outputs, log=None, **receipt):
     return JobRecord(key="a", index=0, spec=spec, filled=spec.fill(), attempts=(attempt,), state=JobState.SUCCEEDED)
 
 
-def test_logs_are_the_path_of_the_saved_log(tmp_path):
+def test_logs_collects_the_path_of_the_saved_log(tmp_path):
     assert Logs()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM) == tmp_path / "a.log"
     with pytest.raises(CollectError, match="no log"):
         Logs()(job(tmp_path), PLATFORM)
 
 
-def test_a_single_file_is_a_path_and_several_are_a_list(tmp_path):
+def test_one_file_is_a_path_and_several_are_a_list(tmp_path):
     for name in ("a.cat", "b.cat"):
         (tmp_path / name).touch()
     assert Files()(job(tmp_path, "a.cat"), PLATFORM) == tmp_path / "a.cat"
@@ -37,7 +37,7 @@ def test_a_single_file_is_a_path_and_several_are_a_list(tmp_path):
     assert Files("*.cat")(job(tmp_path), PLATFORM) == [tmp_path / "a.cat", tmp_path / "b.cat"]
 
 
-def test_files_that_only_the_container_saw_are_vouched_for_by_its_receipt(tmp_path):
+def test_files_that_only_the_container_sees_come_from_its_receipt(tmp_path):
     elsewhere = {"/arc/cat/a.cat": 10, "/arc/cat/b.cat": None}
     assert Files("/arc/cat/*.cat")(seen(tmp_path, elsewhere), PLATFORM) == [
         Path("/arc/cat/a.cat"), Path("/arc/cat/b.cat"),
@@ -46,7 +46,7 @@ def test_files_that_only_the_container_saw_are_vouched_for_by_its_receipt(tmp_pa
         Files("x.cat")(seen(tmp_path, elsewhere), PLATFORM)
 
 
-def test_nothing_is_looked_for_in_the_directory_of_the_moment(tmp_path, monkeypatch):
+def test_files_are_not_searched_in_the_current_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.json").write_text("1")  # of another run, on this machine, while the job ran elsewhere
     elsewhere = attrs.evolve(seen(tmp_path, {}), filled=JobSpec("fit", image="i/i").fill())
@@ -59,7 +59,7 @@ def test_nothing_is_looked_for_in_the_directory_of_the_moment(tmp_path, monkeypa
         Json("a.json")(vouched, PLATFORM)
 
 
-def test_a_file_of_which_only_the_receipt_knows_is_named_in_full(tmp_path):
+def test_file_known_from_the_receipt_has_its_full_path(tmp_path):
     assert Files("gone.cat")(seen(tmp_path, {"gone.cat": 3}), PLATFORM) == tmp_path / "gone.cat"
 
 
@@ -68,12 +68,12 @@ def seen(directory, sizes):
     return attrs.evolve(made, attempts=(attrs.evolve(made.attempts[0], receipt=Receipt(exit_code=0, outputs=sizes)),))
 
 
-def test_without_declared_outputs_there_are_no_files(tmp_path):
+def test_without_declared_outputs_files_is_an_error(tmp_path):
     with pytest.raises(CollectError, match="declares no outputs"):
         Files()(job(tmp_path), PLATFORM)
 
 
-def test_json_is_read_from_the_file_or_else_from_the_logs_last_line(tmp_path):
+def test_json_is_read_from_the_file_or_the_logs_last_line(tmp_path):
     (tmp_path / "r.json").write_text('{"flux": 1.5}')
     (tmp_path / "a.log").write_text("fitting…\n[1, 2]\n\n")
     assert Json()(job(tmp_path, "x.cat", "r.json"), PLATFORM) == {"flux": 1.5}
@@ -82,14 +82,14 @@ def test_json_is_read_from_the_file_or_else_from_the_logs_last_line(tmp_path):
 
 
 @pytest.mark.parametrize(("words", "told"), [("no json", "is no JSON"), ("", "printed nothing")])
-def test_json_that_is_none_is_said_to_be(tmp_path, words, told):
+def test_invalid_json_is_an_error_that_says_where(tmp_path, words, told):
     (tmp_path / "a.log").write_text(words)
     with pytest.raises(CollectError, match=told):
         Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM)
 
 
 @pytest.mark.parametrize("content", [b'{"a": "\xe9"}', b'{"a": 1', b"[" * 100000])
-def test_a_file_of_something_else_is_named_with_its_job(tmp_path, content):
+def test_file_without_json_is_named_with_its_job(tmp_path, content):
     (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(CollectError, match=r"r\.json of job a is no JSON"):
         Json("r.json")(job(tmp_path), PLATFORM)
@@ -98,17 +98,17 @@ def test_a_file_of_something_else_is_named_with_its_job(tmp_path, content):
         Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM)
 
 
-def test_a_file_that_cannot_be_read_from_here_says_what_to_do(tmp_path):
+def test_file_out_of_reach_is_an_error_with_advice(tmp_path):
     with pytest.raises(CollectError, match="last line"):
         Json("/arc/r.json")(seen(tmp_path, {"/arc/r.json": 3}), PLATFORM)
 
 
-def test_a_dict_of_collectors_gives_a_dict_of_results(tmp_path):
+def test_dict_of_collectors_gives_a_dict_of_results(tmp_path):
     both = as_collector({"log": Logs(), "key": lambda job, platform: job.key})
     assert both(job(tmp_path, log=tmp_path / "a.log"), PLATFORM) == {"log": tmp_path / "a.log", "key": "a"}
     assert not both.serial
     assert Several({"mine": Serial(Logs())}).serial
 
 
-def test_any_callable_is_a_collector_as_it_is():
+def test_any_callable_is_a_collector():
     assert as_collector(len) is len

@@ -39,7 +39,7 @@ def ask(policy, *reasons, **more):
 
 
 @pytest.mark.parametrize("reason", [why.Lost(), why.Evicted(), why.StuckPending(), why.ImagePull()])
-def test_what_the_platform_is_to_blame_for_gets_two_more_attempts(reason):
+def test_platform_failures_get_two_more_attempts(reason):
     assert isinstance(ask(Retry(), reason), Again)
     assert isinstance(ask(Retry(), reason, reason), Again)
     assert isinstance(ask(Retry(), reason, reason, reason), Stop)
@@ -50,12 +50,12 @@ def test_what_the_platform_is_to_blame_for_gets_two_more_attempts(reason):
     [why.ExitCode(1), why.Killed(), why.Unknown(), why.OutOfMemory(), why.TimedOut(), why.Unwatched(), why.DiskFull(),
      why.StartError(), why.MissingOutput(), why.DeadlineExceeded()],
 )  # fmt: skip
-def test_what_is_the_jobs_own_is_not_retried_unless_asked(reason):
+def test_jobs_own_failures_are_not_retried_unless_asked(reason):
     assert isinstance(ask(Retry(), reason), Stop)
     assert isinstance(ask(Retry(classes=type(reason)), reason), Again)
 
 
-def test_budgets_are_for_each_class_and_five_attempts_for_all():
+def test_budgets_count_by_class_and_all_attempts_up_to_five():
     lost, evicted, stuck = why.Lost(), why.Evicted(), why.StuckPending()
     assert isinstance(ask(Retry(), lost, evicted, lost, evicted), Again)
     assert isinstance(ask(Retry(), lost, evicted, lost, evicted, stuck), Stop)
@@ -63,14 +63,14 @@ def test_budgets_are_for_each_class_and_five_attempts_for_all():
     assert isinstance(ask(Retry(at_most=1), lost), Stop)
 
 
-def test_exit_codes_are_named_or_any():
+def test_exit_codes_to_retry_are_named_or_any():
     assert isinstance(ask(Retry(exit_codes=75), why.ExitCode(75)), Again)
     assert isinstance(ask(Retry(exit_codes={75, 76}), why.ExitCode(1)), Stop)
     assert isinstance(ask(Retry(exit_codes=range(70, 80)), why.ExitCode(77)), Again)
     assert isinstance(ask(Retry(exit_codes=ANY), why.ExitCode(1)), Again)
 
 
-def test_a_launch_that_never_came_to_be_is_tried_three_times_more_and_a_refusal_never():
+def test_unanswered_launch_gets_three_more_tries_and_a_refusal_none():
     doubt, vain = why.LaunchRefused(again=True, inferred=True), why.LaunchRefused(again=False, inferred=True)
     assert [isinstance(ask(Retry(), *[doubt] * n), Again) for n in (1, 2, 3, 4)] == [True, True, True, False]
     assert [isinstance(ask(Retry(), *[vain] * n), Again) for n in (1, 2)] == [True, False]
@@ -82,7 +82,7 @@ def test_pauses_double_up_to_ten_minutes():
     assert [ask(policy, *[why.Lost()] * n).after for n in (1, 2, 3, 9)] == [10, 20, 40, 600]
 
 
-def test_memory_grows_from_what_the_last_attempt_had_to_what_is_allowed():
+def test_memory_grows_from_the_last_attempts_up_to_the_limit():
     grow = Retry(grow_ram=2.0, max_ram=24)
     for reason in (why.OutOfMemory(), why.Killed()):
         assert ask(grow, reason).resources.ram == 16
@@ -92,7 +92,7 @@ def test_memory_grows_from_what_the_last_attempt_had_to_what_is_allowed():
     assert ask(grow, why.Lost()).resources is None
 
 
-def test_what_was_forgiven_counts_no_more():
+def test_attempts_before_a_reopen_do_not_count():
     assert isinstance(ask(Retry(), *[why.Lost()] * 3, attempts_before_reopen=2), Again)
 
 
@@ -101,12 +101,12 @@ def test_never_means_never():
 
 
 @pytest.mark.parametrize("wrong", [{"again": -1}, {"grow_ram": 1.0}, {"at_most": 0}, {"pause": -1}])
-def test_numbers_that_make_no_sense_are_refused(wrong):
+def test_invalid_numbers_are_refused(wrong):
     with pytest.raises(ValueError):
         attrs.evolve(Retry(), **wrong)
 
 
-def test_a_function_of_five_lines_is_a_policy(tmp_path):
+def test_function_is_a_retry_policy(tmp_path):
     from engine import World
     from fakes import Fate
 

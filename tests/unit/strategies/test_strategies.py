@@ -48,11 +48,11 @@ def times(world):
 # -- launching ----------------------------------------------------------------------------------------------------
 
 
-def test_at_once_takes_what_can_be_sent():
+def test_at_once_launches_as_many_as_can_be_sent():
     assert picked(AtOnce()(view(range(100), room=7))) == [*range(7)]
 
 
-def test_a_window_counts_what_may_exist():
+def test_window_counts_containers_that_may_exist():
     assert picked(Window(5)(view(range(10), containers=3))) == [0, 1]
     assert picked(Window(5)(view(range(10), containers=9))) == []
 
@@ -83,7 +83,7 @@ def test_chunks_of_many_retries_do_not_wait_for_themselves(world):
     assert batch.counts == {JobState.SUCCEEDED: 30}
 
 
-def test_chunks_never_mix_even_where_jobs_vanish_and_are_retried(world):
+def test_chunks_never_mix_if_jobs_vanish_and_are_retried(world):
     fates = iter([Fate(lasts=1e6), *[Fate(lasts=20)] * 100])
     world.platform.fate = lambda request: next(fates)
     batch = world.planned(9, launch=Chunks(3, pause=10.0))
@@ -96,7 +96,7 @@ def test_chunks_never_mix_even_where_jobs_vanish_and_are_retried(world):
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 1.0, 1.5, 3.0, 7.5])
-def test_a_throttle_keeps_its_rate_and_loses_none_of_it(world, rate):
+def test_throttle_keeps_its_rate_and_loses_none_of_it(world, rate):
     world.platform.fate = lambda request: Fate(lasts=1e6)
     world.turn(world.planned(60, launch=Throttle(rate)), 30 / rate)
     made = times(world)
@@ -105,7 +105,7 @@ def test_a_throttle_keeps_its_rate_and_loses_none_of_it(world, rate):
     assert all(sum(at <= other < at + span for other in made) <= 10 + rate + 1 for at in made)
 
 
-def test_a_throttle_cuts_what_another_strategy_picks(world):
+def test_throttle_cuts_another_strategys_pick(world):
     world.platform.fate = lambda request: Fate(lasts=50)
     batch = world.planned(12, launch=Throttle(1, then=Window(3)))
     most = []
@@ -115,11 +115,11 @@ def test_a_throttle_cuts_what_another_strategy_picks(world):
     assert min(b - a for a, b in zip(times(world), times(world)[1:], strict=False)) >= 0.99
 
 
-def test_a_throttle_passes_on_when_the_other_wants_to_be_asked():
+def test_throttle_passes_on_when_the_other_is_to_be_asked():
     assert Throttle(5, then=lambda view: Pick([], again=7.0))(view()) == Pick([], again=7.0)
 
 
-def test_an_adaptive_window_grows_by_successes_and_halves_once_for_a_burst_of_refusals():
+def test_adaptive_window_grows_and_halves_once_for_several_refusals():
     grown = Adaptive(start=8).window(view(finishes=ago(*range(80, 0, -1))))
     assert grown > 12
     assert Adaptive(start=8).window(view(refusals=ago(3, 2, 1))) == 4
@@ -128,13 +128,13 @@ def test_an_adaptive_window_grows_by_successes_and_halves_once_for_a_burst_of_re
     assert Adaptive(start=8, highest=10).window(view(finishes=ago(*range(200, 0, -1)))) == 10
 
 
-def test_an_adaptive_window_stands_still_while_the_platform_queues_and_leaves_room_for_others():
+def test_adaptive_window_waits_for_the_queue_and_leaves_others_room():
     assert Adaptive(start=8).window(view(containers=5, counts={JobState.PENDING: 5})) == 5
     usage = Usage(pending=0, running=12, cores=0, ram=0, interactive=2)
     assert Adaptive(start=8, highest=16).window(view(containers=2, usage=usage)) == 6
 
 
-def test_an_adaptive_batch_lives_with_a_platform_that_takes_few(world):
+def test_adaptive_batch_succeeds_on_a_platform_with_little_room(world):
     def refuse_beyond_six():
         if world.platform.running >= 6:
             raise errors.PlatformBusy("not now")
@@ -162,7 +162,7 @@ def slowly(view):
 
 
 @pytest.mark.parametrize("launch", [one_at_a_time, slowly, Throttle(1, then=one_at_a_time)])
-def test_a_function_of_a_few_lines_is_a_launch_strategy(world, launch):
+def test_function_is_a_launch_strategy(world, launch):
     batch = world.planned(5, launch=launch)
     batch.run(progress=False)
     assert batch.counts == {JobState.SUCCEEDED: 5}
@@ -178,7 +178,7 @@ def test_sizes_are_positive(make):
 # -- looking ------------------------------------------------------------------------------------------------------
 
 
-def test_listing_looks_often_while_things_happen_and_rarely_when_all_is_quiet():
+def test_listing_looks_often_if_jobs_change_and_rarely_if_not():
     platform = FakePlatform()
     busy = [Listing()(platform, view(finishes=ago(3))).wait for _ in range(20)]
     quiet = [Listing()(platform, view(launches=ago(3000), finishes=ago(4000))).wait for _ in range(20)]
@@ -187,12 +187,12 @@ def test_listing_looks_often_while_things_happen_and_rarely_when_all_is_quiet():
 
 
 @pytest.mark.parametrize("every", [(0, 5), (6, 5), (-1, 1)])
-def test_listing_refuses_times_that_are_none(every):
+def test_listing_refuses_invalid_times(every):
     with pytest.raises(ValueError):
         Listing(every=every)
 
 
-def test_one_by_one_asks_for_each_and_for_the_list_only_in_doubt(world):
+def test_one_by_one_asks_for_each_and_lists_only_in_doubt(world):
     world.platform.fate = lambda request: Fate(lasts=1e6)
     batch = world.planned(3, monitor=OneByOne())
     world.turn(batch, 10)
@@ -201,7 +201,7 @@ def test_one_by_one_asks_for_each_and_for_the_list_only_in_doubt(world):
     assert world.platform.calls - before == {"container": 3}
 
 
-def test_one_by_one_overlooks_single_failures_and_gives_up_when_nothing_answers():
+def test_one_by_one_tolerates_single_failures_only():
     platform = FakePlatform()
     platform.before["container"] = raising(*[errors.PlatformBroken("no")] * 3)
     jobs = [record(n) for n in range(4)]
