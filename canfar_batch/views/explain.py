@@ -17,8 +17,6 @@ from canfar_batch.views.terminal import clip, printable
 
 _SHORTLY = 120  # columns of a message in the explanation of a batch
 _KINDS = 6  # kinds of trouble that the explanation of a batch tells apart
-_RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)\b")
-_PARTICULAR = re.compile(r"""'[^']*'|"[^"]*"|\S*[/\d]\S*""")  # what is of this file or that number
 _TAIL = 30  # lines of a log in a support report: what a person reads before asking for more
 
 _ADVICE: Mapping[type[Failure], str] = {
@@ -73,16 +71,8 @@ def advice(failure: Failure) -> str:
 
 
 def trouble(failure: Failure) -> str:
-    """What failures have in common that should be told as one: their cause, and the kind of what was last said.
-
-    Exit code 1 may be a missing file in one job and a division by zero in the next; what a line says of this file or
-    that number does not count.
-    """
-    if not isinstance(failure, (failures.ExitCode, failures.LaunchRefused, failures.StartError, failures.Unknown)):
-        return failure.cause
-    raised = _RAISED.match(failure.message)
-    kind = raised[0] if raised else _PARTICULAR.sub("…", failure.message)
-    return f"{failure.cause}: {kind[:200]}"
+    """Return the group in which *failure* is counted."""
+    return failure.group
 
 
 def explain_job(job: JobRecord, events: str = "", now: datetime | None = None) -> str:
