@@ -14,7 +14,7 @@ import attrs
 from canfar_batch.engine.attempts import LaunchContext
 from canfar_batch.engine.job_index import JobIndex
 from canfar_batch.engine.pool import Pool, ThreadPool
-from canfar_batch.errors import CanfarBatchError
+from canfar_batch.errors import CanfarBatchError, LaunchInDoubt
 from canfar_batch.lifecycle import Event, apply
 from canfar_batch.protocols import (
     Clock,
@@ -203,7 +203,7 @@ class Traffic:
     """Launches in flight, and the times of recent launches, ends and refusals."""
 
     in_flight: set[str] = attrs.field(factory=set)  #: keys of the jobs whose launch has no answer yet
-    hopeless: set[str] = attrs.field(factory=set)  #: launch names whose answer said that another try would fail too
+    doubts: dict[str, LaunchInDoubt] = attrs.field(factory=dict)  #: why launches are in doubt, by launch name
     launches: deque[datetime] = attrs.field(factory=_times)
     finishes: deque[datetime] = attrs.field(factory=_times)
     refusals: deque[datetime] = attrs.field(factory=_times)

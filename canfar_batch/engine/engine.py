@@ -149,8 +149,10 @@ class Engine:
     @property
     def paused(self) -> str | None:
         """Why nothing is launched for now; None if launching goes on."""
-        pause = self._stages.context.health.pause if self._stages else None
-        return None if pause is None else pause.why
+        if self._stages is None:
+            return None
+        pause = self._stages.context.health.pause
+        return self._stages.launcher.patience.why if pause is None else pause.why
 
     @property
     def trouble(self) -> Exception | None:
@@ -423,7 +425,7 @@ class _Stages:
             limits=health.limits,
             usage=health.usage,
             doubt=not self.monitor.has_polled or context.clock.ticks() < context.schedule.watch_until,
-            ready=lambda: index.ready(now),
+            ready=lambda: self.launcher.ready(now),
             active=self.monitor.watched,
         )
 
@@ -480,6 +482,7 @@ class _Stages:
 
     def resume(self) -> None:
         self.context.health.pause = None
+        self.launcher.try_now()
         self.retrier.start_over()
         self.finisher.seek_again()
 
