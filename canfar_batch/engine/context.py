@@ -15,7 +15,7 @@ from canfar_batch.engine.attempts import LaunchContext
 from canfar_batch.engine.job_index import JobIndex
 from canfar_batch.engine.pool import Pool, ThreadPool
 from canfar_batch.errors import CanfarBatchError, LaunchInDoubt
-from canfar_batch.lifecycle import Event, apply
+from canfar_batch.lifecycle import Event, Launched, apply
 from canfar_batch.protocols import (
     Clock,
     LaunchStrategy,
@@ -94,6 +94,11 @@ class Journal:
     def job(self, key: str) -> JobRecord:
         """Return the job's record, buffered events included."""
         return self._drafts.get(key) or self._ledger.jobs[key]
+
+    @property
+    def holds_only_launches(self) -> bool:
+        """Whether events are being buffered, and all so far are answers to launches, which free no place."""
+        return self._buffer is not None and all(isinstance(event, Launched) for event in self._buffer)
 
     def record(self, events: Iterable[Event]) -> None:
         """Write *events* to the ledger, then report them to the observers."""
@@ -228,10 +233,17 @@ class Context:
         """The platform."""
         return self.setup.platform
 
-    def drain(self) -> int:
-        """Process the results of worker threads in one transaction, and return how many there were."""
+    def drain(self, then: Callable[[], None] | None = None) -> int:
+        """Process the results of worker threads in one transaction, and return how many there were.
+
+        Args:
+            then: Called in the same transaction, if all that there is to record are answers to launches.
+        """
         with self.journal.in_one_transaction():
-            return self.pool.drain()
+            count = self.pool.drain()
+            if then is not None and count and self.journal.holds_only_launches:
+                then()
+            return count
 
     def drain_until(self, condition: Callable[[], bool]) -> None:
         """Process the results of worker threads until *condition* is true."""

@@ -21,6 +21,7 @@ from canfar_batch.engine.context import Context, Health, Journal, Schedule, Setu
 from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.launch import Launcher
 from canfar_batch.engine.monitor import Monitor
+from canfar_batch.engine.oversized import OversizedJobs
 from canfar_batch.engine.planning import Plan
 from canfar_batch.engine.preflight import Preflight, inspect
 from canfar_batch.engine.retry import ALIKE, Retrier
@@ -31,6 +32,7 @@ from canfar_batch.protocols import BatchView, Observer, Platform
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase
 from canfar_batch.store.memory import LedgerLike
 
+ANSWER_DUE = 0.1  #: seconds between two steps at most while a launch is in flight, for those who sleep between steps
 LONGEST_WAIT = 60.0  #: seconds between two steps at most: each renews the lease and reads the requests of others
 
 
@@ -369,6 +371,7 @@ class _Stages:
         self.monitor = Monitor(context, self.finisher)
         self.launcher = Launcher(context, self.retrier, self.finisher.late_success)
         self.collector = Collector(context, results)
+        self.oversized = OversizedJobs(context)
         doubts = [at for job in ledger.jobs.values() if (at := _in_doubt_since(job)) is not None]
         if doubts:
             schedule.watch_for(min(setup.settle, setup.settle - (clock.now() - max(doubts)).total_seconds()))
@@ -377,21 +380,30 @@ class _Stages:
 
     def step(self) -> float:
         """Do all that can be done now, and return the seconds until there is more to do."""
-        self._take_in()
+        self._take_in(then=self._intend)
+        self.launcher.send()
         self.monitor.poll(self.view)
         self.finisher.pursue_due()
         self.retrier.decide_all()
+        self.oversized.warn()
         self._launch()
-        drained = self.context.drain()
+        drained = 0 if self.context.traffic.in_flight else self.context.drain()
         self.collector.collect_all()  # last: a success that was just drained does not wait for the next step
+        if self.context.traffic.in_flight:
+            return min(ANSWER_DUE, self._next_due())  # `wait` returns with the first answers, to be recorded together
         return 0.0 if drained else self._next_due()  # a place that was just freed is filled at once
 
-    def _take_in(self) -> None:
-        """Take in what threads, other processes and late receipts report."""
+    def _take_in(self, then: Callable[[], None] | None = None) -> None:
+        """Take in what threads, other processes and late receipts report; *then* as for `Context.drain`."""
         self.context.ledger.renew(self.context.schedule.last_contact)
-        self.context.drain()
+        self.context.drain(then)
         self._carry_out_requests()
         self.finisher.seek_late_receipts()
+
+    def _intend(self) -> None:
+        """Record further launches, in the transaction that records the answers to earlier ones: a disk is slow."""
+        if self.monitor.has_polled:
+            self.launcher.intend(self.view)
 
     def _launch(self) -> None:
         if self.monitor.has_polled:  # a launch of the last driver may have succeeded: the first poll shows it

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 
 from canfar_batch.lifecycle import may_be_overturned
-from canfar_batch.records import JobRecord, JobState, Resources
+from canfar_batch.records import Attempt, JobRecord, JobState, Resources
 
 Shape = tuple[str, Resources]  #: an image and what is asked for: what the platform checks before it accepts a launch
 
@@ -28,6 +28,7 @@ class JobIndex:
         by_name: The job's key and the attempt's number, by launch name.
         by_id: The job's key and the attempt's number, by the platform's id.
         accepted: The shapes of launches that the platform accepted.
+        begun: The newest launch of a container that was seen to run, by what it asked for.
     """
 
     def __init__(self, jobs: Mapping[str, JobRecord]) -> None:
@@ -40,6 +41,7 @@ class JobIndex:
         self.by_name: dict[str, tuple[str, int]] = {}
         self.by_id: dict[str, tuple[str, int]] = {}
         self.accepted: set[Shape] = set()
+        self.begun: dict[Resources, datetime] = {}
         self._ready: list[tuple[int, str]] = []  # a heap in plan order; outdated entries are skipped
         self._due: list[tuple[datetime, int, str]] = []  # a heap by time; outdated entries are skipped
         self._queued: dict[str, datetime | None] = {}  # a job's valid entry: its due time, or None if it is ready
@@ -66,10 +68,16 @@ class JobIndex:
                 self.by_id[attempt.id] = (after.key, attempt.number)
                 if attempt.number > after.attempts_before_reopen:  # an earlier one may have had another image
                     self.accepted.add((after.spec.image, attempt.resources))
+        if after.state is JobState.RUNNING:
+            self._note_begun(after.attempts[-1])
         if not _is_launchable(after):
             self._queued.pop(after.key, None)
         elif after.key not in self._queued or self._queued[after.key] != after.due:
             self._enqueue(after.due, after.index, after.key)
+
+    def _note_begun(self, attempt: Attempt) -> None:
+        at = attempt.launched_at or attempt.intended_at
+        self.begun[attempt.resources] = max(at, self.begun.get(attempt.resources, at))
 
     def forget(self, job: JobRecord) -> None:
         """Remove a job that was never launched."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -15,7 +13,7 @@ import attrs
 
 from canfar_batch.engine.attempts import LaunchContext, request_for
 from canfar_batch.engine.context import Context
-from canfar_batch.engine.patience import Patience
+from canfar_batch.engine.patience import Patience, add_outage_hint
 from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.errors import (
@@ -51,9 +49,6 @@ class HeldBack(NotSent):
 class Permit:
     """Whether launches that are recorded may be sent: asked by worker threads, just before each is sent.
 
-    The lease is checked in the ledger's file. Threads that wait for a check share the next one that begins, so that
-    many launches at once cost few checks, and yet each is sent after a check that began after it was asked for.
-
     Attributes:
         is_given: Whether launching goes on. The calling thread changes it.
     """
@@ -61,9 +56,6 @@ class Permit:
     def __init__(self, ledger: LedgerLike) -> None:
         self._ledger = ledger
         self._generation = ledger.generation  # of the lease under which intents are recorded
-        self._lock = threading.Lock()
-        self._order = itertools.count()
-        self._check_began, self._is_mine = -1, False
         self.is_given = True
 
     def check(self) -> None:
@@ -75,16 +67,8 @@ class Permit:
         """
         if not self.is_given:
             raise HeldBack("it was not sent, since the platform refused another launch")
-        asked = next(self._order)
-        with self._lock:
-            if self._check_began < asked:
-                self._check_began = next(self._order)
-                self._is_mine = self._ledger.still_mine(self._generation)
-            is_mine = self._is_mine
-        if not is_mine:
+        if not self._ledger.still_mine(self._generation):
             raise LeaseLost("the lease ran out, or another driver has taken this batch over")
-        if not self.is_given:
-            raise HeldBack("it was not sent, since the platform refused another launch")
 
 
 @attrs.frozen
@@ -130,6 +114,7 @@ class Launcher:
         self._strategy = context.setup.strategies.launch
         self._late_success = late_success
         self._permit = Permit(context.ledger)
+        self._intended: list[Intended] = []  # recorded, or to be in the present transaction, and not sent yet
         self._setbacks = 0  # in a row
         self._not_before = 0.0  # in the clock's ticks
         self._ask_again: float | None = None  # when the strategy wants to be asked again, in the clock's ticks
@@ -175,6 +160,11 @@ class Launcher:
 
     def launch(self, make_view: Callable[[], BatchView]) -> None:
         """Let the strategy pick, record the intents, then send them."""
+        self.intend(make_view)
+        self.send()
+
+    def intend(self, make_view: Callable[[], BatchView]) -> None:
+        """Let the strategy pick, and record the intents; `send` sends them once they are in the ledger."""
         context, now = self._context, self._context.clock.ticks()
         if context.health.pause is not None or now < self._not_before or not self.room:
             return
@@ -188,10 +178,16 @@ class Launcher:
         chosen = islice(self.patience.admitted(ready, in_flight), view.room)
         events = [self._late_success(job) or self._intent(job, view.now) for job in chosen]
         self._journal.record(events)
-        self._permit.is_given = True
-        for event in events:
-            if isinstance(event, Intended):
-                self._send(self._journal.jobs[event.key], view.now)
+        self._intended += [event for event in events if isinstance(event, Intended)]
+
+    def send(self) -> None:
+        """Send the launches whose intents are in the ledger by now."""
+        intended, self._intended = self._intended, []
+        for event in intended:
+            job = self._journal.jobs[event.key]
+            if job.last_attempt is not None and job.last_attempt.launch_name == event.launch_name:
+                self._permit.is_given = True
+                self._send(job, event.at)
 
     def _pick(self, view: BatchView) -> _Picked:
         """Return what the strategy wants now; a job stands for the bundle that consists of it."""
@@ -261,6 +257,7 @@ class Launcher:
             may_pass = True  # the credential is refused, not the job
         due = self.patience.retry_time(job, error) if may_pass else None
         if due is None:
+            add_outage_hint(error)
             self._refuse(job, error)
         else:
             self._context.traffic.refusals.append(self._context.clock.now())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,7 +19,11 @@ import attrs
 T = TypeVar("T")
 
 #: threads for each kind of work, so that slow launches never delay a poll, nor results a launch
-QUEUES: Mapping[str, int] = {"launch": 8, "poll": 1, "gather": 8, "collect": 4}
+QUEUES: Mapping[str, int] = {"launch": 32, "poll": 1, "gather": 8, "collect": 4}
+
+#: seconds for which more results are awaited after the first, since one transaction then records them all
+GATHERING = 0.02
+ENOUGH = 24  #: results that are not kept waiting for more
 
 
 @attrs.frozen
@@ -113,11 +118,14 @@ class ThreadPool:
         return count
 
     def wait(self, seconds: float) -> None:
-        """Sleep for *seconds*, or until there is a result to drain."""
+        """Sleep for *seconds*, or until there is a result to drain and the launches in flight had time to follow it."""
         if self._received or seconds <= 0:
             return
         with contextlib.suppress(queue.Empty):
             self._received.append(self._inbox.get(timeout=seconds))
+            until = time.monotonic() + min(GATHERING, seconds)
+            while len(self._received) < ENOUGH and self._unfinished["launch"]:
+                self._received.append(self._inbox.get(timeout=max(0.0, until - time.monotonic())))
 
     def close(self) -> None:
         """Let every thread end after its present work; work that has not begun is dropped."""

@@ -81,7 +81,8 @@ def _images(specs: Sequence[JobSpec], platform: Platform) -> Iterator[str]:
             guess = f"; did you mean {near[0]}?" if near else ""
             yield (
                 f"image {image} is not in the platform's list{guess} (private images, other tags than the first, and "
-                "images pushed within the last half hour are not listed either)"
+                "images pushed within the last half hour are not listed either; if this worked before, the platform "
+                "may be having an outage)"
             )
 
 

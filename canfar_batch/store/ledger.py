@@ -135,6 +135,7 @@ class Ledger:
         self._holder: Holder | None = None
         self.generation = 0
         self._lease_until = 0.0
+        self._own_counters: tuple[int, ...] = ()  # the file's change counter, if no one else has written since
         self._current = False  # whether `jobs` is all that the file says
         self._visiting = False
         self._in_vain = False  # whether a visit has changed `jobs`, which its end may undo in the file
@@ -375,9 +376,17 @@ class Ledger:
             self._in_vain = True
             yield
             return
-        with self._transaction(jobs=jobs):
-            self._check_lease()
-            yield
+        try:
+            with self._transaction(jobs=jobs):
+                self._check_lease()
+                before, written = self._change_counter(), self._db.total_changes
+                self._own_counters = (before,)
+                yield
+                if self._db.total_changes != written:
+                    self._own_counters = (before, before + 1)  # before and after the commit that follows
+        except BaseException:
+            self._own_counters = ()
+            raise
 
     @contextlib.contextmanager
     def _transaction(self, *, jobs: bool) -> Iterator[None]:
@@ -540,6 +549,9 @@ class Ledger:
             or self._clock.ticks() > self._lease_until
         ):
             return False
+        with contextlib.suppress(OSError):
+            if self._change_counter() in self._own_counters:
+                return True  # nothing was written since this driver last held the lease in a transaction
         try:
             # a connection belongs to its thread, and nobody would close one that outlives this question
             with contextlib.closing(_connect(self.home.ledger, writable=False)) as db:
@@ -547,6 +559,12 @@ class Ledger:
         except sqlite3.Error:
             return False  # cannot tell: then rather launch nothing
         return (row["holder"], row["generation"]) == (holder.id, generation)
+
+    def _change_counter(self) -> int:
+        """Return the number that each transaction in the file raises by one, without locking the file."""
+        with self.home.ledger.open("rb", buffering=0) as file:
+            file.seek(24)  # the header of an SQLite file holds it in these four bytes
+            return int.from_bytes(file.read(4), "big")
 
     def _check_lease(self) -> None:
         if self._holder is None or not self.driving:
