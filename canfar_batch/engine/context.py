@@ -177,6 +177,7 @@ class Health:
     pause: Pause | None = None
     bad_polls: int = 0  #: in a row
     trouble: Exception | None = None  #: why the newest poll failed; None after a good one
+    recoveries: int = 0  #: good polls that followed a failed one
     limits: Limits | None = None  #: as last received
     usage: Usage | None = None  #: as last received
 
@@ -192,7 +193,8 @@ class Health:
         self.schedule.poll_within(self.schedule.back_off(self.bad_polls))
 
     def note_good_poll(self) -> None:
-        """Lift a pause that was the platform's."""
+        """Note that the platform has answered, and lift a pause that waited for it."""
+        self.recoveries += self.trouble is not None
         self.bad_polls, self.trouble = 0, None
         if self.pause is not None and self.pause.by_platform:
             self.pause = None

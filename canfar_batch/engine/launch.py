@@ -116,6 +116,7 @@ class Launcher:
         self._permit = Permit(context.ledger)
         self._intended: list[Intended] = []  # recorded, or to be in the present transaction, and not sent yet
         self._setbacks = 0  # in a row
+        self._recoveries = 0  # of the platform's list that a probe has followed
         self._not_before = 0.0  # in the clock's ticks
         self._ask_again: float | None = None  # when the strategy wants to be asked again, in the clock's ticks
         self.error: Exception | None = None
@@ -166,6 +167,9 @@ class Launcher:
     def intend(self, make_view: Callable[[], BatchView]) -> None:
         """Let the strategy pick, and record the intents; `send` sends them once they are in the ledger."""
         context, now = self._context, self._context.clock.ticks()
+        if context.health.recoveries != self._recoveries:
+            self._recoveries = context.health.recoveries
+            self.patience.probe_now()
         if context.health.pause is not None or now < self._not_before or not self.room:
             return
         view = make_view()
@@ -257,7 +261,10 @@ class Launcher:
             may_pass = True  # the credential is refused, not the job
         due = self.patience.retry_time(job, error) if may_pass else None
         if due is None:
-            add_outage_hint(error)
+            if may_pass:
+                error.args = (f"{error} It was refused again and again, while other launches were accepted.",)
+            else:
+                add_outage_hint(error)
             self._refuse(job, error)
         else:
             self._context.traffic.refusals.append(self._context.clock.now())

@@ -23,6 +23,7 @@ K = TypeVar("K")
 LEAST_PATIENCE = 2100.0  #: seconds for which a job is refused, while others are accepted, before that is final
 MOST_PATIENCE = 21_600.0  #: seconds after which a refusal is final if there is no other launch to compare with
 _LEAST_TRIES = 3
+_SAY_EVERY = 900.0  #: seconds between two warnings that launching has stopped
 _LATER = 1.0  #: seconds by which a refused shape is tried later than others, so that a probe takes another shape first
 
 
@@ -43,6 +44,7 @@ class _Stop:
     """Launching has stopped, except for probes."""
 
     why: str
+    is_said: bool  #: whether a warning was logged
     due: float  #: when the next probe is due, in the clock's ticks
     probes: int = 0  #: probes that were refused
 
@@ -58,6 +60,7 @@ class Patience:
         self._jobs: dict[str, _Refusals] = {}
         self._shapes: dict[Shape, _Refusals] = {}
         self._stop: _Stop | None = None
+        self._say_after = 0.0  # in the clock's ticks
 
     @property
     def why(self) -> str | None:
@@ -67,6 +70,11 @@ class Patience:
     def may_pass(self, job: JobRecord) -> bool:
         """Return whether a refusal of *job* may pass: a launch of its shape was accepted before."""
         return shape_of(job) in self._accepted
+
+    def probe_now(self) -> None:
+        """Let the next probe be due, since the platform has just recovered in another respect."""
+        if self._stop is not None:
+            self._stop = attrs.evolve(self._stop, due=min(self._stop.due, self._clock.ticks()))
 
     def forget(self) -> None:
         """Go on as if nothing had been refused."""
@@ -123,8 +131,9 @@ class Patience:
         self._jobs.pop(job.key, None)
         self._shapes.pop(shape_of(job), None)
         if self._stop is not None:
+            if self._stop.is_said:
+                self._health.say("the platform accepts launches again; going on")
             self._stop = None
-            self._health.say("the platform accepts launches again; going on")
 
     def retry_time(self, job: JobRecord, error: CanfarBatchError) -> float | None:
         """Return when the refused *job* is to be tried again, in ticks; None if the refusal is final."""
@@ -157,8 +166,11 @@ class Patience:
         """Stop launching, or wait longer for the next probe if this was one."""
         stop, now = self._stop, self._clock.ticks()
         if stop is None:
-            self._health.say(why)
-            self._stop = _Stop(why=why, due=now + self._schedule.back_off(0))
+            is_said = now >= self._say_after  # a platform that refuses every other launch is reported once
+            if is_said:
+                self._health.say(why)
+                self._say_after = now + _SAY_EVERY
+            self._stop = _Stop(why=why, is_said=is_said, due=now + self._schedule.back_off(0))
         elif now >= stop.due:  # launches that were in flight at the stop are no probes
             probes = stop.probes + 1
             self._stop = attrs.evolve(stop, probes=probes, due=now + self._schedule.back_off(probes))

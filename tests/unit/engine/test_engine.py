@@ -14,6 +14,7 @@ from fakes import Fate
 from canfar_batch import errors
 from canfar_batch.engine.launch import Permit, Post
 from canfar_batch.records import JobState
+from canfar_batch.store import ledger
 from canfar_batch.strategies import AtOnce, Throttle, Window
 
 S = JobState
@@ -228,6 +229,26 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_post_and_the_next_wr
         batch._engine.cancel(["j0"])
     assert world.platform.calls["launch"] == sent
     other.close()
+
+
+def test_the_lease_is_checked_without_a_connection_unless_another_process_wrote(world, monkeypatch):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(10, launch=Window(2))
+    world.turn(batch, 30)
+    connect, connected = ledger._connect, []
+    monkeypatch.setattr(ledger, "_connect", lambda *args, **given: connected.append(args) or connect(*args, **given))
+    assert batch._ledger.still_mine(batch._ledger.generation)
+    assert not connected
+    other = world.batch()
+    other._ledger.ask("cancel", ["j0"])
+    other.close()
+    connected.clear()
+    assert batch._ledger.still_mine(batch._ledger.generation)
+    assert connected
+    world.turn(batch, 5)
+    connected.clear()
+    assert batch._ledger.still_mine(batch._ledger.generation)
+    assert not connected
 
 
 def test_a_post_of_an_earlier_run_is_not_sent_by_a_later_one(world):

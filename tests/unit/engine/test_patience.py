@@ -127,6 +127,7 @@ def test_a_job_that_alone_is_refused_is_given_up_after_35_minutes(world):
     assert 2100 < world.clock.seconds < 3600
     assert isinstance(batch["j20"].failure, failures.LaunchRefused)
     assert "No authentication provided" in batch["j20"].failure.message
+    assert "while other launches were accepted" in batch["j20"].failure.message
 
 
 def test_an_image_that_is_gone_does_not_hold_up_the_others(world):
@@ -149,13 +150,14 @@ def test_an_image_that_is_gone_does_not_hold_up_the_others(world):
     assert world.clock.seconds < 6000
 
 
-def test_a_replica_that_fails_costs_no_job_and_no_attempt(world):
+def test_a_replica_that_fails_costs_no_job_and_no_attempt(world, caplog):
     turns = iter(range(10**6))
     world.platform.before["launch"] = lambda: always(BROKEN)() if next(turns) % 2 else None
     batch = world.planned(24)
     batch.run(progress=False)
     assert states(batch) == [S.SUCCEEDED] * 24
     assert all(len(job.attempts) == 1 for job in batch)
+    assert len(warnings(caplog)) <= 2
 
 
 def test_a_credential_that_is_refused_by_creates_alone_is_waited_for(world, caplog):
@@ -165,6 +167,19 @@ def test_a_credential_that_is_refused_by_creates_alone_is_waited_for(world, capl
     assert states(batch) == [S.SUCCEEDED] * 3
     assert world.clock.seconds < 60
     assert [line for line in warnings(caplog) if "log in again" in line]
+
+
+def test_a_credential_that_polls_show_to_be_good_again_is_tried_at_once(world):
+    world.platform.fate = lambda request: Fate(lasts=20)
+    expired = errors.CredentialExpired("log in again")
+    outage(world, expired, 10_000, after=4, calls=("launch", *QUESTIONS))
+    batch = world.planned(40, launch=Window(4))
+    world.turn(batch, 10_000)
+    asked = world.platform.calls["containers"]
+    while world.platform.calls["containers"] == asked or batch._engine.trouble is not None:
+        world.turn(batch, 1)
+    world.turn(batch, 1)
+    assert len(world.platform.launched) > 4
 
 
 def test_a_pause_by_polls_is_lifted_when_no_container_is_left(world):
