@@ -166,7 +166,8 @@ class Patience:
         """Stop launching, or wait longer for the next probe if this was one."""
         stop, now = self._stop, self._clock.ticks()
         if stop is None:
-            is_said = now >= self._say_after  # a platform that refuses every other launch is reported once
+            # a platform that refuses every other launch is reported once, and a pause that polls caused has been
+            is_said = now >= self._say_after and self._health.pause is None
             if is_said:
                 self._health.say(why)
                 self._say_after = now + _SAY_EVERY

@@ -100,10 +100,11 @@ class ThreadPool:
 
     def _work(self, name: str) -> None:
         while (task := self._tasks[name].get()) is not None:
-            self._inbox.put((task[1], Outcome.of(task[0], BaseException)))
-            del task  # an idle thread keeps nothing alive
+            outcome = Outcome.of(task[0], BaseException)
             with self._lock:
                 self._unfinished[name] -= 1
+            self._inbox.put((task[1], outcome))
+            del task, outcome  # an idle thread keeps nothing alive
 
     def drain(self) -> int:
         """Call back for all work that is done by now, and return how many callbacks were made."""

@@ -173,12 +173,14 @@ def test_a_credential_that_polls_show_to_be_good_again_is_tried_at_once(world):
     world.platform.fate = lambda request: Fate(lasts=20)
     expired = errors.CredentialExpired("log in again")
     outage(world, expired, 10_000, after=4, calls=("launch", *QUESTIONS))
-    batch = world.planned(40, launch=Window(4))
-    world.turn(batch, 10_000)
-    asked = world.platform.calls["containers"]
-    while world.platform.calls["containers"] == asked or batch._engine.trouble is not None:
+    batch = world.planned(40, launch=Window(8))
+    world.turn(batch, 9_000)
+    assert len(world.platform.launched) == 4
+    assert "log in again" in batch._engine.paused
+    while batch._engine.trouble is not None:
         world.turn(batch, 1)
-    world.turn(batch, 1)
+    world.turn(batch, 2)
+    assert batch._engine.paused is None
     assert len(world.platform.launched) > 4
 
 
