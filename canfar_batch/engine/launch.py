@@ -241,10 +241,12 @@ class Launcher:
         except LaunchInDoubt as error:
             log.info("%s: %s is in doubt: %s", self._journal.name, job.key, error)
             context.traffic.doubts[current.attempts[-1].launch_name] = error
+            self.patience.note_doubt(current, error)
             self._slow_down(error.retry_after)
             context.schedule.poll_within(SOON)
         except Exception as error:
             log.warning("%s: the launch of %s is in doubt: %r", self._journal.name, job.key, error)
+            self.patience.note_doubt(current, error)
             self._slow_down(None)
         else:
             self._setbacks = 0

@@ -44,9 +44,9 @@ class _Stop:
     """Launching has stopped, except for probes."""
 
     why: str
-    is_said: bool  #: whether a warning was logged
     due: float  #: when the next probe is due, in the clock's ticks
-    probes: int = 0  #: probes that were refused
+    probes: int = 0  #: probes that were not accepted
+    is_said: bool = False  #: whether a warning was logged
 
 
 class Patience:
@@ -162,21 +162,38 @@ class Patience:
             return None
         return due
 
-    def _stop_launching(self, why: str) -> _Stop:
-        """Stop launching, or wait longer for the next probe if this was one."""
+    def note_doubt(self, job: JobRecord, error: Exception) -> None:
+        """Stop launching: no clear answer came, though a launch like this was accepted before."""
+        if not self.may_pass(job):
+            return
+        place, now = next(self._order), self._clock.ticks()
+        stop = self._stop_launching(
+            f"the platform gives no clear answers to launches, which may be an outage: {error} One launch is tried "
+            "again and again, and the rest follow once it is accepted",
+            at_once=False,
+        )
+        self._jobs[job.key] = _again(self._jobs.get(job.key), place, now, stop.due, alone=False)
+
+    def _stop_launching(self, why: str, *, at_once: bool = True) -> _Stop:
+        """Stop launching, or wait longer for the next probe if this was one.
+
+        Args:
+            why: The warning.
+            at_once: Whether to log it now; else once a probe has failed.
+        """
         stop, now = self._stop, self._clock.ticks()
         if stop is None:
-            # a platform that refuses every other launch is reported once, and a pause that polls caused has been
-            is_said = now >= self._say_after and self._health.pause is None
-            if is_said:
-                self._health.say(why)
-                self._say_after = now + _SAY_EVERY
-            self._stop = _Stop(why=why, is_said=is_said, due=now + self._schedule.back_off(0))
+            stop = _Stop(why=why, due=now + self._schedule.back_off(0))
         elif now >= stop.due:  # launches that were in flight at the stop are no probes
-            probes = stop.probes + 1
-            self._stop = attrs.evolve(stop, probes=probes, due=now + self._schedule.back_off(probes))
-        assert self._stop is not None
-        return self._stop
+            probes, at_once = stop.probes + 1, True
+            stop = attrs.evolve(stop, probes=probes, due=now + self._schedule.back_off(probes))
+        # a platform that refuses every other launch is reported once, and a pause that polls caused has been
+        if at_once and not stop.is_said and now >= self._say_after and self._health.pause is None:
+            self._health.say(stop.why)
+            self._say_after = now + _SAY_EVERY
+            stop = attrs.evolve(stop, is_said=True)
+        self._stop = stop
+        return stop
 
     def _is_alone(self, one: K, refused: Mapping[K, _Refusals]) -> bool:
         """Return whether *one* was refused before, and everything else was accepted at the last try."""

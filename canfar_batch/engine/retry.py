@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import attrs
 
 from canfar_batch.engine.context import Context, Pause
+from canfar_batch.engine.job_index import shape_of
 from canfar_batch.errors import StrategyError
-from canfar_batch.failures import Failure
+from canfar_batch.failures import Failure, LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Event, RetryExhausted, Retrying
 from canfar_batch.protocols import Again, Stop
-from canfar_batch.records import JobRecord, JobState, Resources
+from canfar_batch.records import Attempt, JobRecord, JobState, Resources
 
 ALIKE = 5  #: jobs that must be given up for one cause, before any success, to pause the batch
+OUTAGE_PATIENCE = 3600.0  #: seconds for which launches that get no clear answer are repeated, if others were accepted
+OUTAGE_PAUSE = 60.0  #: seconds between two of them
 
 
 class Retrier:
@@ -41,6 +45,8 @@ class Retrier:
         if failure is None:
             return Cancelled(key=job.key, at=now)
         answer = self._policy(job, failure)
+        if isinstance(answer, Stop) and self._is_outage(job):
+            answer = Again(after=OUTAGE_PAUSE)
         if isinstance(answer, Again):
             resources = self._offered(answer.resources or job.resources)
             if answer.resources in (None, resources) or resources != job.attempts[-1].resources:
@@ -53,6 +59,16 @@ class Retrier:
             )
         self._compare_with_others(job.key, failure)
         return RetryExhausted(key=job.key, at=now, why=answer.why)
+
+    def _is_outage(self, job: JobRecord) -> bool:
+        """Return whether the launches of *job* came to nothing for less than an hour, in a probable outage.
+
+        The platform accepted a launch like it before, and the policy has allowed another attempt at first.
+        """
+        refused = list(itertools.takewhile(_never_came, reversed(job.attempts[job.attempts_before_reopen :])))
+        if len(refused) < 2 or shape_of(job) not in self._journal.index.accepted:
+            return False
+        return (self._clock.now() - refused[-1].intended_at).total_seconds() < OUTAGE_PATIENCE
 
     def _offered(self, wished: Resources) -> Resources:
         """Return *wished*, its memory rounded to what the platform offers."""
@@ -91,3 +107,9 @@ class Retrier:
     def start_over(self) -> None:
         """Forget the failures that were counted: the user has seen them, and goes on."""
         self._given_up = {}
+
+
+def _never_came(attempt: Attempt) -> bool:
+    """Return whether no container of this attempt ever appeared, though nothing shows that another would not."""
+    failure = attempt.failure
+    return isinstance(failure, LaunchRefused) and failure.inferred and failure.again

@@ -69,6 +69,16 @@ def test_no_outage_costs_a_job(world, caplog, status, text, calls, seconds):
         assert "going on" in said[-1]
 
 
+@pytest.mark.parametrize("seconds", [5, 2400])
+@pytest.mark.parametrize("jobs", [40, 9])
+def test_no_outage_without_answers_costs_a_job(world, jobs, seconds):
+    outage(world, doubt(), seconds, after=8)
+    batch = world.planned(jobs, launch=Window(4))
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED] * jobs
+    assert len(world.platform.launched) == jobs
+
+
 def test_one_job_probes_at_growing_intervals(world):
     asked = []
     outage(world, REFUSED, 2400, after=8)
