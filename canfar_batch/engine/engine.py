@@ -32,7 +32,7 @@ from canfar_batch.protocols import BatchView, Observer, Platform
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase
 from canfar_batch.store.memory import LedgerLike
 
-ANSWER_DUE = 0.1  #: seconds between two steps at most while a launch is in flight, for those who sleep between steps
+ANSWER_DUE = 1.0  #: seconds between two steps at most while a launch is in flight, for callers that sleep between them
 LONGEST_WAIT = 60.0  #: seconds between two steps at most: each renews the lease and reads the requests of others
 
 

@@ -36,9 +36,8 @@ from canfar_batch.store.memory import LedgerLike
 
 log = logging.getLogger("canfar_batch")
 
-MOST_IN_FLIGHT = (
-    64  #: launches recorded and not answered: the most that a crash can leave in doubt; 32 are sent at once
-)
+#: launches that are recorded and not answered, of which the pool sends 32 at once: a crash leaves no more in doubt
+MOST_IN_FLIGHT = 64
 SOON = 5.0  #: seconds until the platform's list is asked about a launch that got no answer
 
 
@@ -47,7 +46,7 @@ class HeldBack(NotSent):
 
 
 class Permit:
-    """Whether launches that are recorded may be sent: asked by worker threads, just before each is sent.
+    """Whether a launch that is recorded may be sent; worker threads check it just before they send one.
 
     Attributes:
         is_given: Whether launching goes on. The calling thread changes it.
@@ -220,12 +219,14 @@ class Launcher:
     # -- answers --------------------------------------------------------------------------------------------------
 
     def _answered(self, job: JobRecord, outcome: Outcome[str]) -> None:
-        """Record the answer to a launch, or that none will come."""
+        """Record the answer to a launch, or leave the launch to the next polls if there was no clear one."""
         context = self._context
         context.traffic.in_flight.discard(job.key)
         current = self._journal.job(job.key)
         if current.state is not JobState.LAUNCHING:
-            return  # a poll found the container before the answer came
+            if current.id is not None:  # a poll found the container before the answer came
+                self.patience.note_acceptance(current)
+            return
         if isinstance(outcome.error, Exception):
             self.error = outcome.error
         try:

@@ -119,13 +119,16 @@ class ThreadPool:
         return count
 
     def wait(self, seconds: float) -> None:
-        """Sleep for *seconds*, or until there is a result to drain and the launches in flight had time to follow it."""
+        """Sleep for *seconds*, or until there is a result to drain.
+
+        While launches are in flight, wait a little longer for their answers, so that they are recorded together.
+        """
         if self._received or seconds <= 0:
             return
         with contextlib.suppress(queue.Empty):
             self._received.append(self._inbox.get(timeout=seconds))
             until = time.monotonic() + min(GATHERING, seconds)
-            while len(self._received) < ENOUGH and self._unfinished["launch"]:
+            while len(self._received) < ENOUGH and self._unfinished.get("launch"):
                 self._received.append(self._inbox.get(timeout=max(0.0, until - time.monotonic())))
 
     def close(self) -> None:
