@@ -11,12 +11,16 @@ if isinstance(job.failure, cb.failures.ExitCode):
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import attrs
 
 from canfar_batch.text import printable
+
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)\b")
+_PARTICULAR = re.compile(r"""'[^']*'|"[^"]*"|\S*[/\d]\S*""")  # names, paths and numbers, which differ from job to job
 
 
 @attrs.frozen(kw_only=True)
@@ -45,6 +49,19 @@ class Failure:
     def cause(self) -> str:
         """The text by which a report groups failures: `"out of memory"`, `"exit code 2"`."""
         return self.label
+
+    @property
+    def group(self) -> str:
+        """The group in which failures are counted: the cause, and if it is a broad one, the kind of the message.
+
+        Exit code 1 may be a missing file in one job and a division by zero in the next. Names, paths and numbers in a
+        message make no difference.
+        """
+        if not isinstance(self, (ExitCode, LaunchRefused, StartError, Unknown)):
+            return self.cause
+        raised = _RAISED.match(self.message)
+        kind = raised[0] if raised else _PARTICULAR.sub("…", self.message)
+        return f"{self.cause}: {kind[:200]}"
 
     def __str__(self) -> str:
         return f"{self.cause}: {self.message}" if self.message else self.cause

@@ -14,8 +14,8 @@ import attrs
 from canfar_batch.engine.attempts import LaunchContext
 from canfar_batch.engine.job_index import JobIndex
 from canfar_batch.engine.pool import Pool, ThreadPool
-from canfar_batch.errors import CanfarBatchError
-from canfar_batch.lifecycle import Event, apply
+from canfar_batch.errors import CanfarBatchError, LaunchInDoubt
+from canfar_batch.lifecycle import Event, Launched, apply
 from canfar_batch.protocols import (
     Clock,
     LaunchStrategy,
@@ -97,6 +97,11 @@ class Journal:
         """Return the job's record, buffered events included."""
         return self._drafts.get(key) or self._ledger.jobs[key]
 
+    @property
+    def holds_only_launches(self) -> bool:
+        """Whether events are being buffered, and all so far are answers to launches, which free no place."""
+        return self._buffer is not None and all(isinstance(event, Launched) for event in self._buffer)
+
     def record(self, events: Iterable[Event]) -> None:
         """Write *events* to the ledger, then report them to the observers."""
         if self._buffer is not None:
@@ -174,6 +179,7 @@ class Health:
     pause: Pause | None = None
     bad_polls: int = 0  #: in a row
     trouble: Exception | None = None  #: why the newest poll failed; None after a good one
+    recoveries: int = 0  #: good polls that followed a failed one
     limits: Limits | None = None  #: as last received
     usage: Usage | None = None  #: as last received
 
@@ -189,7 +195,8 @@ class Health:
         self.schedule.poll_within(self.schedule.back_off(self.bad_polls))
 
     def note_good_poll(self) -> None:
-        """Lift a pause that was the platform's."""
+        """Note that the platform has answered, and lift a pause that waited for it."""
+        self.recoveries += self.trouble is not None
         self.bad_polls, self.trouble = 0, None
         if self.pause is not None and self.pause.by_platform:
             self.pause = None
@@ -205,7 +212,7 @@ class Traffic:
     """Launches in flight, and the times of recent launches, ends and refusals."""
 
     in_flight: set[str] = attrs.field(factory=set)  #: keys of the jobs whose launch has no answer yet
-    hopeless: set[str] = attrs.field(factory=set)  #: launch names whose answer said that another try would fail too
+    doubts: dict[str, LaunchInDoubt] = attrs.field(factory=dict)  #: why launches are in doubt, by launch name
     launches: deque[datetime] = attrs.field(factory=_times)
     finishes: deque[datetime] = attrs.field(factory=_times)
     refusals: deque[datetime] = attrs.field(factory=_times)
@@ -230,10 +237,17 @@ class Context:
         """The platform."""
         return self.setup.platform
 
-    def drain(self) -> int:
-        """Process the results of worker threads in one transaction, and return how many there were."""
+    def drain(self, then: Callable[[], None] | None = None) -> int:
+        """Process the results of worker threads in one transaction, and return how many there were.
+
+        Args:
+            then: Called in the same transaction, if all that there is to record are answers to launches.
+        """
         with self.journal.in_one_transaction():
-            return self.pool.drain()
+            count = self.pool.drain()
+            if then is not None and count and self.journal.holds_only_launches:
+                then()
+            return count
 
     def drain_until(self, condition: Callable[[], bool]) -> None:
         """Process the results of worker threads until *condition* is true."""

@@ -21,6 +21,7 @@ from canfar_batch.engine.context import Context, Health, Journal, Schedule, Setu
 from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.launch import Launcher
 from canfar_batch.engine.monitor import Monitor
+from canfar_batch.engine.oversized import OversizedJobs
 from canfar_batch.engine.planning import Plan
 from canfar_batch.engine.preflight import Preflight, inspect
 from canfar_batch.engine.retry import ALIKE, Retrier
@@ -31,6 +32,7 @@ from canfar_batch.protocols import BatchView, Observer, Platform
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase
 from canfar_batch.store.memory import LedgerLike
 
+ANSWER_DUE = 1.0  #: seconds between two steps at most while a launch is in flight, for callers that sleep between them
 LONGEST_WAIT = 60.0  #: seconds between two steps at most: each renews the lease and reads the requests of others
 
 
@@ -149,8 +151,10 @@ class Engine:
     @property
     def paused(self) -> str | None:
         """Why nothing is launched for now; None if launching goes on."""
-        pause = self._stages.context.health.pause if self._stages else None
-        return None if pause is None else pause.why
+        if self._stages is None:
+            return None
+        pause = self._stages.context.health.pause
+        return self._stages.launcher.patience.why if pause is None else pause.why
 
     @property
     def trouble(self) -> Exception | None:
@@ -367,6 +371,7 @@ class _Stages:
         self.monitor = Monitor(context, self.finisher)
         self.launcher = Launcher(context, self.retrier, self.finisher.late_success)
         self.collector = Collector(context, results)
+        self.oversized = OversizedJobs(context)
         doubts = [at for job in ledger.jobs.values() if (at := _in_doubt_since(job)) is not None]
         if doubts:
             schedule.watch_for(min(setup.settle, setup.settle - (clock.now() - max(doubts)).total_seconds()))
@@ -375,22 +380,31 @@ class _Stages:
 
     def step(self) -> float:
         """Do all that can be done now, and return the seconds until there is more to do."""
-        self._take_in()
+        self._take_in(then=self._intend)
+        self.launcher.send()
         self.monitor.poll(self.view)
         self.finisher.pursue_due()
         self.retrier.decide_all()
+        self.oversized.warn()
         self._launch()
-        drained = self.context.drain()
+        drained = 0 if self.context.traffic.in_flight else self.context.drain()
         self.collector.collect_all()  # last: a success that was just drained does not wait for the next step
+        if self.context.traffic.in_flight:
+            return min(ANSWER_DUE, self._next_due())  # `wait` returns with the first answers, to be recorded together
         return 0.0 if drained else self._next_due()  # a place that was just freed is filled at once
 
-    def _take_in(self) -> None:
-        """Take in what threads, other processes and late receipts report."""
+    def _take_in(self, then: Callable[[], None] | None = None) -> None:
+        """Take in what threads, other processes and late receipts report; *then* as for `Context.drain`."""
         self.context.ledger.renew(self.context.schedule.last_contact)
-        self.context.drain()
+        self.context.drain(then)
         self._carry_out_requests()
         self.finisher.seek_late_receipts()
         self.finisher.seek_late_logs()
+
+    def _intend(self) -> None:
+        """Record further launches, in the transaction that records the answers to earlier ones: a disk is slow."""
+        if self.monitor.has_polled:
+            self.launcher.intend(self.view)
 
     def _launch(self) -> None:
         if self.monitor.has_polled:  # a launch of the last driver may have succeeded: the first poll shows it
@@ -424,7 +438,7 @@ class _Stages:
             limits=health.limits,
             usage=health.usage,
             doubt=not self.monitor.has_polled or context.clock.ticks() < context.schedule.watch_until,
-            ready=lambda: index.ready(now),
+            ready=lambda: self.launcher.ready(now),
             active=self.monitor.watched,
         )
 
@@ -487,6 +501,7 @@ class _Stages:
 
     def resume(self) -> None:
         self.context.health.pause = None
+        self.launcher.try_now()
         self.retrier.start_over()
         self.finisher.seek_again()
 

@@ -21,10 +21,18 @@ from canfar_batch.engine.attempts import (
     lacks_log,
 )
 from canfar_batch.engine.context import LONGEST_PAUSE, Context
+from canfar_batch.engine.job_index import shape_of
 from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.engine.verdict import Verdict, classify
-from canfar_batch.errors import CanfarBatchError, CredentialError, HomeError, JobNotFound, PlatformError
+from canfar_batch.errors import (
+    CanfarBatchError,
+    CredentialError,
+    HomeError,
+    JobNotFound,
+    LaunchInDoubt,
+    PlatformError,
+)
 from canfar_batch.failures import Failure, LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Ended, Event, EvidenceAdded, LateSuccess, apply, may_be_overturned
 from canfar_batch.records import JobRecord, JobState, Phase
@@ -235,8 +243,8 @@ class Finisher:
             ended = end_event(job, found, verdict, now)
         yield ended
         after = apply(job, ended)
-        if after.state is not JobState.CANCELLED:
-            self._retrier.compare_with_others(after)
+        if after.state is JobState.SUCCEEDED:
+            self._retrier.note_success()
         if after.state is JobState.WAITING:
             yield self._retrier.decide(after)
 
@@ -252,12 +260,13 @@ class Finisher:
         return attrs.evolve(verdict, succeeded=False, failure=verdict.doubt)
 
     def _never_came(self, job: JobRecord, now: datetime) -> Event:
-        """Return the event that ends a launch that got no answer and never appeared in a list."""
+        """Return the event that ends a launch that got no clear answer and never appeared in a list."""
+        doubt = self._context.traffic.doubts.pop(job.attempts[-1].launch_name, None)
         if job.cancelling:
             return Cancelled(key=job.key, at=now)
-        why = "no answer came to the launch, and the platform's list does not show it"
-        again = job.attempts[-1].launch_name not in self._context.traffic.hopeless
-        failure = LaunchRefused(message=why, again=again, inferred=True)
+        was_accepted = shape_of(job) in self._journal.index.accepted
+        again = doubt is None or not doubt.same_again or was_accepted
+        failure = LaunchRefused(message=_why_it_never_came(doubt), again=again, inferred=True)
         return Ended(key=job.key, at=now, succeeded=False, failure=failure)
 
     # -- receipts that come late ----------------------------------------------------------------------------------
@@ -340,6 +349,16 @@ class Finisher:
                 )
             ]
         )  # fmt: skip
+
+
+def _why_it_never_came(doubt: LaunchInDoubt | None) -> str:
+    """Return the message about a launch that never appeared, with the words of the answer if there was one."""
+    absent = "the platform's list does not show it"
+    if doubt is None:
+        return f"no answer to the launch is known, and {absent}"
+    if doubt.status is None:
+        return f"no answer came to the launch, and {absent}: {doubt}"
+    return f"the answer to the launch was not clear, and {absent}: {doubt}"
 
 
 def _may_still_report(job: JobRecord, finishing: Finishing, found: Gathered) -> bool:

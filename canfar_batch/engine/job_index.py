@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 
 from canfar_batch.lifecycle import may_be_overturned
-from canfar_batch.records import JobRecord, JobState
+from canfar_batch.records import Attempt, JobRecord, JobState, Resources
+
+Shape = tuple[str, Resources]  #: an image and what is asked for: what the platform checks before it accepts a launch
 
 _ENDED_BADLY = (JobState.LOST, JobState.FAILED, JobState.CANCELLED)
 _NEVER = datetime.max.replace(tzinfo=timezone.utc)
@@ -26,6 +28,8 @@ class JobIndex:
         without_log: Keys of the jobs whose newest attempt ended without its log.
         by_name: The job's key and the attempt's number, by launch name.
         by_id: The job's key and the attempt's number, by the platform's id.
+        accepted: The shapes of launches that the platform accepted.
+        begun: The newest launch of a container that was seen to run, by what it asked for.
     """
 
     def __init__(self, jobs: Mapping[str, JobRecord]) -> None:
@@ -38,6 +42,8 @@ class JobIndex:
         self.without_log: dict[str, None] = {}
         self.by_name: dict[str, tuple[str, int]] = {}
         self.by_id: dict[str, tuple[str, int]] = {}
+        self.accepted: set[Shape] = set()
+        self.begun: dict[Resources, datetime] = {}
         self._ready: list[tuple[int, str]] = []  # a heap in plan order; outdated entries are skipped
         self._due: list[tuple[datetime, int, str]] = []  # a heap by time; outdated entries are skipped
         self._queued: dict[str, datetime | None] = {}  # a job's valid entry: its due time, or None if it is ready
@@ -63,10 +69,18 @@ class JobIndex:
             self.by_name[attempt.launch_name] = (after.key, attempt.number)
             if attempt.id is not None:
                 self.by_id[attempt.id] = (after.key, attempt.number)
+                if attempt.number > after.attempts_before_reopen:  # an earlier one may have had another image
+                    self.accepted.add((after.spec.image, attempt.resources))
+        if after.state is JobState.RUNNING:
+            self._note_begun(after.attempts[-1])
         if not _is_launchable(after):
             self._queued.pop(after.key, None)
         elif after.key not in self._queued or self._queued[after.key] != after.due:
             self._enqueue(after.due, after.index, after.key)
+
+    def _note_begun(self, attempt: Attempt) -> None:
+        at = attempt.launched_at or attempt.intended_at
+        self.begun[attempt.resources] = max(at, self.begun.get(attempt.resources, at))
 
     def forget(self, job: JobRecord) -> None:
         """Remove a job that was never launched."""
@@ -117,6 +131,11 @@ class JobIndex:
     def _is_valid(self, due: datetime | None, key: str) -> bool:
         """Return whether an entry of the heaps is the job's newest."""
         return key in self._queued and self._queued[key] == due
+
+
+def shape_of(job: JobRecord) -> Shape:
+    """Return the shape of *job*'s next launch, or of the one in flight."""
+    return job.spec.image, job.resources
 
 
 def _is_launchable(job: JobRecord) -> bool:

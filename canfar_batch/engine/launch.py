@@ -13,6 +13,7 @@ import attrs
 
 from canfar_batch.engine.attempts import LaunchContext, request_for
 from canfar_batch.engine.context import Context
+from canfar_batch.engine.patience import Patience, add_outage_hint
 from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.errors import (
@@ -20,6 +21,7 @@ from canfar_batch.errors import (
     CredentialError,
     LaunchInDoubt,
     LeaseLost,
+    NotMade,
     NotSent,
     PlatformBusy,
     PlatformRefused,
@@ -34,8 +36,38 @@ from canfar_batch.store.memory import LedgerLike
 
 log = logging.getLogger("canfar_batch")
 
-MOST_IN_FLIGHT = 32  #: launches in flight at once: the most that a crash can leave in doubt
+#: launches that are recorded and not answered, of which the pool sends 32 at once: a crash leaves no more in doubt
+MOST_IN_FLIGHT = 64
 SOON = 5.0  #: seconds until the platform's list is asked about a launch that got no answer
+
+
+class HeldBack(NotSent):
+    """A launch was recorded, and not sent since the platform refused another one meanwhile."""
+
+
+class Permit:
+    """Whether a launch that is recorded may be sent; worker threads check it just before they send one.
+
+    Attributes:
+        is_given: Whether launching goes on. The calling thread changes it.
+    """
+
+    def __init__(self, ledger: LedgerLike) -> None:
+        self._ledger = ledger
+        self._generation = ledger.generation  # of the lease under which intents are recorded
+        self.is_given = True
+
+    def check(self) -> None:
+        """Return if a launch may be sent now.
+
+        Raises:
+            HeldBack: Launching has stopped.
+            LeaseLost: Another driver has taken over.
+        """
+        if not self.is_given:
+            raise HeldBack("it was not sent, since the platform refused another launch")
+        if not self._ledger.still_mine(self._generation):
+            raise LeaseLost("the lease ran out, or another driver has taken this batch over")
 
 
 @attrs.frozen
@@ -45,13 +77,13 @@ class Post:
     job: JobRecord
     context: LaunchContext
     platform: Platform
-    ledger: LedgerLike
-    generation: int  #: of the lease under which the intent was recorded
+    permit: Permit
 
     def __call__(self) -> str:
         """Send the launch, and return the container's id.
 
         Raises:
+            HeldBack: Launching has stopped.
             LeaseLost: Another driver has taken over.
             SpecError: The job cannot be sent at all.
             PlatformError: As `Platform.launch` says.
@@ -62,8 +94,7 @@ class Post:
             if self.context.batch is None:
                 raise
             raise SpecError(f"job {self.job.key} cannot be sent: {error}") from error
-        if not self.ledger.still_mine(self.generation):
-            raise LeaseLost("the lease ran out, or another driver has taken this batch over")
+        self.permit.check()
         return self.platform.launch(request)
 
 
@@ -72,6 +103,7 @@ class Launcher:
 
     Attributes:
         error: Why the newest launch that did not succeed failed or is in doubt.
+        patience: Decides about refused launches.
     """
 
     def __init__(
@@ -80,11 +112,14 @@ class Launcher:
         self._context, self._journal, self._retrier = context, context.journal, retrier
         self._strategy = context.setup.strategies.launch
         self._late_success = late_success
-        self._generation = context.ledger.generation
+        self._permit = Permit(context.ledger)
+        self._intended: list[Intended] = []  # recorded, or to be in the present transaction, and not sent yet
         self._setbacks = 0  # in a row
+        self._recoveries = 0  # of the platform's list that a probe has followed
         self._not_before = 0.0  # in the clock's ticks
         self._ask_again: float | None = None  # when the strategy wants to be asked again, in the clock's ticks
         self.error: Exception | None = None
+        self.patience = Patience(context.schedule, context.health, self._journal.index.accepted)
 
     @property
     def room(self) -> int:
@@ -100,6 +135,10 @@ class Launcher:
         finally:
             self._strategy = usual
 
+    def ready(self, now: datetime) -> Iterator[JobRecord]:
+        """Yield the jobs that the strategy may pick at *now*, in plan order."""
+        return self.patience.without_held(self._journal.index.ready(now))
+
     def next_due(self) -> float | None:
         """Return when something may be launched, in the clock's ticks; None if nothing is foreseen."""
         if self._context.health.pause is not None or not self.room:
@@ -108,16 +147,28 @@ class Launcher:
         now, moments = clock.ticks(), list[float]()
         due = self._journal.index.next_due(clock.now())
         if due is not None:
-            moments.append(max(self._not_before, now + (due - clock.now()).total_seconds()))
+            moments.append(now + (due - clock.now()).total_seconds())
         if self._ask_again is not None:
-            moments.append(max(self._not_before, self._ask_again))
-        if self._not_before > now:
-            moments.append(self._not_before)
-        return min(moments, default=None)
+            moments.append(self._ask_again)
+        moments += [moment for moment in (self._not_before, *self.patience.next_probes()) if moment > now]
+        return max(self._not_before, min(moments)) if moments else None
+
+    def try_now(self) -> None:
+        """Launch as if nothing had been refused."""
+        self.patience.forget()
+        self._setbacks, self._not_before = 0, 0.0
 
     def launch(self, make_view: Callable[[], BatchView]) -> None:
         """Let the strategy pick, record the intents, then send them."""
+        self.intend(make_view)
+        self.send()
+
+    def intend(self, make_view: Callable[[], BatchView]) -> None:
+        """Let the strategy pick, and record the intents; `send` sends them once they are in the ledger."""
         context, now = self._context, self._context.clock.ticks()
+        if context.health.recoveries != self._recoveries:
+            self._recoveries = context.health.recoveries
+            self.patience.probe_now()
         if context.health.pause is not None or now < self._not_before or not self.room:
             return
         view = make_view()
@@ -125,12 +176,21 @@ class Launcher:
         self._ask_again = None if pick.again is None else now + pick.again
         picked = dict.fromkeys(job.key for bundle in pick.bundles for job in bundle.jobs)
         jobs, index = self._journal.jobs, self._journal.index
-        chosen = (jobs[key] for key in picked if index.is_ready(key, view.now))
-        events = [self._late_success(job) or self._intent(job, view.now) for job in islice(chosen, view.room)]
+        in_flight = [jobs[key] for key in context.traffic.in_flight]
+        ready = (jobs[key] for key in picked if index.is_ready(key, view.now))
+        chosen = islice(self.patience.admitted(ready, in_flight), view.room)
+        events = [self._late_success(job) or self._intent(job, view.now) for job in chosen]
         self._journal.record(events)
-        for event in events:
-            if isinstance(event, Intended):
-                self._send(self._journal.jobs[event.key], view.now)
+        self._intended += [event for event in events if isinstance(event, Intended)]
+
+    def send(self) -> None:
+        """Send the launches whose intents are in the ledger by now."""
+        intended, self._intended = self._intended, []
+        for event in intended:
+            job = self._journal.jobs[event.key]
+            if job.last_attempt is not None and job.last_attempt.launch_name == event.launch_name:
+                self._permit.is_given = True
+                self._send(job, event.at)
 
     def _pick(self, view: BatchView) -> _Picked:
         """Return what the strategy wants now; a job stands for the bundle that consists of it."""
@@ -153,50 +213,74 @@ class Launcher:
         context = self._context
         context.traffic.in_flight.add(job.key)
         context.traffic.launches.append(now)
-        post = Post(job, context.launch_context, context.platform, context.ledger, self._generation)
+        post = Post(job, context.launch_context, context.platform, self._permit)
         context.pool.submit("launch", post, partial(self._answered, job))
 
     # -- answers --------------------------------------------------------------------------------------------------
 
     def _answered(self, job: JobRecord, outcome: Outcome[str]) -> None:
-        """Record the answer to a launch, or that none will come."""
+        """Record the answer to a launch, or leave the launch to the next polls if there was no clear one."""
         context = self._context
         context.traffic.in_flight.discard(job.key)
         current = self._journal.job(job.key)
         if current.state is not JobState.LAUNCHING:
-            return  # a poll found the container before the answer came
+            if current.id is not None:  # a poll found the container before the answer came
+                self.patience.note_acceptance(current)
+            return
         if isinstance(outcome.error, Exception):
             self.error = outcome.error
         try:
             id = outcome.get()
-        except (NotSent, PlatformBusy, CredentialError, LeaseLost) as error:
-            self._defer(current, error)
+        except (CredentialError, PlatformRefused, NotMade) as error:
+            self._refused(current, error)
+        except (NotSent, PlatformBusy, LeaseLost) as error:
+            if not isinstance(error, HeldBack):
+                self._slow_down(getattr(error, "retry_after", None))
+            self._defer(current, max(self._not_before, self.patience.next_probe), error)
+        except SpecError as error:
+            self._refuse(current, error)
         except LaunchInDoubt as error:
             log.info("%s: %s is in doubt: %s", self._journal.name, job.key, error)
+            context.traffic.doubts[current.attempts[-1].launch_name] = error
+            self.patience.note_doubt(current, error)
             self._slow_down(error.retry_after)
-            if error.same_again:
-                context.traffic.hopeless.add(current.attempts[-1].launch_name)
             context.schedule.poll_within(SOON)
-        except (PlatformRefused, SpecError) as error:
-            self._refuse(current, error)
         except Exception as error:
             log.warning("%s: the launch of %s is in doubt: %r", self._journal.name, job.key, error)
+            self.patience.note_doubt(current, error)
             self._slow_down(None)
         else:
             self._setbacks = 0
+            self.patience.note_acceptance(current)
             self._journal.record([Launched(key=job.key, at=context.clock.now(), id=id)])
 
-    def _defer(self, job: JobRecord, error: CanfarBatchError) -> None:
-        """Nothing was made, and a later try may succeed."""
-        context = self._context
-        if isinstance(error, CredentialError):
-            context.health.pause_for(error)
-        self._slow_down(getattr(error, "retry_after", None))
-        now = context.clock.now()
-        due = now + timedelta(seconds=max(0.0, self._not_before - context.clock.ticks()))
-        self._journal.record([Deferred(key=job.key, at=now, due=due, why=str(error))])
+    def _refused(self, job: JobRecord, error: CredentialError | PlatformRefused | NotMade) -> None:
+        """Nothing was made. Try again later if the refusal may pass, else give the job up."""
+        if isinstance(error, NotMade):
+            may_pass = not error.same_again or self.patience.may_pass(job)
+        elif isinstance(error, PlatformRefused):
+            may_pass = error.may_pass and self.patience.may_pass(job)
+        else:
+            may_pass = True  # the credential is refused, not the job
+        due = self.patience.retry_time(job, error) if may_pass else None
+        if due is None:
+            if may_pass:
+                error.args = (f"{error} It was refused again and again, while other launches were accepted.",)
+            else:
+                add_outage_hint(error)
+            self._refuse(job, error)
+        else:
+            self._context.traffic.refusals.append(self._context.clock.now())
+            self._permit.is_given = self.patience.why is None
+            self._defer(job, due, error)
+
+    def _defer(self, job: JobRecord, due: float, error: CanfarBatchError) -> None:
+        """Nothing was made: launch the job again at *due*, in the clock's ticks."""
+        clock = self._context.clock
+        at = clock.now() + timedelta(seconds=max(0.0, due - clock.ticks()))
+        self._journal.record([Deferred(key=job.key, at=clock.now(), due=at, why=str(error))])
         if job.cancelling:
-            self._journal.record([Cancelled(key=job.key, at=now)])
+            self._journal.record([Cancelled(key=job.key, at=clock.now())])
 
     def _refuse(self, job: JobRecord, error: CanfarBatchError) -> None:
         """Nothing was made, and the same request would be refused again."""
@@ -206,14 +290,13 @@ class Launcher:
             return
         failure = LaunchRefused(message=str(error), again=False)
         ended = Ended(key=job.key, at=now, succeeded=False, failure=failure)
-        after = apply(job, ended)
-        self._retrier.compare_with_others(after)
-        self._journal.record([ended, self._retrier.decide(after)])
+        self._journal.record([ended, self._retrier.decide(apply(job, ended))])
 
     def _slow_down(self, asked: float | None) -> None:
         """Launch more slowly, the longer the platform is unwell or unwilling."""
         context = self._context
         context.traffic.refusals.append(context.clock.now())
+        self._permit.is_given = False
         if context.clock.ticks() >= self._not_before:  # a wave of launches is one setback, however many it holds
             self._setbacks += 1
             pause = max(asked or 0.0, context.schedule.back_off(self._setbacks - 1))

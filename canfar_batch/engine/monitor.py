@@ -122,8 +122,10 @@ class Monitor:
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to see."""
-        watching = self._context.clock.ticks() < self._context.schedule.watch_until
-        return bool(self._journal.index.active) or watching or not self.has_polled
+        context = self._context
+        watching = context.clock.ticks() < context.schedule.watch_until
+        is_paused = context.health.pause is not None and context.health.pause.by_platform  # a good poll lifts that
+        return bool(self._journal.index.active) or watching or is_paused or not self.has_polled
 
     def watched(self) -> Iterator[JobRecord]:
         """Yield the jobs that have a container, or may have one, and are not known to have ended."""

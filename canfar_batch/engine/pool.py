@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,7 +19,11 @@ import attrs
 T = TypeVar("T")
 
 #: threads for each kind of work, so that slow launches never delay a poll, nor results a launch
-QUEUES: Mapping[str, int] = {"launch": 8, "poll": 1, "gather": 8, "collect": 4}
+QUEUES: Mapping[str, int] = {"launch": 32, "poll": 1, "gather": 8, "collect": 4}
+
+#: seconds for which more results are awaited after the first, since one transaction then records them all
+GATHERING = 0.02
+ENOUGH = 24  #: results that are not kept waiting for more
 
 
 @attrs.frozen
@@ -95,10 +100,11 @@ class ThreadPool:
 
     def _work(self, name: str) -> None:
         while (task := self._tasks[name].get()) is not None:
-            self._inbox.put((task[1], Outcome.of(task[0], BaseException)))
-            del task  # an idle thread keeps nothing alive
+            outcome = Outcome.of(task[0], BaseException)
             with self._lock:
                 self._unfinished[name] -= 1
+            self._inbox.put((task[1], outcome))
+            del task, outcome  # an idle thread keeps nothing alive
 
     def drain(self) -> int:
         """Call back for all work that is done by now, and return how many callbacks were made."""
@@ -113,11 +119,17 @@ class ThreadPool:
         return count
 
     def wait(self, seconds: float) -> None:
-        """Sleep for *seconds*, or until there is a result to drain."""
+        """Sleep for *seconds*, or until there is a result to drain.
+
+        While launches are in flight, wait a little longer for their answers, so that they are recorded together.
+        """
         if self._received or seconds <= 0:
             return
         with contextlib.suppress(queue.Empty):
             self._received.append(self._inbox.get(timeout=seconds))
+            until = time.monotonic() + min(GATHERING, seconds)
+            while len(self._received) < ENOUGH and self._unfinished.get("launch"):
+                self._received.append(self._inbox.get(timeout=max(0.0, until - time.monotonic())))
 
     def close(self) -> None:
         """Let every thread end after its present work; work that has not begun is dropped."""

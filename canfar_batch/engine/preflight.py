@@ -119,7 +119,8 @@ def _check_images(specs: Sequence[JobSpec], platform: Platform, findings: _Findi
             guess = f"; did you mean {near[0]}?" if near else ""
             findings.warnings.append(
                 f"image {image} is not in the platform's list{guess} (private images, other tags than the first, and "
-                "images pushed within the last half hour are not listed either)"
+                "images pushed within the last half hour are not listed either; if this worked before, the platform "
+                "may be having an outage)"
             )
 
 

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import attrs
 
 from canfar_batch.engine.context import Context, Pause
+from canfar_batch.engine.job_index import shape_of
 from canfar_batch.errors import StrategyError
-from canfar_batch.failures import Failure
+from canfar_batch.failures import Failure, LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Event, RetryExhausted, Retrying
 from canfar_batch.protocols import Again, Stop
-from canfar_batch.records import JobRecord, JobState, Resources
+from canfar_batch.records import Attempt, JobRecord, JobState, Resources
 
-ALIKE = 5  #: jobs that must fail alike, before any success, to pause the batch
+ALIKE = 5  #: jobs that must be given up for one cause, before any success, to pause the batch
+OUTAGE_PATIENCE = 3600.0  #: seconds for which launches that get no clear answer are repeated, if others were accepted
+OUTAGE_PAUSE = 60.0  #: seconds between two of them
 
 
 class Retrier:
     """Asks the retry policy, and fits its answer to what the platform offers.
 
     Attributes:
-        stop_alike: Failures of one cause, before any success, that pause the batch; None for never.
+        stop_alike: Jobs given up for one cause, before any success, that pause the batch; None for never.
     """
 
     def __init__(self, context: Context) -> None:
         self._journal, self._health, self._clock = context.journal, context.health, context.clock
         self._policy = context.setup.strategies.retry
         self.stop_alike: int | None = ALIKE
-        self._cause = ""
-        self._failed_alike: set[str] = set()
-        self._succeeded = self._journal.index.counts[JobState.SUCCEEDED] > 0
+        self._given_up: dict[str, set[str]] = {}  # keys of the jobs given up, by the group of their failure
+        self._has_succeeded = False
 
     def decide_all(self) -> None:
         """Decide what a driver that was killed left undecided."""
@@ -42,21 +45,34 @@ class Retrier:
         if failure is None:
             return Cancelled(key=job.key, at=now)
         answer = self._policy(job, failure)
+        if isinstance(answer, Stop) and self._is_outage(job):
+            answer = Again(after=OUTAGE_PAUSE)
         if isinstance(answer, Again):
             resources = self._offered(answer.resources or job.resources)
-            if answer.resources not in (None, resources) and resources == job.attempts[-1].resources:
-                why = f"{failure.cause}, and the platform offers no more than it had"
-                return RetryExhausted(key=job.key, at=now, why=why)
-            return Retrying(key=job.key, at=now, due=now + timedelta(seconds=answer.after), resources=resources)
+            if answer.resources in (None, resources) or resources != job.attempts[-1].resources:
+                due = now + timedelta(seconds=answer.after)
+                return Retrying(key=job.key, at=now, due=due, resources=resources)
+            answer = Stop(f"{failure.cause}, and the platform offers no more than it had")
         if not isinstance(answer, Stop):
             raise StrategyError(
                 f"the retry policy {self._policy!r} returned {answer!r}; it returns Again(…) or Stop(…)"
             )
+        self._compare_with_others(job.key, failure)
         return RetryExhausted(key=job.key, at=now, why=answer.why)
 
     def wants_again(self, job: JobRecord, doubt: Failure) -> bool:
         """Return whether the policy would launch a job again that succeeded, for a *doubt* about its success."""
         return isinstance(self._policy(job, doubt), Again)
+
+    def _is_outage(self, job: JobRecord) -> bool:
+        """Return whether the launches of *job* came to nothing for less than an hour, in a probable outage.
+
+        The platform accepted a launch like it before, and the policy has allowed another attempt at first.
+        """
+        refused = list(itertools.takewhile(_never_came, reversed(job.attempts[job.attempts_before_reopen :])))
+        if len(refused) < 2 or shape_of(job) not in self._journal.index.accepted:
+            return False
+        return (self._clock.now() - refused[-1].intended_at).total_seconds() < OUTAGE_PATIENCE
 
     def _offered(self, wished: Resources) -> Resources:
         """Return *wished*, its memory rounded to what the platform offers."""
@@ -66,21 +82,38 @@ class Retrier:
         fitting = [option for option in sorted(options) if option >= wished.ram]
         return attrs.evolve(wished, ram=fitting[0] if fitting else max(options))
 
-    def compare_with_others(self, job: JobRecord) -> None:
-        """Pause a batch whose first jobs all fail alike, since the others are likely to fail as well."""
-        self._succeeded = self._succeeded or job.state is JobState.SUCCEEDED
-        if self._succeeded or self.stop_alike is None:
+    # -- failing alike --------------------------------------------------------------------------------------------
+
+    def _compare_with_others(self, key: str, failure: Failure) -> None:
+        """Pause a batch whose first jobs are all given up for one cause, since the others are likely to fail as well.
+
+        Failures that the platform caused do not count.
+        """
+        self._has_succeeded = self._has_succeeded or self._journal.index.counts[JobState.SUCCEEDED] > 0
+        if self._has_succeeded or self.stop_alike is None or failure.platform:
             return
-        cause = job.failure.cause if job.failure else ""
-        if cause != self._cause:
-            self._cause, self._failed_alike = cause, set()
-        self._failed_alike.add(job.key)
-        count = len(self._failed_alike)
-        if count >= self.stop_alike and self._health.pause is None:
-            why = f"the first {count} jobs to end all failed alike, so no more are launched: {job.failure}"
+        alike = self._given_up.setdefault(failure.group, set())
+        alike.add(key)
+        pause = self._health.pause
+        if len(alike) >= self.stop_alike and (pause is None or pause.by_platform):
+            why = f"the first {len(alike)} jobs to end all failed alike, so no more are launched: {failure}"
             self._health.pause = Pause(why=why)
             self._health.say(why)
 
+    def note_success(self) -> None:
+        """Lift the pause for failing alike: a job succeeded, so others may as well."""
+        self._has_succeeded = True
+        pause = self._health.pause
+        if pause is not None and not pause.by_platform:
+            self._health.pause = None
+            self._health.say("a job has succeeded; launching goes on")
+
     def start_over(self) -> None:
         """Forget the failures that were counted: the user has seen them, and goes on."""
-        self._cause, self._failed_alike = "", set()
+        self._given_up = {}
+
+
+def _never_came(attempt: Attempt) -> bool:
+    """Return whether no container of this attempt ever appeared, though nothing shows that another would not."""
+    failure = attempt.failure
+    return isinstance(failure, LaunchRefused) and failure.inferred and failure.again

@@ -103,6 +103,7 @@ class Ledger:
         self._clock = clock
         self._holder: Holder | None = None
         self._lease_until = 0.0  # in the clock's ticks
+        self._own_counters: tuple[int, ...] = ()  # the file's change counter, if no one else has written since
         self._keys: dict[str, str] = {}  # by their lower case, in which no two keys are equal
         self._specs: dict[str, JobSpec] = {}  # by their text in the file
         self._spec_numbers: dict[JobSpec, int] = {}  # of the specs in the file
@@ -399,9 +400,17 @@ class Ledger:
         if self._visit is not None:  # no one else can drive before the visit ends
             yield self._visit
             return
-        with self._transaction() as transaction:
-            self._check_lease()
-            yield transaction
+        try:
+            with self._transaction() as transaction:
+                self._check_lease()
+                before, written = self._change_counter(), self._db.total_changes
+                self._own_counters = (before,)
+                yield transaction
+                if self._db.total_changes != written:
+                    self._own_counters = (before, before + 1)  # before and after the commit that follows
+        except BaseException:
+            self._own_counters = ()
+            raise
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Transaction]:
@@ -586,6 +595,9 @@ class Ledger:
             return False
         if generation != self.generation or self._clock.ticks() > self._lease_until:
             return False
+        with contextlib.suppress(OSError):
+            if self._change_counter() in self._own_counters:
+                return True  # nothing was written since this driver last held the lease in a transaction
         try:
             # A connection belongs to its thread, and one that outlived this question would never be closed.
             with contextlib.closing(database.connect(self.home.ledger, writable=False)) as db:
@@ -593,6 +605,12 @@ class Ledger:
         except sqlite3.Error:
             return False  # if the file cannot be read, launch nothing
         return (row["holder"], row["generation"]) == (holder.id, generation)
+
+    def _change_counter(self) -> int:
+        """Return the number that each transaction in the file raises by one, without locking the file."""
+        with self.home.ledger.open("rb", buffering=0) as file:
+            file.seek(24)  # the header of an SQLite file holds it in these four bytes
+            return int.from_bytes(file.read(4), "big")
 
     def _check_lease(self) -> None:
         if self._holder is None or not self.driving:

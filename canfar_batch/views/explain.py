@@ -22,8 +22,6 @@ LOST_OR_FAILED = (JobState.FAILED, JobState.LOST)  #: the states that count as f
 
 _MESSAGE_WIDTH = 120  # columns of a message in the explanation of a batch
 _CAUSES = 6  # causes that the explanation of a batch lists
-_RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)\b")
-_PARTICULAR = re.compile(r"""'[^']*'|"[^"]*"|\S*[/\d]\S*""")  # names, paths and numbers, which differ from job to job
 SUPPORT_LINES = 30  #: lines of a log in a support report
 
 _ADVICE: Mapping[type[Failure], str] = {
@@ -103,19 +101,6 @@ def advice(failure: Failure) -> str:
             found = next((tip for sign, tip in _SIGNS if sign in failure.message), "")
         return found or _CODES.get(failure.code, "")
     return _ADVICE.get(type(failure), "")
-
-
-def group_of(failure: Failure) -> str:
-    """Return the name of the group in which a report counts *failure*: its cause, and the kind of its message.
-
-    Exit code 1 may be a missing file in one job and a division by zero in the next. Names, paths and numbers in a
-    message do not make a difference.
-    """
-    if not isinstance(failure, (failures.ExitCode, failures.LaunchRefused, failures.StartError, failures.Unknown)):
-        return failure.cause
-    raised = _RAISED.match(failure.message)
-    kind = raised[0] if raised else _PARTICULAR.sub("…", failure.message)
-    return f"{failure.cause}: {kind[:200]}"
 
 
 def is_out_of_memory(failure: Failure | None) -> bool:
@@ -250,7 +235,7 @@ def explain_batch(jobs: Iterable[JobRecord]) -> str:
         is_final = is_final and job.state.final
         if job.state in LOST_OR_FAILED:
             failure = job.failure or failures.Unknown()
-            groups.setdefault(group_of(failure), []).append((job, failure))
+            groups.setdefault(failure.group, []).append((job, failure))
         elif job.state is JobState.SUCCEEDED and job.collect_error is not None:
             uncollected.append(job)
     return _failed(groups, is_final=is_final) + _uncollected(uncollected)

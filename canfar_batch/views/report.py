@@ -354,7 +354,7 @@ def _causes(failed: Iterable[tuple[JobRecord, Failure]]) -> tuple[Cause, ...]:
     """Failures grouped by cause and by the kind of their message, the most frequent first."""
     groups: dict[str, list[tuple[JobRecord, Failure]]] = {}
     for job, failure in failed:
-        groups.setdefault(explain.group_of(failure), []).append((job, failure))
+        groups.setdefault(failure.group, []).append((job, failure))
     causes = [_cause(group) for group in groups.values()]
     return tuple(sorted(causes, key=lambda cause: -cause.count))
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from fakes import FakeClock, InlinePool
 
-from canfar_batch.engine.pool import Pool, ThreadPool
+from canfar_batch.engine.pool import ENOUGH, Pool, ThreadPool
 from canfar_batch.engine.standalone import CallingThread
 
 PATIENCE = 20.0  #: seconds after which a pool that does not deliver counts as broken
@@ -56,6 +56,19 @@ def test_an_exception_is_delivered_as_the_outcome(pool):
     assert isinstance(outcomes[0].error, ZeroDivisionError)
     with pytest.raises(ZeroDivisionError):
         outcomes[0].get()
+
+
+def test_answers_that_follow_one_another_are_drained_together(monkeypatch):
+    monkeypatch.setattr("canfar_batch.engine.pool.GATHERING", PATIENCE)
+    threads, released = ThreadPool({"launch": 32}), threading.Event()
+    for _ in range(8):
+        threads.submit("launch", released.wait, lambda outcome: None)
+    for _ in range(ENOUGH):
+        threads.submit("launch", lambda: None, lambda outcome: None)
+    threads.wait(PATIENCE)
+    assert threads.drain() >= ENOUGH
+    released.set()
+    threads.close()
 
 
 def test_callbacks_are_made_in_the_draining_thread(pool):

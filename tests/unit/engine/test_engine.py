@@ -12,8 +12,9 @@ from engine import SLOW, SPEC, abandon, always, kinds, raising, states
 from fakes import Fate
 
 from canfar_batch import errors
-from canfar_batch.engine.launch import Post
+from canfar_batch.engine.launch import Permit, Post
 from canfar_batch.records import JobState
+from canfar_batch.store import ledger
 from canfar_batch.strategies import AtOnce, Throttle, Window
 
 S = JobState
@@ -230,6 +231,26 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_post_and_the_next_wr
     other.close()
 
 
+def test_the_lease_is_checked_without_a_connection_unless_another_process_wrote(world, monkeypatch):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(10, launch=Window(2))
+    world.turn(batch, 30)
+    connect, connected = ledger._connect, []
+    monkeypatch.setattr(ledger, "_connect", lambda *args, **given: connected.append(args) or connect(*args, **given))
+    assert batch._ledger.still_mine(batch._ledger.generation)
+    assert not connected
+    other = world.batch()
+    other._ledger.ask("cancel", ["j0"])
+    other.close()
+    connected.clear()
+    assert batch._ledger.still_mine(batch._ledger.generation)
+    assert connected
+    world.turn(batch, 5)
+    connected.clear()
+    assert batch._ledger.still_mine(batch._ledger.generation)
+    assert not connected
+
+
 def test_a_post_of_an_earlier_run_is_not_sent_by_a_later_one(world):
     world.platform.fate = lambda request: SLOW
     batch = world.planned(2, launch=Window(1))
@@ -246,7 +267,7 @@ def test_a_post_of_an_earlier_run_is_not_sent_by_a_later_one(world):
 def post_of(batch):
     """The launch of job j0, as a worker thread would send it."""
     ledger = batch._ledger
-    return Post(ledger.jobs["j0"], batch._engine.launch_context, batch._engine.platform, ledger, ledger.generation)
+    return Post(ledger.jobs["j0"], batch._engine.launch_context, batch._engine.platform, Permit(ledger))
 
 
 # -- after a crash --------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Retrying: pauses after failures, and jobs that are opened again."""
 
+import re
+
 import pytest
 from engine import SLOW, always, states
 from fakes import Fate
@@ -7,7 +9,7 @@ from fakes import Fate
 from canfar_batch import errors, failures
 from canfar_batch.records import JobState
 from canfar_batch.spec import JobSpec
-from canfar_batch.strategies import Retry, Window
+from canfar_batch.strategies import AtOnce, Retry, Window, never
 
 S = JobState
 
@@ -35,6 +37,63 @@ def test_a_pause_for_failing_alike_outlives_a_credential_that_comes_back(world):
     with pytest.raises(errors.BatchPaused):
         batch.run(progress=False)
     assert len(world.platform.launched) <= 10
+
+
+def failing(messages, code=1):
+    """Jobs whose logs end with these messages; all others succeed, and take longer."""
+
+    def fate(request):
+        number = int(re.search(r"-j(\d+)-", request.name)[1])
+        if number >= len(messages):
+            return Fate(lasts=200)
+        return Fate(code=code, log=f"{messages[number]}\n".encode(), lasts=1)
+
+    return fate
+
+
+def test_different_errors_of_one_exit_code_are_not_alike(world):
+    errors_seen = ["OSError: truncated", "KeyError: EXPTIME", "ValueError: no WCS", "no stars found", "IndexError: 3"]
+    world.platform.fate = failing(errors_seen)
+    batch = world.planned(40)
+    batch.run(progress=False)
+    assert batch.counts == {S.SUCCEEDED: 35, S.FAILED: 5}
+
+
+def test_one_error_about_different_files_is_alike(world):
+    world.platform.fate = failing([f"KeyError: '/data/{n}.fits'" for n in range(50)])
+    batch = world.planned(50, launch=Window(3))
+    with pytest.raises(errors.BatchPaused, match="KeyError"):
+        batch.run(progress=False)
+    assert len(world.platform.launched) <= 8
+
+
+def test_attempts_that_will_be_retried_pause_nothing(world):
+    began = world.clock.seconds
+    world.platform.fate = lambda request: Fate(code=75 if world.clock.seconds < began + 20 else 0, lasts=2)
+    batch = world.planned(12, launch=AtOnce(), retry=Retry(5, exit_codes={75}, pause=10))
+    batch.run(progress=False)
+    assert batch.counts == {S.SUCCEEDED: 12}
+    assert len(world.platform.launched) > 12
+
+
+def test_failures_of_the_platform_pause_nothing(world):
+    slow = iter([SLOW] * 6)
+    world.platform.fate = lambda request: next(slow, None) or Fate()
+    batch = world.planned(12, launch=Window(6), retry=never)
+    world.turn(batch, 20)
+    world.platform.all.clear()
+    batch.run(progress=False)
+    assert batch.counts == {S.LOST: 6, S.SUCCEEDED: 6}
+
+
+def test_a_success_lifts_the_pause(world, caplog):
+    world.platform.fate = lambda request: Fate(lasts=100) if "-j5-" in request.name else Fate(code=2, lasts=1)
+    batch = world.planned(12, launch=Window(6))
+    batch.run(progress=False)
+    assert batch.counts == {S.SUCCEEDED: 1, S.FAILED: 11}
+    said = [record.getMessage() for record in caplog.records]
+    assert any("failed alike" in line for line in said)
+    assert any("a job has succeeded" in line for line in said)
 
 
 def test_after_a_success_failing_alike_pauses_nothing(world):
