@@ -186,6 +186,20 @@ class UnknownBatch(CanfarBatchError, LookupError):
     """There is no batch of this name here."""
 
 
+class UnknownJob(CanfarBatchError, KeyError):
+    """The batch has no job with this key; the message names keys that are close to it."""
+
+    __str__ = Exception.__str__  # a KeyError shows the repr of its message
+
+
+class ReadOnlyBatch(CanfarBatchError, RuntimeError):
+    """The batch is open for reading; the message names the call that opens it for running."""
+
+
+class NotDriven(CanfarBatchError, RuntimeError):
+    """No process drives the batch, so a wait for its jobs would never end; the message names the call that does."""
+
+
 class LedgerError(CanfarBatchError, RuntimeError):
     """The ledger is not one that this version can read, or belongs to another platform."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from canfar_batch.engine.estimate import Estimate
 from canfar_batch.errors import PlatformError
 from canfar_batch.protocols import Platform
 from canfar_batch.records import JobRecord, JobState
@@ -25,15 +26,18 @@ class Preflight:
     Attributes:
         warnings: What may go wrong, in words; empty if all seems well.
         jobs: How many jobs were looked at.
+        estimate: What they will cost; None if that was not asked for.
     """
 
     warnings: tuple[str, ...]
     jobs: int
+    estimate: Estimate | None = None
 
     def __str__(self) -> str:
         looked_at = f"preflight of {self.jobs} job{'s' * (self.jobs != 1)}"
         found = f"{len(self.warnings)} warnings" if self.warnings else "all well"
-        return "\n".join([f"{looked_at}: {found}", *(f"- {warning}" for warning in self.warnings)])
+        cost = [str(self.estimate)] if self.estimate is not None and self.estimate.core_hours is not None else []
+        return "\n".join([f"{looked_at}: {found}", *(f"- {warning}" for warning in self.warnings), *cost])
 
 
 def inspect(jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now: datetime) -> Preflight:
