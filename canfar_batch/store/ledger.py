@@ -571,7 +571,10 @@ def _busy(other: LeaseState) -> BatchBusy:
 
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     mode = "rw" if writable else "ro"
-    db = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=30.0, isolation_level=None)
+    # any thread may use the connection: `engine.turns` lets one do so at a time
+    db = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}", uri=True, timeout=30.0, isolation_level=None, check_same_thread=False
+    )
     db.row_factory = sqlite3.Row
     if writable:
         # rollback journal: WAL needs memory shared by all readers, which network disks lack
@@ -585,7 +588,9 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
         db.close()
         with contextlib.closing(_connect(path, writable=True)) as mender:
             mender.execute("SELECT 1 FROM sqlite_master").fetchone()
-        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30.0, isolation_level=None)
+        db = sqlite3.connect(
+            f"{path.as_uri()}?mode=ro", uri=True, timeout=30.0, isolation_level=None, check_same_thread=False
+        )
         db.row_factory = sqlite3.Row
     return db
 
