@@ -410,7 +410,7 @@ def _summary(name: str, home: str | None) -> dict[str, Any]:
     try:
         with Batch.open(name, home) as batch:
             counts = {state.value: count for state, count in batch.counts.items()}
-            return {"batch": name, "jobs": len(batch), "counts": counts, "driver": batch.driver}
+            return {"batch": name, "jobs": len(batch), "counts": counts, "driver": batch.driven_by}
     except CanfarBatchError as error:
         return {"batch": name, "jobs": None, "counts": {}, "driver": None, "error": str(error)}
 
@@ -432,7 +432,7 @@ def _status(options: argparse.Namespace) -> int:
             (row,) = [row for row in batch.to_rows() if row["key"] == job.key]
             _print(options, row, job.explain())
             return SOME_FAILED if job.state in (JobState.FAILED, JobState.LOST) else FINE
-        report, driver = batch.report(), batch.driver
+        report, driver = batch.report(), batch.driven_by
         counts = {state.value: count for state, count in batch.counts.items()}
         told = {
             "name": batch.name, "home": str(batch.home), "platform": batch.address, "driver": driver,
@@ -478,7 +478,7 @@ def _log(batch: Batch, job: Job, number: int, url: str | None) -> bytes:
         raise JobNotFound(f"no log of job {job.key}, attempt {number}, was saved")
     if batch.address == "local":
         raise JobNotFound(f"job {job.key} still runs, and its log can be read once it is over")
-    with Session.connect(url or batch.address) as session:
+    with Session.connect_for(batch, url) as session:
         return session.job(chosen.id).logs(encoding=None)
 
 
@@ -521,11 +521,11 @@ def _cancel(options: argparse.Namespace) -> int:
     """Stop jobs, by whoever can: the process that drives the batch, or this one; the wish is kept in any case."""
     with Batch.open(options.name, options.home) as batch:
         keys = [_job(batch, key).key for key in options.keys] or None
-        driver, address = batch.driver, batch.address
+        driver = batch.driven_by
         if driver is not None:
             return _told_cancelled(options, batch.cancel(keys), f"{driver} drives the batch and stops them")
     try:
-        with Session.connect(options.url or address) as session, session.batch(
+        with _connected(batch, options.url) as session, session.batch(
             options.name, home=options.home
         ) as batch:  # fmt: skip
             stopped = batch.cancel(keys, wait=not options.no_wait, timeout=options.timeout)
@@ -535,6 +535,11 @@ def _cancel(options: argparse.Namespace) -> int:
             batch.cancel(keys)
         return TROUBLE
     return _told_cancelled(options, stopped, "being stopped" if options.no_wait else "stopped")
+
+
+def _connected(batch: Batch, url: str | None) -> Session:
+    """Connect to the batch's platform; a local one lives as long as the session alone, so there it is a new one."""
+    return Session.connect("local") if batch.address == "local" else Session.connect_for(batch, url)
 
 
 def _told_cancelled(options: argparse.Namespace, keys: Sequence[str], words: str) -> int:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import attrs
 import pytest
-from engine import SLOW, SPEC, doubt, raising, states
+from engine import SLOW, SPEC, doubt, engine_of, ledger_of, raising, statements, states
 from fakes import Fate
 
 from canfar_batch import errors
@@ -70,10 +70,8 @@ def test_a_secret_that_is_not_set_is_missed_before_anything_is_planned_or_launch
 
 def test_one_more_job_is_one_transaction(world):
     batch = world.planned(1)
-    written = []
-    batch._ledger._db.set_trace_callback(written.append)
-    batch.add(SPEC, key="one-more", n=7)
-    batch._ledger._db.set_trace_callback(None)
+    with statements(batch) as written:
+        batch.add(SPEC, key="one-more", n=7)
     assert written.count("COMMIT") == written.count("BEGIN IMMEDIATE") == 1
 
 
@@ -85,7 +83,7 @@ def test_a_plan_that_cannot_be_written_leaves_nothing_of_it_to_be_seen(world, mo
         raise errors.HomeError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(batch._ledger), "record", full)
+        patch.setattr(type(ledger_of(batch)), "record", full)
         with pytest.raises(errors.HomeError, match="no room"):
             batch.map(changed, key="j{n}", n=range(4))
     assert [job.key for job in batch] == ["j0", "j1"]
@@ -108,7 +106,7 @@ def test_a_plan_is_not_changed_under_another_driver(world):
     world.turn(batch, 10)
     with pytest.raises(errors.BatchBusy):
         world.batch().add(SPEC, key="more", n=1)
-    assert world.batch(name="test")._ledger.jobs.keys() == {"j0"}
+    assert world.batch().keys() == ["j0"]
 
 
 # -- what happened to people ----------------------------------------------------------------------------------------
@@ -131,7 +129,7 @@ def test_after_a_change_that_was_refused_other_processes_are_still_heard(world, 
 def test_a_stale_plan_fails_loudly_and_overwrites_nothing(world):
     batch, other = world.planned(1), world.batch()
     other.add(SPEC, key="theirs", n=1)
-    batch._ledger.generation += 1  # as if nothing had happened meanwhile
+    ledger_of(batch).generation += 1  # as if nothing had happened meanwhile
     with pytest.raises(errors.LedgerError):
         batch.add(SPEC, key="mine", n=2)
     assert [job.key for job in world.batch()] == ["j0", "theirs"]
@@ -176,7 +174,7 @@ def test_a_batch_is_run_by_one_user(world, monkeypatch):
     with world.planned(2) as batch:
         monkeypatch.setattr(type(world.platform), "user", "alice", raising=False)
         world.turn(batch, 10)
-    assert world.batch()._ledger.identity.user == "alice"
+    assert ledger_of(world.batch()).identity.user == "alice"
     monkeypatch.setattr(type(world.platform), "user", None, raising=False)
     theirs = world.planned(2)  # a session does not know its user before the first answer
     monkeypatch.setattr(type(world.platform), "user", "bob", raising=False)
@@ -261,17 +259,17 @@ def test_a_cancel_that_nobody_waits_for_is_told_to_the_platform(world):
     batch = world.batch()
     batch.cancel(wait=False)
     assert world.platform.calls["cancel"] == 3
-    assert batch.driver is None
+    assert batch.driven_by is None
 
 
 def test_after_a_cancel_the_batch_is_free_again_unless_it_was_driven(world):
     world.platform.fate = lambda request: SLOW
     batch = world.planned(2)
     batch.cancel(["j0"])
-    assert batch.driver is None
+    assert batch.driven_by is None
     world.turn(batch, 10)
     batch.cancel()
-    assert batch.driver is not None
+    assert batch.driven_by is not None
 
 
 def test_a_loop_that_is_held_by_hand_ends_where_the_batch_is_paused(world):
@@ -285,7 +283,7 @@ def test_a_loop_that_is_held_by_hand_ends_where_the_batch_is_paused(world):
     world.platform.fate = lambda request: Fate()
     batch.retry_failed()
     while not batch.done:
-        batch._engine.wait(batch.step())
+        engine_of(batch).wait(batch.step())
     assert states(batch) == [S.SUCCEEDED] * 20
 
 
@@ -342,7 +340,7 @@ def test_a_pause_is_a_number_of_seconds(after):
     "use",
     [
         lambda batch: batch.run(), lambda batch: batch.add(SPEC, key="x", n=7), lambda batch: batch.history(),
-        lambda batch: batch.driver, lambda batch: batch.report(), lambda batch: batch.cancel(),
+        lambda batch: batch.driven_by, lambda batch: batch.cancel(),
         lambda batch: batch.step(),
     ],
 )  # fmt: skip
@@ -364,10 +362,10 @@ def test_a_fork_of_the_driver_does_not_drive(world, monkeypatch):
     batch = world.planned(1)
     batch.step()
     monkeypatch.setattr("canfar_batch.store.ledger.os.getpid", lambda: -1)
-    assert not batch._ledger.driving
-    assert not batch._ledger.still_mine(batch._ledger.generation)
+    assert not ledger_of(batch).driving
+    assert not ledger_of(batch).still_mine(ledger_of(batch).generation)
     with pytest.raises(errors.BatchBusy):
-        batch._ledger.record([Cancelled(key="j0", at=world.clock.now())])
+        ledger_of(batch).record([Cancelled(key="j0", at=world.clock.now())])
 
 
 def test_a_time_out_while_jobs_are_told_of_has_a_report(world):
@@ -400,9 +398,9 @@ def test_a_pause_says_how_to_go_on(world):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"memory": 3}, r"there is no memory \(did you mean ram\?\); cores, gpus, name"),
-        ({"core": 3}, r"there is no core \(did you mean cores\?\)"),
-        ({"image": "x"}, r"image is part of what the job is; cores"),
+        ({"memory": 3}, r"a spec has no memory \(did you mean ram\?\); cores, gpus, name"),
+        ({"core": 3}, r"a spec has no core \(did you mean cores\?\)"),
+        ({"image": "x"}, r"image is part of the job's identity; cores"),
     ],
 )
 def test_what_cannot_be_changed_for_a_retry_is_told(world, change, words):
@@ -422,6 +420,6 @@ def test_an_interrupt_before_the_engine_is_made_leaves_the_batch_free(world, mon
         patch.setattr("canfar_batch.engine.engine._Stages", lambda *given: interrupt())
         with pytest.raises(errors.Detached):
             batch.run(progress=False)
-    assert batch.driver is None
+    assert batch.driven_by is None
     world.batch().run(progress=False)
     assert len(world.platform.launched) == 1

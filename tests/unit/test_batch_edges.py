@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from engine import SPEC, World
+from engine import SPEC, World, engine_of, ledger_of
 from fakes import EPOCH
 
 from canfar_batch import errors
@@ -98,23 +98,43 @@ def test_files_are_looked_for_there_before_anything_is_launched_and_after_all_is
     assert list(closed.results("missing").values())[1:] == [{str(made_in)}] * 2
 
 
-def test_who_goes_on_elsewhere_is_told_where_jobs_run(world, made_in, tmp_path, monkeypatch):
-    assert str(made_in) not in seeing(world, 2)._opening()
+@pytest.fixture
+def reported(capsys):
+    """What a run of a batch reports."""
+
+    def run(batch):
+        with batch:
+            batch.run()
+        return capsys.readouterr().err
+
+    return run
+
+
+def test_a_run_in_another_directory_reports_where_jobs_run(world, made_in, tmp_path, monkeypatch, reported):
+    assert str(made_in) not in reported(seeing(world, 2))
     monkeypatch.chdir(tmp_path)
-    assert f"Jobs run in {made_in}" in seeing(world, 2)._opening()
-    assert "Jobs run in" not in world.batch()._opening()  # containers see none of it
-    with world.batch("own", shared=True) as batch:
-        batch.add(JobSpec("fit", image="skaha/astroml", workdir="/arc/own"))
-        monkeypatch.chdir(made_in)
-        assert "Jobs run in" not in batch._opening()
+    assert f"Jobs run in {made_in}" in reported(seeing(world, 3))
 
 
-def test_a_directory_that_is_gone_gives_way_to_the_present_one(world, made_in, tmp_path, monkeypatch):
+def test_a_run_does_not_report_where_jobs_run_if_it_makes_no_difference(
+    world, made_in, tmp_path, monkeypatch, reported
+):
+    monkeypatch.chdir(tmp_path)
+    batch = world.batch()  # containers do not see its directory
+    batch.add(MAKES, n=7)
+    assert "Jobs run in" not in reported(batch)
+    own = world.batch("own", shared=True)
+    own.add(JobSpec("fit", image="skaha/astroml", workdir="/arc/own"))
+    monkeypatch.chdir(made_in)
+    assert "Jobs run in" not in reported(own)
+
+
+def test_a_directory_that_is_gone_gives_way_to_the_present_one(world, made_in, tmp_path, monkeypatch, reported):
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(made_in)
     batch = seeing(world, 2)
-    assert batch._engine.launch_context.workdir == tmp_path
-    assert f"{made_in}, in which the batch was made, is gone" in batch._opening()
+    assert engine_of(batch).launch_context.workdir == tmp_path
+    assert f"{made_in}, in which the batch was made, no longer exists" in reported(batch)
 
 
 def test_a_project_that_was_moved_with_its_batches_goes_on_where_it_is(tmp_path, monkeypatch):
@@ -123,14 +143,14 @@ def test_a_project_that_was_moved_with_its_batches_goes_on_where_it_is(tmp_path,
     World(tmp_path / "old" / "batches").batch().close()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old").rename(tmp_path / "new")
-    assert World(tmp_path / "new" / "batches").batch()._engine.launch_context.workdir == tmp_path / "new"
+    assert engine_of(World(tmp_path / "new" / "batches").batch()).launch_context.workdir == tmp_path / "new"
 
 
 def test_what_is_told_of_a_batch_as_such_is_documented(world):
     """docs/reference/ledger.md names every row of meta, and no others."""
     words = (Path(__file__).parents[2] / "docs" / "reference" / "ledger.md").read_text()
     told = words.partition("one row for each of")[2].partition("\n\n")[0]
-    rows = {row[0] for row in world.batch()._ledger._db.execute("SELECT name FROM meta")}
+    rows = {row[0] for row in ledger_of(world.batch())._db.execute("SELECT name FROM meta")}
     assert set(re.findall("`([a-z]+)`", told)) == rows
 
 
@@ -203,11 +223,13 @@ def test_a_secret_is_no_value_of_a_field(world, monkeypatch, fields):
     assert len(batch) == 0
 
 
-def test_a_job_that_was_cancelled_before_any_launch_is_not_said_to_have_been_launched(world):
+def test_a_job_cancelled_before_its_launch_runs_if_its_command_changes(world):
     batch = world.planned(1)
     batch.cancel()
-    with pytest.raises(errors.SpecChanged, match="cancelled before its first launch, as another job: cmd was"):
-        batch.map(JobSpec("other {n}", image="skaha/astroml"), key="j{n}", n=[0])
+    again = world.batch()
+    again.map(JobSpec("other {n}", image="skaha/astroml"), key="j{n}", n=[0])
+    assert again.run(progress=False).ok
+    assert again["j0"].record.filled.argv == ("other", "0")
 
 
 @pytest.mark.parametrize("spec", ["python x.py", ["python", "x.py"], None, {"cmd": "python x.py"}])

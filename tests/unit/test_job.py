@@ -3,7 +3,7 @@
 from datetime import timezone
 
 import pytest
-from fakes import FakeClock, FakePlatform, Fate
+from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
 from canfar_batch import Job, JobSpec, JobState, Session, errors, failures
 from canfar_batch.engine.attempts import ABSENT_POLLS
@@ -16,9 +16,7 @@ SETTLE = 120.0
 def begin(fate=None, *, forget_after=3600.0, **fields):
     """A session, its platform, and a job that was launched on it."""
     platform = FakePlatform(FakeClock(), lambda request: fate or Fate(), forget_after=forget_after)
-    session = Session(
-        platform, clock=platform.clock, sleep=lambda seconds: platform.clock.sleep(seconds), settle=SETTLE
-    )
+    session = Session(platform, clock=platform.clock, pool=lambda: InlinePool(platform.clock), settle=SETTLE)
     return session, platform, session.launch("run me", image="skaha/astroml", **fields)
 
 
@@ -176,7 +174,7 @@ def test_raising_for_a_failure_needs_no_platform():
     _, platform, job = begin(Fate(lasts=0, code=1))
     platform.before["logs"] = raising(errors.PlatformBroken("no logs today"))
     job.wait()
-    with pytest.raises(errors.JobFailed, match="not to be had: no logs today"):
+    with pytest.raises(errors.JobFailed, match="not available: no logs today"):
         job.raise_if_failed()
 
 

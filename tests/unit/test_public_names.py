@@ -14,16 +14,31 @@ from canfar_batch import errors, failures
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
 EXAMPLE = re.compile(r"```python\n.+?\n *```", re.DOTALL)
 
-STABLE = {"Batch", "Job", "JobSpec", "JobState", "LocalPlatform", "Session", "errors", "failures", "open"}
+STABLE = {
+    "batches",
+    "BatchPaused",
+    "JobFailed",
+    "Batch",
+    "Job",
+    "JobSpec",
+    "JobState",
+    "LocalPlatform",
+    "Session",
+    "errors",
+    "failures",
+    "open",
+}
 STABLE |= {"AtOnce", "Window", "Chunks", "Throttle", "Adaptive", "Listing", "OneByOne", "Retry", "never"}
 STABLE |= {"Logs", "Files", "Json", "Report", "__version__"}
 
 HANDLES = {
-    "Session": "batch batches close connect images job jobs launch limits stats usage",
+    "Session": "batch batches close connect connect_for images job jobs launch limits stats usage",
     "Job": "attempt attempts cancel cpu_seconds events exit_code explain failure fields finished_at follow id key logs"
-    " name outputs peak_ram raise_if_failed refresh result spec started_at state support_report wait",
-    "Batch": "add as_completed cancel collect counts done drop explain failed grid launch map observe preflight preview"
-    " replicas report results retry_failed rows run step timeline to_csv to_dataframe to_rows to_table",
+    " done log name ok outputs peak_ram raise_if_failed refresh renew result run_seconds spec started_at state"
+    " support_report wait",
+    "Batch": "add as_completed cancel collect counts delete done driven_by drop explain failed get grid jobs keys"
+    " launch map observe preflight preview renew replicas report rerun results retry_failed rows run start step stop"
+    " succeeded timeline to_csv to_dataframe to_rows to_table wait",
     "Report": "raise_if_failed",
     "LocalPlatform": "start stop url",
 }
@@ -70,7 +85,10 @@ def test_every_name_and_every_public_member_has_a_docstring(name):
 def test_every_name_has_an_example(name):
     """That examples run is in test_docs.py."""
     value = getattr(canfar_batch, name)
-    assert EXAMPLE.search(inspect.getdoc(documented(value)))
+    if value in members(errors).values():
+        assert re.search(rf"\bcb\.{name}\b", (REFERENCE / "errors.md").read_text())
+    else:
+        assert EXAMPLE.search(inspect.getdoc(documented(value)))
 
 
 def parameters(function):

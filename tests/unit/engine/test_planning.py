@@ -193,7 +193,7 @@ def test_drop_takes_out_what_was_never_launched(world):
     batch.run(progress=False)
     with pytest.raises(errors.PlanError, match="cancel"):
         batch.drop("j0")
-    with pytest.raises(errors.JobNotFound):
+    with pytest.raises(errors.UnknownJob):
         batch.drop("nobody")
 
 

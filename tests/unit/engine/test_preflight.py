@@ -108,5 +108,5 @@ def test_a_batch_that_is_open_for_reading_has_no_platform_to_ask(world):
     from canfar_batch.batch import Batch
 
     world.planned(1)
-    with pytest.raises(errors.HomeError, match="open for reading"):
+    with pytest.raises(errors.ReadOnlyBatch, match="open for reading"):
         Batch.open("test", world.root).preflight()

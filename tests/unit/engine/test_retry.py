@@ -52,7 +52,8 @@ def test_retry_failed_opens_what_failed_with_more_memory(world):
     batch = world.planned(3, JobSpec("fit {n}", image="skaha/astroml", ram=4))
     batch.run(progress=False)
     assert states(batch) == [S.FAILED] * 3
-    assert batch.retry_failed(cause="out of memory") == []
+    with pytest.raises(errors.PlanError, match=r"'out of memory'; the causes are: 'exit code 9' \(3\)"):
+        batch.retry_failed(cause="out of memory")
     assert batch.retry_failed(["j1"], ram=16) == ["j1"]
     batch.run(progress=False)
     assert states(batch) == [S.FAILED, S.SUCCEEDED, S.FAILED]
