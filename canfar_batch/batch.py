@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import math
 import os
 import secrets
 import shutil
 import time
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import Any, NoReturn
 
 import attrs
 
@@ -25,27 +22,16 @@ from canfar_batch.engine import (
     FAILED,
     Background,
     Engine,
-    LaunchContext,
     Notifier,
     Notify,
-    Plan,
     Preflight,
-    Row,
     Setup,
-    Turns,
-    changed_identity,
     check_changes,
     check_notify,
-    check_spec,
-    compared,
-    estimate_cost,
     newest_events,
     newest_log,
     renew_container,
     reopenings,
-    rows_of_columns,
-    rows_of_grid,
-    rows_of_table,
     with_cause,
 )
 from canfar_batch.errors import (
@@ -57,29 +43,20 @@ from canfar_batch.errors import (
     NotDriven,
     PlanError,
     PlatformError,
-    ReadOnlyBatch,
-    SpecChanged,
     UnknownBatch,
-    UnknownJob,
     WaitTimeout,
 )
 from canfar_batch.job import Job
+from canfar_batch.planned import PlannedBatch, read_secrets, several
 from canfar_batch.protocols import Clock, Platform
-from canfar_batch.records import ContainerInfo, JobRecord, JobState
-from canfar_batch.spec import JobSpec
+from canfar_batch.records import JobRecord, JobState
 from canfar_batch.store import home as homes
 from canfar_batch.store.files import file_errors, write_file
 from canfar_batch.store.home import Home
-from canfar_batch.store.ledger import Happened, Identity, Ledger
-from canfar_batch.views import explain, messages, notebook, report_page, tables, timeline_mpl
+from canfar_batch.store.ledger import Identity, Ledger
+from canfar_batch.views import explain, messages
 from canfar_batch.views.progress import Progress
 from canfar_batch.views.report import Report
-from canfar_batch.views.timeline import Timeline
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from astropy.table import Table
-    from matplotlib.figure import Figure
 
 log = logging.getLogger("canfar_batch")
 
@@ -87,21 +64,8 @@ _GLANCE = 0.2  #: seconds that `step` returns at most while worker threads are b
 _CANCEL_DELIVERY = 60.0  #: with wait=False, seconds to try to deliver the cancel requests
 _COMPARED_KEYS = 5000  #: keys that an unknown one is compared with
 
-#: the batches of this process that may drive, so that one that is opened again takes over from the one before
-_opened: weakref.WeakSet[Batch] = weakref.WeakSet()
 
-
-def _read_secrets(specs: Iterable[JobSpec]) -> None:
-    """Read the secrets that these specs name, so that one that is not set is noticed before anything depends on it."""
-    for secret in {secret for spec in specs for secret in spec.secrets}:
-        secret.read()
-
-
-def _several(keys: str | Iterable[str]) -> list[str]:
-    return [keys] if isinstance(keys, str) else list(dict.fromkeys(keys))
-
-
-class Batch:
+class Batch(PlannedBatch):
     """An ordered set of jobs that outlives the script which made it.
 
     `Session.batch` opens one to run it, `canfar_batch.open` to read it. Everything is in the batch's home, so the same
@@ -130,17 +94,9 @@ class Batch:
         clock: Clock,
         engine: Engine | None = None,
     ) -> None:
-        self._home, self._ledger, self._clock = home, ledger, clock
-        self._its_engine = engine  # None if the batch is open for reading
-        self._turns = Turns(ledger.identity.name)
+        super().__init__(home, ledger, clock=clock, engine=engine)
         self._background: Background | None = None
-        self._created = ledger.created
         self._pid = os.getpid()
-        self._asked: set[str] = set()
-        self._new: set[str] = set()
-        self._reopened: set[str] = set()
-        if engine is not None:
-            _opened.add(self)
 
     # -- opening --------------------------------------------------------------------------------------------------
 
@@ -167,7 +123,7 @@ class Batch:
         if self._its_engine is not None:
             self._its_engine.release()
         self._ledger.close()
-        _opened.discard(self)
+        self._forget()
 
     def __enter__(self) -> Batch:
         return self
@@ -180,391 +136,6 @@ class Batch:
             f"batch {self.name} holds a connection and a file, so it cannot be pickled or copied: open it in the other "
             f"process with canfar_batch.open({self.name!r}, {str(self.home.parent)!r})"
         )
-
-    # -- planning -------------------------------------------------------------------------------------------------
-
-    def add(self, spec: JobSpec, /, key: str | None = None, **fields: Any) -> Job:
-        """Plan one job, and return it.
-
-        Args:
-            spec: What to run.
-            key: Its name in this batch, or a template for it; by default made of the fields.
-            fields: The values that the spec's templates are filled with.
-
-        Raises:
-            SpecError: A field is unknown, missing or cannot be filled in.
-            SpecChanged: The batch has this key with another command, and the job is active or succeeded.
-            ReadOnlyBatch: The batch is open for reading.
-        """
-        return self[self._plan(spec, [fields], key)[0]]
-
-    def map(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **columns: Any) -> list[str]:
-        """Plan one job for each place in the columns, and return the keys in plan order; scalars repeat.
-
-        Args:
-            spec: What to run.
-            key: A template for the keys, such as `"{path.stem}"`; by default they are made of the fields.
-            allow_empty: Whether empty columns are allowed.
-            columns: The values of each field: lists, arrays, columns of tables, generators.
-
-        Raises:
-            PlanError: The columns differ in length, or are empty.
-            SpecError: A value cannot be filled in.
-            SpecChanged: The batch has a key with another command, and the job is active or succeeded.
-        """
-        return self._plan_all(spec, rows_of_columns(columns), key, allow_empty)
-
-    def grid(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **axes: Any) -> list[str]:
-        """Plan one job for each combination of the axes' values, the last axis running fastest, and return the keys.
-
-        Args:
-            spec: What to run.
-            key: A template for the keys, such as `"{sigma}-{method}"`; by default they are made of the fields.
-            allow_empty: Whether an axis without any value is allowed.
-            axes: The values of each field: lists, arrays, ranges, generators; a scalar is one value.
-
-        Raises:
-            PlanError: There is no axis, or nothing to combine.
-            SpecError: A value cannot be filled in.
-            SpecChanged: The batch has a key with another command, and the job is active or succeeded.
-        """
-        return self._plan_all(spec, rows_of_grid(axes), key, allow_empty)
-
-    def rows(self, spec: JobSpec, table: Any, key: str | None = None, *, allow_empty: bool = False) -> list[str]:
-        """Plan one job for each row of a list of dicts, a pandas DataFrame or an astropy Table, and return the keys.
-
-        Args:
-            spec: What to run.
-            table: The rows; its columns are the fields.
-            key: A template for the keys, such as `"{object}"`; by default they are made of the fields.
-            allow_empty: Whether a table without any row is allowed.
-
-        Raises:
-            PlanError: *table* has another type, or is empty.
-            SpecError: A value cannot be filled in; masked values and NaN never can.
-            SpecChanged: The batch has a key with another command, and the job is active or succeeded.
-        """
-        return self._plan_all(spec, rows_of_table(table), key, allow_empty)
-
-    def replicas(self, spec: JobSpec, n: int) -> list[str]:
-        """Plan *n* jobs that differ in their environment alone, and return the keys.
-
-        `REPLICA_ID` goes from 1 to n, `REPLICA_COUNT` is n; `{replica}` and `{replicas}` are the same two numbers in
-        the spec's templates.
-
-        Raises:
-            PlanError: *n* is not a positive whole number.
-        """
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise PlanError(f"replicas(n={n!r}): n is a whole number of at least 1")
-        check_spec(spec)
-        counted = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
-        rows = [{"replica": number, "replicas": n} for number in range(1, n + 1)]
-        return self._plan(counted, rows, "replica-{replica}")
-
-    def drop(self, keys: str | Iterable[str]) -> None:
-        """Remove jobs that were never launched from the plan.
-
-        Args:
-            keys: The keys of the jobs.
-
-        Raises:
-            UnknownJob: The batch has no such job.
-            PlanError: One was launched: cancel it instead.
-        """
-        named = _several(keys)
-        with self._planning("drop()") as engine:
-            chosen = [self._known(key) for key in named]
-            launched = [job.key for job in chosen if job.attempts or job.state is not JobState.PLANNED]
-            if launched:
-                raise PlanError(f"{launched[0]!r} was launched, so it stays in the batch; cancel() stops it")
-            engine.drop(chosen)
-
-    def _plan_all(self, spec: JobSpec, rows: list[Row], key: str | None, allow_empty: bool) -> list[str]:
-        if not rows and not allow_empty:
-            raise PlanError("there is nothing to do: the columns are empty. If they may be, pass allow_empty=True")
-        return self._plan(spec, rows, key)
-
-    def _plan(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> list[str]:
-        """Compare the wanted jobs with the known ones; nothing is written unless all of them fit."""
-        known, plan = self._ledger.jobs, self._compared(spec, rows, key)
-        if not plan.fresh and not plan.changes:
-            self._asked.update(plan.keys)
-            return plan.keys  # a script that plans the same jobs again needs no lease: run() may yet take it over
-        if plan.fresh:
-            _read_secrets([spec])
-        with self._planning("planning jobs") as engine:
-            if self._ledger.jobs is not known:  # another process has written meanwhile
-                plan = self._compared(spec, rows, key)
-            self._refuse_second_definition(plan.fresh)
-            engine.apply(plan)
-        self._asked.update(plan.keys)
-        self._new.update(job.key for job in plan.fresh if job.key not in plan.reopened)
-        self._reopened.update(plan.reopened)
-        return plan.keys
-
-    def _refuse_second_definition(self, fresh: Iterable[JobRecord]) -> None:
-        """Refuse to define a key twice in one run; an edited script may define it differently from the last run."""
-        for wanted in fresh:
-            known = self._ledger.jobs.get(wanted.key)
-            if known is not None and known.key in self._asked:
-                raise SpecChanged(
-                    f"job {known.key!r} was planned a moment ago as another job: "
-                    f"{changed_identity(known, wanted)}. Give one of them another key, such as "
-                    'key="second-{key}"; to replace it, drop() it first'
-                )
-
-    def _compared(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> Plan:
-        return compared(
-            spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now()
-        )
-
-    # -- looking --------------------------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The batch's name."""
-        return self._ledger.identity.name
-
-    @property
-    def home(self) -> Path:
-        """The directory that holds its ledger, logs and receipts."""
-        return self._home.path
-
-    @property
-    def address(self) -> str:
-        """The platform that it runs on: its address, or `"local"`."""
-        return self._ledger.identity.platform
-
-    @property
-    def driven_by(self) -> str | None:
-        """The process that drives the batch now, such as `"process 7 on host"`; None if there is none."""
-        with self._reader() as ledger:
-            lease = ledger.lease()
-        if lease is None or lease.left <= 0 or lease.holder.provably_gone():
-            return None
-        return f"process {lease.holder.pid} on {lease.holder.host}"
-
-    def __len__(self) -> int:
-        return len(self._ledger.jobs)
-
-    def __iter__(self) -> Iterator[Job]:
-        return iter(self.jobs)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._ledger.jobs
-
-    @overload
-    def __getitem__(self, key: str) -> Job: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[Job]: ...
-    def __getitem__(self, key: str | slice) -> Job | list[Job]:
-        if isinstance(key, slice):
-            return [self._handle(record) for record in self.records[key]]
-        return self._handle(self._known(key))
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the job with this key; *default* if there is none."""
-        record = self._ledger.jobs.get(key)
-        return default if record is None else self._handle(record)
-
-    def keys(self) -> list[str]:
-        """Return every job's key, in plan order."""
-        return [record.key for record in self.records]
-
-    def _ipython_key_completions_(self) -> list[str]:
-        return self.keys()
-
-    @property
-    def records(self) -> list[JobRecord]:
-        """Every job's record, in plan order."""
-        with self._between_steps():
-            return list(self._ledger.jobs.values())
-
-    @property
-    def jobs(self) -> list[Job]:
-        """Every job, in plan order."""
-        return [self._handle(record) for record in self.records]
-
-    @property
-    def counts(self) -> Mapping[JobState, int]:
-        """The number of jobs in each state; states without jobs are left out."""
-        with self._between_steps():
-            counts = self._its_engine.counts if self._its_engine else None
-            counted = Counter(job.state for job in self.records) if counts is None else counts
-            return {state: counted[state] for state in JobState if counted[state]}
-
-    @property
-    def succeeded(self) -> list[Job]:
-        """The jobs that succeeded, in plan order."""
-        return [self._handle(record) for record in self.records if record.state is JobState.SUCCEEDED]
-
-    @property
-    def failed(self) -> list[Job]:
-        """The jobs that failed for good or were lost, in plan order."""
-        return [self._handle(record) for record in self.records if record.state in FAILED]
-
-    @property
-    def done(self) -> bool:
-        """True once every job is final and every result fetched."""
-        with self._between_steps():
-            if self._its_engine is not None and self._its_engine.is_driving:
-                return self._its_engine.is_done
-            return all(job.state.final for job in self.records)
-
-    def results(self, missing: Any = None) -> dict[str, Any]:
-        """Return what the collector fetched for every job, by key, in plan order.
-
-        Args:
-            missing: The value for jobs that did not succeed, or whose result is not available. The ledger stores no
-                result that is larger than 64 KiB or not JSON; without a connection, such a result is not available.
-        """
-        records = self.records
-        lacking = sum(not job.kept for job in records) if self._its_engine is None else 0
-        if lacking:
-            log.warning(
-                "%s: results that are not JSON or are larger than 64 KiB are not in the ledger (jobs: %d); "
-                "session.batch(%r, collect=…).results() fetches them again", self.name, lacking, self.name,
-            )  # fmt: skip
-        return {job.key: self._result(job, missing) for job in records}
-
-    def _result(self, job: JobRecord, missing: Any) -> Any:
-        if job.state is not JobState.SUCCEEDED or not job.collected or job.collect_error is not None:
-            return missing
-        engine = self._its_engine
-        if job.kept:
-            return job.result
-        if engine is None:
-            return missing
-        try:
-            return engine.result(job)
-        except Exception as error:
-            log.warning("%s: the result of %s is not available: %s", self.name, job.key, error)
-            return missing
-
-    def history(self, key: str | None = None) -> list[Happened]:
-        """Return what happened to one job, or to all, oldest first, past runs included.
-
-        Args:
-            key: The key of the job; None for all.
-        """
-        with self._reader() as ledger:
-            return list(ledger.history(key))
-
-    def explain(self) -> str:
-        """Return what went wrong, by cause: how often, why, and what to do."""
-        return explain.explain_batch(self.records)
-
-    def report(self) -> Report:
-        """Return the batch's report as of now: counts, failures by cause, times, resources.
-
-        `print` and a notebook show it; `Report.to_html` writes it as a page.
-        """
-        identity, limits = self._ledger.identity, None if self._its_engine is None else self._its_engine.limits
-        origin = report_page.Origin(platform=identity.platform, user=identity.user, created=self._created)
-        records = self.records
-        page = _PageWriter(jobs=records, origin=origin, live=self.live)
-        return Report.of(self.name, records, home=self.home, now=self._clock.now(), limits=limits, page=page)
-
-    def to_rows(self) -> list[dict[str, Any]]:
-        """Return one row for each job: key, fields, state, attempt, times, resources, results that are single values.
-
-        `canfar_batch.views.tables` describes the columns and their units.
-        """
-        return tables.to_rows(self.records, self.live)
-
-    def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_rows` as CSV, and return the path."""
-        return tables.to_csv(self.records, path)
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """Return `to_rows` as a pandas DataFrame; needs the extra `tables`.
-
-        Raises:
-            ExtraMissing: pandas is not installed.
-        """
-        return tables.to_dataframe(self.records)
-
-    def to_table(self) -> Table:
-        """Return `to_rows` as an astropy Table with units; needs the extra `tables`.
-
-        Raises:
-            ExtraMissing: astropy is not installed.
-        """
-        return tables.to_table(self.records)
-
-    @property
-    def live(self) -> Mapping[str, ContainerInfo]:
-        """The running containers that the platform measures, by id, as of the newest poll; empty while not driving.
-
-        `cores_in_use` and `ram_in_use` (GiB) are what each uses at that moment.
-        """
-        return {} if self._its_engine is None else self._its_engine.live
-
-    def timeline(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw every attempt from its launch to its end, and how many ran at once; needs the extra `plots`.
-
-        Args:
-            path: Where to save the drawing, in the format that its suffix names; None saves nothing.
-
-        Raises:
-            ExtraMissing: matplotlib is not installed.
-            HomeError: The file cannot be written.
-        """
-        drawing = timeline_mpl.figure(Timeline.of(self.records, self._clock.now()), name=self.name)
-        if path is not None:
-            with file_errors(Path(path)):
-                drawing.savefig(path)
-        return drawing
-
-    def _repr_html_(self) -> str:
-        return notebook.batch(self.report(), self.records, live=self.live)
-
-    def preview(self, n: int = 3, *, seconds: float | None = None) -> str:
-        """Return the exact commands, images and launch names of the next *n* jobs, and an estimate; send nothing.
-
-        Args:
-            n: The number of jobs to show.
-            seconds: Seconds that each job is assumed to run, for the core-hours; by default the median so far.
-        """
-        records = self.records
-        waiting = [job for job in records if job.state in (JobState.PLANNED, JobState.WAITING)]
-        identity = self._ledger.identity
-        context = LaunchContext(batch=identity.name, token=identity.token)
-        parts = [explain.preview(job, launch_name=context.launch_name(job)) for job in waiting[:n]]
-        more = len(waiting) - len(parts)
-        if more > 0:
-            parts.append(f"… and {more} more")
-        if waiting:
-            cost = (
-                self._its_engine.estimate(seconds=seconds)
-                if self._its_engine
-                else estimate_cost(records, seconds=seconds)
-            )
-            parts.append(str(cost))
-        return "\n\n".join(parts)
-
-    def __str__(self) -> str:
-        return tables.overview(self.records)
-
-    def __repr__(self) -> str:
-        counted = ", ".join(f"{count} {state}" for state, count in self.counts.items())
-        return f"<Batch {self.name}: {len(self)} jobs{f' ({counted})' if counted else ''}, {self.home}>"
-
-    def _known(self, key: str) -> JobRecord:
-        try:
-            return self._ledger.jobs[key]
-        except (KeyError, TypeError):
-            raise UnknownJob(f"batch {self.name!r} has no job {key!r}{self._near(key)}") from None
-
-    def _near(self, key: object) -> str:
-        if not isinstance(key, str):
-            return "; keys are texts, and batch.jobs is a list"
-        near = difflib.get_close_matches(key, islice(self._ledger.jobs, _COMPARED_KEYS), n=3)
-        return f"; did you mean {' or '.join(map(repr, near))}?" if near else "; batch.keys() lists those that it has"
-
-    def _handle(self, record: JobRecord) -> Job:
-        return Job(record, _FromBatch(self))
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -787,7 +358,7 @@ class Batch:
             CollectError: The outputs of a named job no longer exist.
         """
         with self._turn("collect()"), self._engine.held() as engine:
-            chosen = self._uncollected() if keys is None else [self._known(key) for key in _several(keys)]
+            chosen = self._uncollected() if keys is None else [self._known(key) for key in several(keys)]
             for job in chosen:
                 if job.state is not JobState.SUCCEEDED:
                     raise PlanError(f"job {job.key!r} is {job.state}, so it has no result")
@@ -841,7 +412,7 @@ class Batch:
         return messages.how_to_resume(self.name)
 
     def _read_secrets(self) -> None:
-        _read_secrets(job.spec for job in self.records if not job.state.final)
+        read_secrets(job.spec for job in self.records if not job.state.final)
 
     def _opening(self) -> str:
         """Return what is reported at the start of a run; what it counts is new no longer."""
@@ -871,65 +442,8 @@ class Batch:
 
     # -- threads and drivers --------------------------------------------------------------------------------------
 
-    @property
-    def _engine(self) -> Engine:
-        if self._its_engine is None:
-            raise ReadOnlyBatch(
-                f"batch {self.name} is open for reading; session.batch({self.name!r}) opens it for running"
-            )
-        return self._its_engine
-
-    @contextlib.contextmanager
-    def _turn(self, call: str) -> Iterator[Engine]:
-        """Use the engine in this thread; no other thread, and no other `Batch` of this process, uses it meanwhile.
-
-        Raises:
-            BatchBusy: Another thread uses the batch.
-            ReadOnlyBatch: The batch is open for reading.
-        """
-        engine = self._engine
-        with self._turns.turn(call):
-            for other in list(_opened):
-                if other is not self and other._home == self._home and other._ledger.driving:
-                    other._hand_over(call)
-            yield engine
-
-    @contextlib.contextmanager
-    def _planning(self, call: str) -> Iterator[Engine]:
-        """Change the plan inside."""
-        with self._turn(call) as engine, engine.planning():
-            yield engine
-
-    def _hand_over(self, call: str) -> None:
-        """Stop driving, since this process opened the batch again: a notebook's cell was run twice, say."""
-        self.stop()
-        with self._turns.turn_if_free("handing over") as is_free:
-            if not is_free:
-                raise BatchBusy(
-                    f"batch {self.name} is in use by {self._turns.doing}, through another Batch of this process, so "
-                    f"{call} cannot begin: wait for that call to return"
-                )
-            log.info("%s: driven by the Batch that was opened last in this process", self.name)
-            self._engine.release()
-
-    @contextlib.contextmanager
-    def _between_steps(self) -> Iterator[None]:
-        """Read inside while no step of `start` changes anything."""
-        if self._turns.is_shared:
-            with self._turns.turn("reading"):
-                yield
-        else:
-            yield
-
-    @contextlib.contextmanager
-    def _reader(self) -> Iterator[Ledger]:
-        """Lend the ledger for a query; while another thread uses it, a second connection."""
-        with self._turns.turn_if_free("reading", nested=True) as is_free:
-            if is_free:
-                yield self._ledger
-                return
-        with contextlib.closing(Ledger.open(self._home, clock=self._clock, writable=False)) as ledger:
-            yield ledger
+    def _handle(self, record: JobRecord) -> Job:
+        return Job(record, _FromBatch(self))
 
     def _refresh(self) -> None:
         """Bring the records up to date: by a step if this process drives, else by reading what the driver wrote."""
@@ -1019,7 +533,7 @@ class Batch:
         def choose() -> list[JobRecord]:
             if keys is None:
                 return with_cause((job for job in self.records if job.state in FAILED), cause)
-            named = map(self._known, _several(keys))
+            named = map(self._known, several(keys))
             return with_cause((job for job in named if job.state in (*FAILED, JobState.CANCELLED)), cause)
 
         return self._reopen("retry_failed()", choose, changes)
@@ -1050,7 +564,7 @@ class Batch:
         """
 
         def choose() -> list[JobRecord]:
-            named = self.records if keys is None else [self._known(key) for key in _several(keys)]
+            named = self.records if keys is None else [self._known(key) for key in several(keys)]
             active = [job for job in named if not job.state.final]
             if keys is not None and active:
                 raise PlanError(f"job {active[0].key!r} is {active[0].state}: wait for it, or cancel() it first")
@@ -1133,7 +647,7 @@ class Batch:
         """
         if not self._ledger.driving:
             self._refresh()
-        named = self.keys() if keys is None else _several(keys)
+        named = self.keys() if keys is None else several(keys)
         chosen = [key for key in named if not self._known(key).state.final]
         if not chosen:
             return []
@@ -1158,19 +672,6 @@ class Batch:
         if not stopped():
             why = "" if engine.paused is None else f": {engine.paused}"
             raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {patience or 0.0:g} s{why}")
-
-
-@attrs.frozen(kw_only=True)
-class _PageWriter:
-    """Writes a report as a page: the jobs as they were when the report was made."""
-
-    jobs: Sequence[JobRecord]
-    origin: report_page.Origin
-    live: Mapping[str, ContainerInfo]
-
-    def __call__(self, report: Report, path: Path) -> None:
-        page = report_page.render(report, self.jobs, origin=self.origin, live=self.live)
-        write_file(path, page.encode(errors="replace"))
 
 
 @attrs.frozen

@@ -10,10 +10,10 @@ from typing import Any
 from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
 from canfar_batch.batch import Batch, prepare
-from canfar_batch.batch import _opened as opened
 from canfar_batch.engine import Engine
 from canfar_batch.engine.context import Setup, Strategies
 from canfar_batch.errors import LaunchInDoubt
+from canfar_batch.planned import _opened as opened
 from canfar_batch.records import JobState, LaunchRequest
 from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home
