@@ -1,12 +1,12 @@
-"""What the engine costs: 10,000 jobs through it, 100,000 jobs planned and opened again.
+"""Measure the cost of the engine: run 10,000 jobs, plan 100,000 jobs, open a batch of 100,000 jobs.
 
-    python benchmarks/engine.py            # all
+    python benchmarks/engine.py            # all parts
     python benchmarks/engine.py run 10000  # one part: run, plan or reopen
 
-The platform is in memory and its clock does not wait, so what is measured is the engine and its ledger alone. Each part
-runs in a process of its own. Seconds are of processor time on one core; beside them stands how often the same machine
-writes a row to an SQLite file and commits it in that time, so that figures of different machines can be compared.
-Limits: 10,000 jobs in less than 60 s and 150 MB.
+The platform is in memory and its clock does not wait, so only the engine and its ledger are measured. Each part runs in
+its own process. Times are seconds of processor time on one core. To compare machines, each time is also given as the
+number of small SQLite commits that the same machine makes in that time.
+The limit for 10,000 jobs is 60 s and 150 MB.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PARTS = {"run": 10_000, "plan": 100_000, "reopen": 100_000}
 
 
 def run(place: Path, jobs: int) -> float:
-    """Seconds to launch, follow, read and collect *jobs* jobs, 100 at a time."""
+    """Return the seconds to launch, follow and collect *jobs* jobs, 100 at a time."""
     from engine import World
     from fakes import Fate
 
@@ -40,7 +40,7 @@ def run(place: Path, jobs: int) -> float:
 
 
 def plan(place: Path, jobs: int) -> float:
-    """Seconds to plan *jobs* jobs."""
+    """Return the seconds to plan *jobs* jobs."""
     from engine import World
 
     begun = time.process_time()
@@ -49,7 +49,7 @@ def plan(place: Path, jobs: int) -> float:
 
 
 def reopen(place: Path, jobs: int) -> float:
-    """Seconds to open a batch of *jobs* jobs."""
+    """Return the seconds to open a batch of *jobs* jobs."""
     from engine import World
 
     from canfar_batch.batch import Batch
@@ -61,7 +61,7 @@ def reopen(place: Path, jobs: int) -> float:
 
 
 def commit_seconds(place: Path, commits: int = 2000) -> float:
-    """Seconds of processor time that one small transaction takes here."""
+    """Return the processor time of one small transaction, in seconds."""
     db = sqlite3.connect(place / "baseline.db", isolation_level=None)
     db.execute("CREATE TABLE t (a, b)")
     begun = time.process_time()
@@ -88,7 +88,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{part:6} {jobs:7,} jobs: {seconds:6.1f} s of processor time ({wall:.1f} s in all), "
-        f"as much as {seconds / unit / jobs:.2f} commits a job; peak {peak:.0f} MB"
+        f"{seconds / unit / jobs:.2f} commits for each job; peak {peak:.0f} MB"
     )
 
 

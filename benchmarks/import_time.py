@@ -1,7 +1,7 @@
-"""What `import canfar_batch` costs, held against `import requests` in the same run: at most 1.15 times as much.
+"""Time `import canfar_batch` relative to `import requests` in the same run; the limit is 1.15.
 
-Each import is timed inside a fresh interpreter, without that one's own start. The imports take turns, so that what
-else the machine does slows all alike; the median counts.
+Each import is timed inside a new interpreter, without the interpreter's own start. The imports take turns, so that
+other work on the machine slows all of them equally; the median counts.
 
     python benchmarks/import_time.py [--rounds 20]
 """
@@ -19,7 +19,7 @@ STATEMENTS = (REQUESTS, "import canfar_batch", "from canfar_batch import Session
 
 
 def seconds(statement: str) -> float:
-    """How long *statement* takes in a new interpreter."""
+    """Return the time of *statement* in a new interpreter, in seconds."""
     code = f"import time; began = time.perf_counter(); {statement}; print(time.perf_counter() - began)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout)
@@ -27,10 +27,10 @@ def seconds(statement: str) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20, help="how often each is measured (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="number of measurements of each (default: %(default)s)")
     rounds = parser.parse_args().rounds
     for statement in STATEMENTS:
-        seconds(statement)  # once for the disk
+        seconds(statement)  # fills the disk cache
     times: dict[str, list[float]] = {statement: [] for statement in STATEMENTS}
     for _ in range(rounds):
         for statement in STATEMENTS:

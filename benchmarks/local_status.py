@@ -1,7 +1,7 @@
-"""How many status requests the local platform answers per second: 32 kept connections, one core.
+"""Measure the status requests per second of the local platform, with 32 open connections and one core.
 
-The server has one core and the load another, where the system lets processes be pinned. A bare ThreadingHTTPServer that
-answers a constant is measured in the same run, for figures from different machines to be compared by their ratio.
+The server runs on one core and the load on another, if the system can pin processes. The same run measures a bare
+ThreadingHTTPServer that answers with a constant, so that figures from different machines can be compared by ratio.
 
     python benchmarks/local_status.py [--seconds 1] [--rounds 5] [--jobs 1000]
 """
@@ -28,7 +28,7 @@ IMAGE = "images.canfar.net/skaha/astroml:latest"
 
 
 def serve_local(jobs: int) -> None:
-    """A platform with so many pending jobs, until SIGTERM."""
+    """Run a platform with *jobs* pending jobs until SIGTERM."""
     from canfar_batch.local import LocalPlatform
 
     with LocalPlatform(cores=1, ram=1, token=TOKEN) as platform:
@@ -62,9 +62,9 @@ class Constant(http.server.BaseHTTPRequestHandler):
 
 
 def serve_bare() -> None:
-    """The least that the standard library's server can be asked for."""
+    """Run the standard library's server with a constant answer."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Constant)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # connections that end are no news
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # ended connections are not errors
     print(json.dumps({"port": server.server_port, "paths": ["/"]}), flush=True)
     server.serve_forever()
 
@@ -77,14 +77,14 @@ def server(kind: str, jobs: int, core: int | None) -> Iterator[tuple[int, list[s
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            said = json.loads(process.stdout.readline())
-            yield said["port"], said["paths"]
+            ready = json.loads(process.stdout.readline())
+            yield ready["port"], ready["paths"]
         finally:
             process.terminate()
 
 
 def load(port: int, paths: list[str], seconds: float) -> tuple[float, list[float]]:
-    """Ask on every connection again as soon as it has answered; requests per second, and each one's latency."""
+    """Repeat requests on every connection; return requests per second, and the latencies in seconds."""
     requests = [
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
         "User-Agent: benchmark/1.0\r\nAccept-Encoding: gzip, deflate\r\nAccept: */*\r\n"
@@ -127,7 +127,7 @@ def complete(answer: bytearray) -> bool:
 
 
 def cores() -> tuple[int | None, int | None]:
-    """One core for the server, one for the load; None where there is no choice."""
+    """Return a core for the server and one for the load, or None if processes cannot be pinned."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     mine = sorted(os.sched_getaffinity(0))
@@ -136,9 +136,9 @@ def cores() -> tuple[int | None, int | None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long each measurement takes")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured; the best counts")
-    parser.add_argument("--jobs", type=int, default=1000, help="how many jobs the platform knows")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="number of measurements; the best counts")
+    parser.add_argument("--jobs", type=int, default=1000, help="number of jobs on the platform")
     parser.add_argument("--serve", choices=["local", "bare"], help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -157,7 +157,7 @@ def main() -> None:
         port, paths = servers.enter_context(server("local", options.jobs, server_core))
         load(bare_port, constant, 0.3)
         load(port, paths, 0.3)
-        # taken in turns, the best of each: what else the machine does slows one as it slows the other
+        # in turns, and the best of each, so that other work on the machine affects all equally
         for _ in range(options.rounds):
             bare = max(bare, load(bare_port, constant, options.seconds)[0])
             rate, taken = load(port, paths, options.seconds)

@@ -1,11 +1,10 @@
-"""What showing the progress of a batch costs: 10,000 jobs through the engine, with a terminal to draw on.
+"""Measure the cost of showing progress: 10,000 jobs through the engine, with a terminal.
 
     python benchmarks/progress.py        # 10,000 jobs
-    python benchmarks/progress.py 1000   # or as many as that
+    python benchmarks/progress.py 1000   # another number of jobs
 
-The platform is in memory and its clock does not wait: beside the drawing there is the engine's own work alone. What is
-measured is the processor time inside `Progress`, as a part of that of the whole run.
-Limit: a hundredth.
+The platform is in memory and its clock does not wait, so only the engine works besides the drawing. The figure is the
+processor time inside `Progress` as a part of the processor time of the whole run; the limit is 1 %.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
 class Terminal(io.StringIO):
-    """One that counts what is drawn upon it."""
+    """A terminal that counts how often a line is drawn."""
 
     drawn = 0
 

@@ -1,10 +1,10 @@
-"""Try the README's comparison: the guide's way, the official client and this package, on the same bad days.
+"""Check the README's comparison of the guide's scripts, the official client and this package.
 
     python3 -m venv official && official/bin/pip install canfar==1.5.2
     python docs/compare.py official/bin/python
 
-Each trial has a platform of its own on this machine, which counts what it was asked and what it started. The guide's
-way is its code in short, with the addresses and names that hold today: as printed, no request of it finds a service.
+Each trial uses a new local platform, which counts requests and containers. The guide's code is shortened, with today's
+addresses and names, because its requests as printed reach no service.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def platform(**settings: object) -> cb.LocalPlatform:
 
 
 def asked(place: cb.LocalPlatform) -> int:
-    """How often it was asked how jobs are."""
+    """Return the number of requests for the status of jobs."""
     return place.requests.counts["list"] + place.requests.counts["show"]
 
 
-# -- the guide's way ------------------------------------------------------------------------------------------------
+# -- the guide's scripts --------------------------------------------------------------------------------------------
 
 
 class Guide:
-    """`robust_job_launcher` and `monitor_batch_jobs`, in short."""
+    """The guide's `robust_job_launcher` and `monitor_batch_jobs`, shortened."""
 
     name = "guide"
 
@@ -52,38 +52,38 @@ class Guide:
         form = {"name": "job", "image": IMAGE, "cores": 1, "ram": 1, "cmd": "sh", "args": args, "type": "headless"}
         for _ in range(3):
             try:
-                said = requests.post(
+                response = requests.post(
                     self._url, headers=self._headers, data=form | ({"env": env} if env else {}), timeout=30
                 )
             except requests.RequestException:
                 continue  # the guide waits for 30 seconds here
-            if said.status_code == 200:
-                return said.text.strip()
+            if response.status_code == 200:
+                return response.text.strip()
         return None
 
-    def looks(self, ids: list[str]) -> list[str]:
-        told = []
+    def poll(self, ids: list[str]) -> list[str]:
+        statuses = []
         for id_ in ids:
-            said = requests.get(f"{self._url}/{id_}", headers=self._headers, timeout=30)
-            told.append("completed" if said.status_code == 404 else said.json()["status"])
-        return told
+            response = requests.get(f"{self._url}/{id_}", headers=self._headers, timeout=30)
+            statuses.append("completed" if response.status_code == 404 else response.json()["status"])
+        return statuses
 
 
 def guide(place: cb.LocalPlatform, trial: str) -> str:
-    way = Guide(place)
+    scripts = Guide(place)
     if trial in SENT:
         env = "=".join(*SENT_ENV.items()) if trial == "env" else None
-        return logs_of(place, filter(None, [way.launch(SENT[trial], env)]))
-    ids = [way.launch("-c exit\t3" if trial == "gone" else "-c :") for _ in range(COUNT)]
+        return logs_of(place, filter(None, [scripts.launch(SENT[trial], env)]))
+    ids = [scripts.launch("-c exit\t3" if trial == "gone" else "-c :") for _ in range(COUNT)]
     known = [id_ for id_ in ids if id_]
     place.wait_idle(30)
     if trial == "gone":
         for id_ in known:
             place.forget(id_)
-        return f"says {way.looks(known)[0]!r}"
+        return f"reports {scripts.poll(known)[0]!r}"
     if trial == "looks":
         before = asked(place)
-        way.looks(known)
+        scripts.poll(known)
         return f"{asked(place) - before} requests"
     return f"{len(place.jobs())} containers for {COUNT} jobs, {len(known)} known"
 
@@ -91,8 +91,8 @@ def guide(place: cb.LocalPlatform, trial: str) -> str:
 def logs_of(place: cb.LocalPlatform, ids: object) -> str:
     place.wait_idle(30)
     with cb.Session.connect(place.url, token=place.token) as session:
-        told = [session.job(id_).logs().strip() for id_ in ids]  # type: ignore[attr-defined]
-    return f"printed {told}" if told else "not launched"
+        logs = [session.job(id_).logs().strip() for id_ in ids]  # type: ignore[attr-defined]
+    return f"printed {logs}" if logs else "not launched"
 
 
 # -- the official client, in an environment of its own ---------------------------------------------------------------
@@ -135,7 +135,7 @@ def official(place: cb.LocalPlatform, trial: str, python: Path) -> str:
     if trial == "gone":
         for id_ in ids:
             place.forget(id_)
-        return f"{len(run('look', '0', IMAGE, json.dumps(ids)))} of {COUNT} are in its answer"
+        return f"{len(run('look', '0', IMAGE, json.dumps(ids)))} of {COUNT} are in the answer"
     if trial == "looks":
         before = asked(place)
         run("look", "0", IMAGE, json.dumps(ids))
@@ -172,23 +172,23 @@ def ours(place: cb.LocalPlatform, trial: str) -> str:
             return f"printed {[job.logs().strip() for job in batch]}"
         if trial == "gone":
             job = next(iter(batch))
-            return f"says {str(job.state)!r}, {job.failure.cause if job.failure else ''}"
+            return f"reports {str(job.state)!r}, {job.failure.cause if job.failure else ''}"
         return f"{len(place.jobs())} containers for {COUNT} jobs, {batch.counts[cb.JobState.SUCCEEDED]} succeeded"
 
 
 TRIALS = {
-    "lost": "the answer to one launch in ten is lost on the way",
-    "refused": "one launch in ten is answered with 503",
-    "words": """a job that is to run: sh -c 'echo "hi"'""",
-    "env": "a job that prints its environment, and was given A=b=c",
-    "gone": "ten jobs fail, and the platform forgets them before anybody looks",
-    "looks": "how ten jobs are, once",
+    "lost": "the answer to one launch in ten is lost",
+    "refused": "one launch in ten gets a 503",
+    "words": """a job with the command: sh -c 'echo "hi"'""",
+    "env": "a job with A=b=c in its environment, which it prints",
+    "gone": "ten jobs fail, and the platform forgets them before the first poll",
+    "looks": "one poll of ten jobs",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("official", type=Path, help="the Python of an environment with the official client")
+    parser.add_argument("official", type=Path, help="the Python of an environment that has the official client")
     options = parser.parse_args()
     players = {"guide": guide, "canfar": lambda *given: official(*given, options.official.absolute()), "ours": ours}
     for trial, words in TRIALS.items():

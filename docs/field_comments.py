@@ -1,4 +1,4 @@
-"""What the reference needs beside docstrings: comments that tell about fields, and roles written for another tool."""
+"""Use `#:` comments as docstrings of fields, and show Sphinx roles as code, in the reference."""
 
 import importlib
 import inspect
@@ -12,16 +12,16 @@ ROLE = re.compile(r":(?:class|meth|mod|data|func):(`[^`]+`)")
 
 
 class FieldComments(griffe.Extension):
-    """Makes the `#:` comment of a field or constant, behind it or above it, its docstring."""
+    """An extension that uses the `#:` comment after or above a field or constant as its docstring."""
 
     def on_attribute_instance(self, *, attr, **_):
-        """Take the comment, where the attribute has no docstring."""
+        """Use the comment if the attribute has no docstring."""
         if attr.docstring is not None or attr.lineno is None:
             return
         lines = attr.lines_collection[attr.filepath]
         above = lines[attr.lineno - 2].strip() if attr.lineno > 1 else ""
-        behind = lines[(attr.endlineno or attr.lineno) - 1]
-        found = COMMENT.search(behind) or (COMMENT.search(above) if above.startswith("#:") else None)
+        after = lines[(attr.endlineno or attr.lineno) - 1]
+        found = COMMENT.search(after) or (COMMENT.search(above) if above.startswith("#:") else None)
         if found:
             words = found[1][:1].upper() + found[1][1:]
             attr.docstring = griffe.Docstring(words if words.endswith(".") else f"{words}.", parent=attr)

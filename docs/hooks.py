@@ -1,11 +1,11 @@
-"""What the site's build does beside MkDocs: links into the repository, and notebooks.
+"""MkDocs hooks: links into the repository, and notebooks as pages.
 
-A page may link to a file beside `docs/`, which a reader of the repository can follow. The examples are on the site too,
-with their list as a page. For a test or another file there is no page, so the link becomes the file's path as text, or
-a link into `repo_url` where the build was given one. A link to a file that is not there fails the build.
+A page may link to a file outside `docs/`, which a reader of the repository can follow. The examples are on the site
+too, with their list as a page. Other files have no page, so a link to one becomes the file's path as text, or a link
+into `repo_url` if the build has one. A link to a missing file fails the build.
 
-A notebook becomes a page with what its cells showed when they were last run (`make_tutorial.py`), and is beside the
-page to be downloaded.
+A notebook becomes a page with the outputs of its last run (`make_tutorial.py`). The notebook itself is beside the page
+as a download.
 """
 
 import html
@@ -25,7 +25,7 @@ log = logging.getLogger("mkdocs.hooks")
 
 
 class Notebook(File):
-    """A notebook, which MkDocs shall take for a page."""
+    """A notebook that MkDocs treats as a page."""
 
     def is_documentation_page(self):
         return True
@@ -54,7 +54,7 @@ def on_page_read_source(*, page, config):
 
 
 def in_markdown(cell, shown):
-    """The cell as Markdown; what it showed is put into *shown*, and a place kept for it."""
+    """Yield the cell as Markdown; append its outputs to *shown*, with a placeholder for each."""
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
         yield source
@@ -66,7 +66,7 @@ def in_markdown(cell, shown):
             shown.append(apart(data["text/html"]))
         elif "image/png" in data:
             shown.append(
-                f'<img alt="What the cell above draws" src="data:image/png;base64,{data["image/png"].strip()}">'
+                f'<img alt="Output of the cell above" src="data:image/png;base64,{data["image/png"].strip()}">'
             )
         else:
             text = "".join(output.get("text", ())) or data.get("text/plain", "")
@@ -75,13 +75,13 @@ def in_markdown(cell, shown):
 
 
 def printed(text):
-    """What a cell printed. Where a line is long, it is a sentence and may be wrapped; no table of ours is that wide."""
+    """Return printed text as HTML; long lines may wrap, because they are sentences and not tables."""
     kind = ' class="long"' if any(len(line) > 72 for line in text.splitlines()) else ""
     return f"<pre{kind}>{html.escape(text)}</pre>"
 
 
 def apart(view):
-    """A view that brings its own style, kept apart from the site's."""
+    """Return a view of the package in a shadow root, so that its style and the site's do not mix."""
     return f'<div><template shadowrootmode="open">{view}</template></div>' if "cb-view" in view else view
 
 
@@ -91,7 +91,7 @@ def on_page_content(content, *, page, **_):
 
 
 def on_post_page(output, **_):
-    """Leave out what would be fetched from elsewhere: it lets one search where the pages are read from a disk."""
+    """Remove the script that is fetched from another host; it would only add search to pages on a disk."""
     return re.sub(r'<script src="https://unpkg\.com/[^"]*"></script>', "", output)
 
 
@@ -100,7 +100,7 @@ def on_post_template(output_content, **_):
 
 
 def on_post_build(*, config):
-    """Put the notebooks beside their pages."""
+    """Copy the notebooks beside their pages."""
     docs, site = Path(config["docs_dir"]), Path(config["site_dir"])
     for notebook in docs.rglob("*.ipynb"):
         shutil.copyfile(notebook, site / notebook.relative_to(docs))
@@ -111,17 +111,17 @@ def on_page_markdown(markdown, *, page, config, **_):
     top = "../" * page.file.src_uri.count("/")
     here = Path(page.file.abs_src_path).resolve().parent
 
-    def leading_somewhere(found):
+    def resolve(found):
         target = (here / found["target"]).resolve()
-        for folder, above in {docs: docs, EXAMPLES: ROOT}.items():  # what is on the site
+        for folder, above in {docs: docs, EXAMPLES: ROOT}.items():  # files with a page on the site
             if target.is_relative_to(folder):
                 return f"[{found['text']}]({top}{target.relative_to(above).as_posix()}{found['anchor'] or ''})"
         if not target.exists() or not target.is_relative_to(docs.parent):
-            log.warning("%s links to %s, which is not there", page.file.src_path, found["target"])
+            log.warning("%s links to %s, which does not exist", page.file.src_path, found["target"])
             return found["text"]
         path = target.relative_to(docs.parent).as_posix()
         if config.get("repo_url"):
             return f"[{found['text']}]({config['repo_url'].rstrip('/')}/blob/HEAD/{path})"
         return found["text"] if path in found["text"] else f"{found['text']} (`{path}`)"
 
-    return LINK.sub(leading_somewhere, markdown)
+    return LINK.sub(resolve, markdown)

@@ -1,9 +1,9 @@
-"""Draws `explanation/lifecycle.svg`: the states of a job, and the events that lead from one to another.
+"""Draw `explanation/lifecycle.svg`: the states of a job, and the events between them.
 
     python docs/make_lifecycle.py
 
-What may happen is asked of `canfar_batch.lifecycle` itself: every event is applied to a job in every state. Each arrow
-below says which of these changes it stands for, and the script refuses to draw if one is left out or invented.
+The script applies every event of `canfar_batch.lifecycle` to a job in every state. Each arrow below names the changes
+that it stands for, and the script stops if a change has no arrow, or if an arrow stands for no change.
 """
 
 import itertools
@@ -24,19 +24,19 @@ OK, FAILED, LOST, OFF = JobState.SUCCEEDED, JobState.FAILED, JobState.LOST, JobS
 
 
 def jobs(state):
-    """Jobs in *state* that differ in what their past allows: attempts, and why the last one failed."""
-    over = state in (W, OK, FAILED, LOST, OFF)
+    """Yield jobs in *state* with every number of attempts and last failure that matters."""
+    ended = state in (W, OK, FAILED, LOST, OFF)
     for attempts, failure in itertools.product((0, 1, 2), (ExitCode(1), Lost(), LaunchRefused())):
         if (attempts == 0) is not (state is P) and not (attempts == 0 and state is OFF):
-            continue  # a planned job has no attempt yet, and any other has one, but for what was cancelled early
+            continue  # only a job that is planned, or was cancelled before its launch, has no attempt
         made = tuple(
             Attempt(
                 number=number,
                 launch_name=f"job-{number}",
                 resources=Resources(),
                 intended_at=NOW,
-                succeeded=state is OK if over or number < attempts else None,
-                failure=failure if over and state is not OK else None,
+                succeeded=state is OK if ended or number < attempts else None,
+                failure=failure if ended and state is not OK else None,
             )
             for number in range(1, attempts + 1)
         )
@@ -44,7 +44,7 @@ def jobs(state):
 
 
 def events():
-    """One event of each kind; several where what they carry decides."""
+    """Yield one event of each kind, or several if the effect depends on its values."""
     common = {"key": "job", "at": NOW}
     proof = Receipt(exit_code=0)
     values = {
@@ -65,7 +65,7 @@ def events():
 
 
 def changes():
-    """Every change of state that can happen: from, event, to."""
+    """Return every change of state that can happen, as (from, event, to)."""
     found = set()
     for state, event in itertools.product(JobState, tuple(events())):
         if state not in lc.ALLOWED[type(event)]:
@@ -81,7 +81,7 @@ def changes():
 
 
 def arrow(points, label, at, sources, event, targets, anchor="middle", style="main"):
-    """An arrow through *points*, its *label* placed *at*, standing for *event* from each source to each target."""
+    """Return an arrow through *points* that stands for *event* from each source to each target."""
     stands_for = {(source, event, target) for source in sources for target in targets}
     return {
         "points": points, "label": label, "at": at, "stands_for": stands_for, "anchor": anchor, "style": style,
@@ -128,7 +128,7 @@ ARROWS = [
 
 
 def svg():
-    """The drawing."""
+    """Return the drawing."""
     drawn = set().union(*(each["stands_for"] for each in ARROWS))
     real = changes()
     if drawn != real:
@@ -171,7 +171,7 @@ def svg():
 
 
 def table():
-    """The same as lines: which event leads from where to where."""
+    """Return the changes as sorted lines (event, from, to)."""
     return sorted((type_, source.name, target.name) for source, type_, target in changes())
 
 

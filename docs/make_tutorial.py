@@ -1,7 +1,7 @@
-"""Run the tutorial anew and keep what its cells show: `python docs/make_tutorial.py`.
+"""Run the tutorial and save it with its outputs: `python docs/make_tutorial.py`.
 
-What the notebook shows is kept in it, so that who reads it on the site or in the repository sees results. The folders
-of the machine on which it ran are taken out.
+The outputs are saved in the notebook, so that readers of the site and of the repository see results. The names of the
+machine's folders are removed.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import nbclient
 import nbformat
 
 NOTEBOOK = Path(__file__).with_name("tutorial.ipynb")
-SHOWN = "~/tutorial"  # stands for the folder in which it ran
+SHOWN = "~/tutorial"  # replaces the folder in which the notebook ran
 
 
 def run(folder: Path) -> nbformat.NotebookNode:
-    """The notebook, executed from end to end in *folder*, with what its cells show.
+    """Execute the notebook in *folder*, and return it with its outputs.
 
     Raises:
         nbclient.exceptions.CellExecutionError: A cell failed.
     """
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    # as with the extras that the notebook asks for: tqdm is of another one
+    # the notebook asks for extras that do not include tqdm
     without = folder / ".without"
     without.mkdir()
     (without / "sitecustomize.py").write_text("import sys\n\nsys.modules['tqdm'] = None\n")
@@ -39,7 +39,7 @@ def run(folder: Path) -> nbformat.NotebookNode:
 
 
 def cleaned(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
-    """The notebook as it is kept."""
+    """Return the notebook as it is saved."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata = {}
@@ -60,7 +60,7 @@ def cleaned(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
 
 
 def joined(outputs: list[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNode]:
-    """The outputs, with what was printed piece by piece in one: how the run went first, then what the cell says."""
+    """Yield the outputs with the pieces of each stream joined: stderr, then stdout, then the rest."""
     for stream in ("stderr", "stdout"):
         if pieces := [output for output in outputs if output.get("name") == stream]:
             pieces[0].text = "".join(piece.text for piece in pieces)
@@ -69,7 +69,7 @@ def joined(outputs: list[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNo
 
 
 def without_places(text: str, folder: Path) -> str:
-    """The text without the folders of the machine."""
+    """Return the text without the names of the machine's folders."""
     for place, shown in {str(folder): SHOWN, sysconfig.get_path("purelib"): "site-packages"}.items():
         text = text.replace(place, shown)
     return text

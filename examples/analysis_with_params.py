@@ -1,4 +1,4 @@
-"""Count the peaks of a noisy spectrum after smoothing it; the last line that it prints is its result, as JSON.
+"""Smooth a noisy spectrum and count its peaks; the last line of the output is the result as JSON.
 
 python analysis_with_params.py --threshold 0.5 --sigma 2.0 --method gaussian
 """

@@ -1,8 +1,8 @@
-"""The guide's check before launching: what your containers take now, what one job may ask for, and what will go wrong.
+"""The guide's check before a launch: the resources in use, the limits of a job, and likely problems.
 
     python examples/check_resources.py python process.py input.fits
 
-Headless jobs queue until there is room, so this informs, and forbids nothing.
+Headless jobs wait in a queue until there is room, so this check only informs you.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""The guide's collection of results: each file that a batch made, with its size. It needs no connection.
+"""The guide's collection of results: list each output file of a batch with its size, without a connection.
 
     python examples/collect_results.py parallel-files
 
-The sizes are those that the jobs reported at their end, so this works where the files themselves cannot be seen, too.
+The jobs reported the sizes at their end, so this also works on a machine that does not see the files.
 """
 
 import sys
@@ -21,4 +21,4 @@ print(f"found {len(sizes)} result files:")
 for file, size in sorted(sizes.items()):
     print(f"  {file}: {size or 0:,} bytes")
 for job in failed:
-    print(f"  {job.key} made none: {job.failure}")
+    print(f"  {job.key} made no file: {job.failure}")

@@ -1,8 +1,8 @@
-"""The guide's monitor: follow a batch to its end; a line for each job that is over, with the counts of all.
+"""The guide's monitor: follow a batch to its end, with a line for each job that ends and the counts of all jobs.
 
     python examples/monitor_jobs.py parallel-files
 
-It drives the batch, as the script that planned it did. Where that script still runs, `canfar-batch status` looks on.
+This drives the batch, like the script that planned it. While that script runs, use `canfar-batch status` instead.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""The guide's program for many files: process each in a job of its own, at most three at a time.
+"""The guide's program for many files: one job for each file, at most three at a time.
 
     python examples/parallel_files.py data/obs*.fits
 
-Without CANFAR_URL=local it runs on CANFAR, where the files, and this folder, must be below /arc.
+Without CANFAR_URL=local it runs on CANFAR; then the files and this folder must be below /arc.
 """
 
 import sys
@@ -23,7 +23,7 @@ process = cb.JobSpec(
 )
 
 with cb.Session.connect() as session:
-    # Chunks(3, pause=30) waits for each three as the guide does; a window starts the next file as soon as one is done
+    # the guide waits for each group of three, like Chunks(3, pause=30); a window starts a file as soon as one is done
     batch = session.batch("parallel-files", launch=cb.Window(3), collect=cb.Files())
     batch.map(process, path=map(Path, sys.argv[1:]))
     report = batch.run()

@@ -1,8 +1,8 @@
-"""The guide's parameter sweep: one job for each combination of threshold, sigma and method, and a table of them all.
+"""The guide's parameter sweep: one job for each combination of threshold, sigma and method, and a table of results.
 
     python examples/parameter_sweep.py
 
-Without CANFAR_URL=local it runs on CANFAR, where this folder must be below /arc.
+Without CANFAR_URL=local it runs on CANFAR; then this folder must be below /arc.
 """
 
 from pathlib import Path
@@ -24,4 +24,4 @@ with cb.Session.connect() as session:
 
 for row in batch.to_rows():
     print(f"{row['threshold']:9} {row['sigma']:9} {row['method']:>9} {row['result_peaks']:6} peaks")
-print(f"all of it: {batch.to_csv('sweep.csv')}")
+print(f"table of all jobs: {batch.to_csv('sweep.csv')}")

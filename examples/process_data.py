@@ -1,10 +1,10 @@
-"""The median over the first axis of a FITS image or cube.
+"""Take the median over the first axis of a FITS image or cube.
 
     python process_data.py INPUT OUTPUT
 
-It runs as it stands in every image that has astropy. The first image found in the file is taken, wherever it is and
-however it is compressed; pixels without a value are left out. The output appears whole or not at all, so a job that was
-killed leaves nothing behind that looks like a result, and a second run does no harm.
+The script runs in every container image that has astropy. It uses the first FITS image in the file, in any HDU and with
+any compression, and ignores pixels without a value. It writes a whole file or none, so a killed job leaves no partial
+result, and a second run does no harm.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from astropy.io import fits
 
 
 class NothingToDo(Exception):
-    """The file holds no image of which a median over an axis could be taken."""
+    """The file has no image with two or more axes."""
 
 
 def first_image(hdus: fits.HDUList) -> fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU:
-    """The first image with at least two axes: many files keep theirs behind an empty primary HDU."""
+    """Return the first image with at least two axes; many files have it after an empty primary HDU."""
     for hdu in hdus:
         if isinstance(hdu, fits.GroupsHDU) or not hdu.is_image:
             continue
         if len(hdu.shape) >= 2 and 0 not in hdu.shape:
             return hdu
-    raise NothingToDo("there is no image with two or more axes in it")
+    raise NothingToDo("the file has no image with two or more axes")
 
 
 def without_axis(header: fits.Header, axis: int) -> fits.Header:
-    """A header that no longer speaks of *axis* (counted as FITS does, from 1), nor of how the data were stored."""
-    gone = re.compile(rf"(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA|CNAME){axis}|(PC|CD){axis}_\d+|(PC|CD)\d+_{axis}")
+    """Return the header without keywords of *axis* (from 1, as in FITS) and of the storage of the data."""
+    dropped = re.compile(rf"(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA|CNAME){axis}|(PC|CD){axis}_\d+|(PC|CD)\d+_{axis}")
     stored = {"BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM", "EXTNAME", "EXTVER", "WCSAXES", "DATAMIN", "DATAMAX"}
     kept = header.copy(strip=True)
-    for name in [name for name in kept if name in stored or gone.fullmatch(name)]:
+    for name in [name for name in kept if name in stored or dropped.fullmatch(name)]:
         del kept[name]
     return kept
 
 
 def median_image(source: Path) -> fits.PrimaryHDU:
-    """The median over the first axis (the last in FITS' own count) of the first image in *source*."""
+    """Return the median over the first axis (in NumPy's order) of the first image in *source*."""
     with fits.open(source) as hdus:
         image = first_image(hdus)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # no value at all: NaN it stays
+            warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # a pixel without any value stays NaN
             median = np.nanmedian(image.data, axis=0)
         header = without_axis(image.header, axis=len(image.shape))
         header.add_history(f"median over the first axis of {source.name}, shape {image.shape}")
@@ -56,7 +56,7 @@ def median_image(source: Path) -> fits.PrimaryHDU:
 
 
 def write_at_once(hdu: fits.PrimaryHDU, target: Path) -> None:
-    """Write beside *target* and rename: nobody ever sees half a file, not even if two runs of the job overlap."""
+    """Write to a temporary file and rename it to *target*, so that two runs may overlap."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:

@@ -1,8 +1,8 @@
-"""One job from end to end: process a FITS cube that ships with astropy, and see what came of it.
+"""Run one job from beginning to end: process a FITS cube that astropy ships, and print the outcome.
 
     python examples/process_single.py
 
-It runs on this machine. With CANFAR_URL set it runs there; start it from a folder below /arc then.
+It runs on this machine, or on the platform in CANFAR_URL if that is set; on CANFAR, start it in a folder below /arc.
 """
 
 import os

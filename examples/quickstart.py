@@ -1,9 +1,9 @@
-"""A batch from end to end: ten FITS images that ship with astropy, one of them damaged on purpose, three at a time.
+"""Run a batch from beginning to end: ten FITS images that astropy ships, one of them damaged on purpose.
 
     python examples/quickstart.py
 
-Run it again: it goes on where it stopped, and does nothing twice. It runs on this machine. With CANFAR_URL set it runs
-there; start it from a folder below /arc then.
+Run it again, and it resumes: final jobs are not launched again. It runs on this machine, or on the platform in
+CANFAR_URL if that is set; on CANFAR, start it in a folder below /arc.
 """
 
 import os
@@ -22,7 +22,7 @@ median = cb.JobSpec(
 )
 
 with cb.Session.connect(os.environ.get("CANFAR_URL", "local")) as session:
-    retry = cb.Retry(1, exit_codes=1, pause=1)  # once more, a second later, also if the script itself fails
+    retry = cb.Retry(1, exit_codes=1, pause=1)  # retry once after a second, even if the script itself fails
     batch = session.batch("quickstart", launch=cb.Window(3), retry=retry, collect=cb.Files())
     batch.map(median, key="{path.stem}", path=some_images("images"))
     report = batch.run()

@@ -1,8 +1,8 @@
-"""The guide's robust launcher: a command that is tried again until it succeeds, three times at most.
+"""The guide's robust launcher: repeat a command until it succeeds, three times at most.
 
     python examples/robust_launch.py python fetch.py https://example.org/catalogue.fits
 
-A launch that the platform refuses for now, or whose answer is lost, is dealt with in any case and is no attempt.
+Launches that the platform refuses temporarily, or whose answer is lost, are always handled, and do not count.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""The guide's single-file program: launch one job for one file, wait, and show its log.
+"""The guide's single-file program: launch one job for one file, wait, and print its log.
 
     python examples/single_file.py observation1.fits processed1.fits
 
-Without CANFAR_URL=local it runs on CANFAR, where both paths, and this folder, must be below /arc.
+Without CANFAR_URL=local it runs on CANFAR; then both paths and this folder must be below /arc.
 """
 
 import sys

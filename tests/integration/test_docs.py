@@ -1,4 +1,4 @@
-"""What the README and the docs show can be typed: every Python block runs, every command names what is there."""
+"""Every Python block of README and docs runs, and every command names existing files and options."""
 
 import inspect
 import re
@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import yaml
 
 import canfar_batch as cb
 from canfar_batch.local import __main__ as local_command
@@ -19,11 +20,13 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings it
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")]
+NOTEBOOKS = [ROOT / "docs/tutorial.ipynb", ROOT / "examples/see_it.ipynb"]
 FENCE = re.compile(
     r"^(?P<indent>[ ]*)```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
 )
 
-#: what the pages' scripts find in their working directory
+#: files in the working directory of the pages' code
 FILES = {
     "fit.py": "import sys\nprint('fitted', *sys.argv[1:])\n",
     "calib.py": (
@@ -38,12 +41,12 @@ FILES = {
     "raw/night2.fits": "placeholder\n",
 }
 
-#: pages that say that they need an empty folder
+#: pages whose code runs in an empty folder
 ALONE = {"quickstart.md", "from-the-guide.md", "templates.md"}
 
 
 def blocks(page, *languages):
-    """The page's blocks in these languages, each with the number of its first line."""
+    """Yield the page's blocks in these languages, with the number of the line before each."""
     text = page.read_text()
     for found in FENCE.finditer(text):
         if found["language"] in languages:
@@ -51,40 +54,40 @@ def blocks(page, *languages):
 
 
 def commands(page):
-    """The commands of the page's console blocks, without the prompt."""
+    """Yield the commands of the page's console blocks, without the prompt."""
     for _, block in blocks(page, "console", "bash", "sh", "shell"):
         for line in block.replace("\\\n", " ").splitlines():
             if block.lstrip().startswith("$ ") and not line.startswith("$ "):
-                continue  # what the command printed
+                continue  # output of the command
             yield from (part.strip() for part in line.removeprefix("$ ").split("&&") if not part.startswith("#"))
 
 
 @pytest.fixture
 def at_work(away_from_home, monkeypatch):
-    """A directory with the files that the pages speak of, and a platform on this machine."""
+    """A directory with the files that the pages use, and the local platform."""
     for name, content in FILES.items():
         path = away_from_home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     monkeypatch.setenv("CANFAR_URL", "local")
-    # a batch may not live where tests do, in a directory for temporary files
+    # tests run in a temporary directory, which a batch would refuse
     monkeypatch.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda self: None)
     return away_from_home
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_python_block_runs_as_it_stands(page, at_work, monkeypatch):
+def test_every_python_block_runs(page, at_work, monkeypatch):
     if page.name in ALONE:
         (at_work / "alone").mkdir()
         monkeypatch.chdir(at_work / "alone")
-    shared = {"__name__": "__main__"}  # a page's later blocks may go on from its earlier ones
+    shared = {"__name__": "__main__"}  # later blocks of a page may use names of earlier ones
     for line, block in blocks(page, "python", "py"):
         exec(compile("\n" * line + block, str(page), "exec"), shared)
 
 
 @pytest.mark.parametrize("name", sorted(set(cb.__all__) - {"__version__"}))
 def test_every_example_of_a_docstring_runs(name, at_work, monkeypatch):
-    monkeypatch.setenv("API_KEY", "no real one")
+    monkeypatch.setenv("API_KEY", "not-a-real-key")
     value = getattr(cb, name)
     members = vars(value).values() if inspect.isclass(value) else ()
     examples = [
@@ -94,17 +97,17 @@ def test_every_example_of_a_docstring_runs(name, at_work, monkeypatch):
     ]
     with cb.Session.connect() if any("session" in example for example in examples) else nullcontext() as session:
         spec = cb.JobSpec("python fit.py {n}", image="skaha/astroml:latest", cores=1, ram=1)
-        for number, example in enumerate(examples):  # each stands alone, with these names
+        for number, example in enumerate(examples):  # each example runs alone, with these names
             exec(compile(example, f"{name}, example {number}", "exec"), {"cb": cb, "session": session, "spec": spec})
 
 
-def test_the_pages_hold_what_is_looked_for_here():
+def test_the_readme_has_python_blocks_and_commands():
     assert len(list(blocks(ROOT / "README.md", "python"))) >= 2
     assert len(list(commands(ROOT / "README.md"))) >= 6
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_names_what_is_there(page):
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_names_existing_files_and_extras(page):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for command in commands(page):
         words = shlex.split(command)
@@ -116,16 +119,28 @@ def test_every_command_names_what_is_there(page):
             local_command.parser().parse_args(words[3:])
 
 
-def test_the_readmes_test_command_is_the_one_that_is_run_before_every_change():
+def test_the_readmes_test_command_is_the_one_that_ci_runs():
     (test_line,) = [block for _, block in blocks(ROOT / "README.md", "console") if "pytest" in block]
     ci = (ROOT / ".ci/run").read_text()
-    assert 'pip install -e ".[test]"' in test_line
-    assert re.search(r'pip install (--quiet )?-e "\.\[test\]"', ci)
+    assert 'pip install ".[test]"' in test_line
+    assert re.search(r'pip install (--quiet )?"\.\[test\]"', ci)
     assert test_line.rstrip().endswith("&& pytest -n 3 --dist worksteal")
     assert ci.rstrip().endswith("pytest -n 3 --dist worksteal")
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_within_the_repository_lead_somewhere(page):
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_users_install_without_e(page):
+    """An editable clone hides the package from Python started in the folder above it."""
+    assert "pip install -e" not in page.read_text()
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == cb.__version__
+    assert citation["license"] == "BSD-3-Clause"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_within_the_repository_has_a_target(page):
     targets = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []

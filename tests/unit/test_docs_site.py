@@ -1,4 +1,4 @@
-"""The site can be built, is whole, and says what the code says. That its examples run is in test_docs.py."""
+"""The documentation site builds, is complete, and agrees with the code. Its examples run in test_docs.py."""
 
 import fcntl
 import importlib
@@ -32,20 +32,20 @@ def plain(html):
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The site, built once, however many processes run the tests."""
+    """The site, built once for all test processes."""
     parallel = "PYTEST_XDIST_WORKER" in os.environ
     shared = tmp_path_factory.getbasetemp().parent if parallel else tmp_path_factory.mktemp("shared")
-    target, complaints = shared / "site", shared / "site.txt"
+    target, errors = shared / "site", shared / "site.txt"
     with (shared / "site.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not complaints.exists():
-            complaints.write_text(build(target))
-    assert complaints.read_text() == ""
+        if not errors.exists():
+            errors.write_text(build(target))
+    assert errors.read_text() == ""
     return target
 
 
 def build(target):
-    """Build the site, as by `mkdocs build --strict`; what it complains of, if that fails."""
+    """Build the site strictly; return the errors, or an empty text."""
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(target)],
         cwd=ROOT,
@@ -54,15 +54,15 @@ def build(target):
         text=True,
         timeout=110,
     )
-    return "" if done.returncode == 0 else done.stderr[-4000:] or "it failed without a word"
+    return "" if done.returncode == 0 else done.stderr[-4000:] or "it failed without a message"
 
 
-def test_the_site_is_built_without_a_warning_and_has_every_page(site):
+def test_the_site_builds_without_warnings_and_has_every_page(site):
     made = {page.relative_to(site).with_suffix(".md").as_posix() for page in site.rglob("*.html")}
     assert {page.relative_to(DOCS).as_posix() for page in PAGES} <= made
 
 
-def test_the_site_needs_no_network_to_be_read(site):
+def test_the_site_loads_nothing_from_other_hosts(site):
     for page in site.rglob("*.html"):
         loaded = re.findall(r'<(?:script|img|iframe|source)\b[^>]*\bsrc="([^"]+)"', page.read_text())
         loaded += re.findall(
@@ -73,7 +73,7 @@ def test_the_site_needs_no_network_to_be_read(site):
     assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//[^)\"']+", styles) == []
 
 
-def test_every_public_name_is_told_about_with_its_members(site):
+def test_the_reference_has_every_public_name_and_member(site):
     pages = "".join(page.read_text() for page in (site / "reference").rglob("*.html"))
     anchors = set(re.findall(r'id="(canfar_batch[\w.]*)"', pages))
     for name in set(canfar_batch.__all__) - {"__version__"}:
@@ -87,19 +87,19 @@ def test_every_public_name_is_told_about_with_its_members(site):
         assert {f"{module.__name__}.{name}" for name in module.__all__} <= anchors
 
 
-def test_fields_of_values_are_told_about_by_their_comments(site):
+def test_comments_of_fields_are_in_the_reference(site):
     assert (
         "by id; none where the platform itself said" in plain((site / "reference/protocols.html").read_text()).lower()
     )
     assert "file cache included: an upper bound" in plain((site / "reference/records.html").read_text())
 
 
-def test_values_show_how_they_are_made(site):
+def test_the_reference_shows_the_signature_of_a_strategy(site):
     strategies = plain((site / "reference/strategies.html").read_text())
     assert "Chunks(size: int, pause: float = 30.0)" in " ".join(strategies.split())
 
 
-def test_no_public_name_is_missing_from_the_reference():
+def test_every_public_name_has_a_page_in_the_reference():
     shown = {name for page in (DOCS / "reference").glob("*.md") for name in SHOWN.findall(page.read_text())}
     wanted = {f"canfar_batch.{name}" for name in canfar_batch.__all__} - {"canfar_batch.__version__"}
     assert wanted <= shown
@@ -107,7 +107,7 @@ def test_no_public_name_is_missing_from_the_reference():
     assert [name for name in canfar_batch.__all__ if not re.search(rf"\b{name}\b", listed)] == []
 
 
-def test_everything_that_the_reference_shows_exists_and_has_a_docstring():
+def test_every_name_in_the_reference_has_a_docstring():
     for page in (DOCS / "reference").glob("*.md"):
         for name in SHOWN.findall(page.read_text()):
             module, _, last = name.rpartition(".")
@@ -119,12 +119,33 @@ def test_everything_that_the_reference_shows_exists_and_has_a_docstring():
             assert inspect.getdoc(value if documented else type(value)), name
 
 
-def test_the_picture_of_a_jobs_life_is_the_one_that_the_code_allows():
+def test_the_diagram_of_a_jobs_life_agrees_with_the_code():
     drawing = runpy.run_path(str(DOCS / "make_lifecycle.py"))
     assert (DOCS / "explanation/lifecycle.svg").read_text() == drawing["svg"](), "run python docs/make_lifecycle.py"
 
 
-def test_the_drawing_looks_at_every_event():
+def test_the_table_of_layers_agrees_with_the_contracts():
+    made = runpy.run_path(str(DOCS / "make_layers.py"))
+    (written,) = made["BLOCK"].findall(text("explanation/layers.md"))
+    assert written == made["block"](), "run python docs/make_layers.py"
+
+
+def test_every_layer_has_a_sentence():
+    made = runpy.run_path(str(DOCS / "make_layers.py"))
+    names = [name for layer in made["layers"]() for name in layer]
+    assert {"session", "engine", "errors"} <= set(names)
+    assert [name for name in names if not made["sentence"](name).endswith(".")] == []
+
+
+@pytest.mark.parametrize("page", ["docs/explanation/layers.md", "CONTRIBUTING.md"])
+def test_every_file_that_answers_a_question_exists(page):
+    named = re.findall(r"`([\w/-]+\.py)`", (ROOT / page).read_text())
+    assert len(named) > 10
+    places = (ROOT / "canfar_batch", ROOT)
+    assert [name for name in named if not any((place / name).is_file() for place in places)] == []
+
+
+def test_the_diagram_covers_every_event():
     drawing = runpy.run_path(str(DOCS / "make_lifecycle.py"))
     assert {type(event) for event in drawing["events"]()} == set(lifecycle.ALLOWED)
 
@@ -134,7 +155,7 @@ def test_every_state_is_explained(page):
     assert [state.name for state in records.JobState if state.name not in text(page)] == []
 
 
-def test_every_class_of_failure_has_its_row():
+def test_every_class_of_failure_is_in_troubleshooting():
     page = text("troubleshooting.md")
     rows = {f"`{kind.label}` (`{name}`)" for name, kind in KINDS.items() if name != "ExitCode"}
     assert sorted(row for row in rows if row not in page) == []
@@ -158,29 +179,31 @@ def headings(page):
     return re.findall(r"^##+ (.+)$", re.sub(r"```.*?```", "", text(page), flags=re.DOTALL), re.MULTILINE)
 
 
-def test_the_guides_sections_are_there_with_its_headings_and_in_its_order():
+def test_the_guides_headings_are_kept_in_order():
     assert headings("howto/from-the-guide.md") == [" ".join(each.split()) for each in GUIDE.split(";")]
     rows = ["Jobs stuck in pending", "Jobs failing immediately", "Slow job performance", "Out of storage space"]
     assert [row for row in headings("troubleshooting.md") if row in rows] == rows
 
 
-def test_the_way_from_the_guide_is_one_click_away(site):
+def test_the_page_from_the_guide_is_in_the_tabs(site):
     for page in ("index.html", "reference/session.html"):
         tabs = (site / page).read_text().partition('class="md-tabs"')[2].partition("</nav>")[0]
         assert "howto/from-the-guide.html" in tabs
 
 
-def test_pictures_are_small_and_every_one_is_shown():
+def test_every_picture_is_small_and_shown():
     pages = "".join(page.read_text() for page in [ROOT / "README.md", *PAGES])
     for picture in (DOCS / "pictures").iterdir():
         assert picture.stat().st_size < 300_000
         assert f"pictures/{picture.name})" in pages
 
 
-def test_every_role_is_told_about():
-    page = text("reference/protocols.md")
-    assert "::: canfar_batch.protocols" in page
-    assert protocols.LaunchStrategy.__doc__
+def test_the_reference_has_every_role(site):
+    anchors = set(re.findall(r'id="(canfar_batch[\w.]*)"', (site / "reference/protocols.html").read_text()))
+    defined = {name: value for name, value in vars(protocols).items() if value.__class__ is type(protocols.Platform)}
+    roles = [name for name, value in defined.items() if value.__module__ == protocols.__name__]
+    assert {"LaunchStrategy", "MonitorStrategy", "RetryPolicy", "ResultCollector", "Observer"} <= set(roles)
+    assert [role for role in roles if f"canfar_batch.protocols.{role}" not in anchors] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
