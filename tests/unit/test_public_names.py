@@ -76,7 +76,8 @@ def test_every_name_and_every_public_member_has_a_docstring(name):
     value = documented(getattr(canfar_batch, name))
     assert inspect.getdoc(value)
     if inspect.isclass(value) and value.__module__.startswith("canfar_batch"):
-        for member, thing in vars(value).items():
+        owners = [owner for owner in value.__mro__ if owner.__module__.startswith("canfar_batch")]
+        for member, thing in ((member, thing) for owner in owners for member, thing in vars(owner).items()):
             if not member.startswith("_") and (inspect.isroutine(thing) or isinstance(thing, property)):
                 assert inspect.getdoc(thing), f"{name}.{member}"
 
@@ -99,7 +100,9 @@ METHODS = {
     f"{name}.{member}": function
     for name, value in ((name, getattr(canfar_batch, name)) for name in canfar_batch.__all__)
     if inspect.isclass(value) and value.__module__.startswith("canfar_batch")
-    for member, function in vars(value).items()
+    for owner in value.__mro__
+    if owner.__module__.startswith("canfar_batch")
+    for member, function in vars(owner).items()
     if inspect.isfunction(function) and not member.startswith("_")
 }
 UNITS = {
