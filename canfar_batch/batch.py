@@ -69,8 +69,8 @@ class Batch(PlannedBatch):
     """An ordered set of jobs that outlives the script which made it.
 
     `Session.batch` opens one to run it, `canfar_batch.open` to read it. Everything is in the batch's home, so the same
-    script run again goes on where the last one stopped. Any one thread at a time may use it; what it returns is a
-    snapshot.
+    script run again goes on where the last one stopped. Any one thread at a time may use it; its return values
+    are snapshots.
 
     ```python
     import canfar_batch as cb
@@ -152,6 +152,13 @@ class Batch(PlannedBatch):
 
         Ctrl-C detaches: the jobs run on, and running the script again goes on with them.
 
+        ```python
+        batch = session.batch("fits")
+        batch.map(spec, key="fit-{n}", n=[1, 2, 3])
+        print(batch.preflight(seconds=600), batch.preview(1))
+        report = batch.run(timeout=3600, notify=print)
+        ```
+
         Args:
             progress: Whether to show the progress.
             timeout: Seconds to go on for at most; None for as long as it takes.
@@ -208,7 +215,7 @@ class Batch(PlannedBatch):
         batch.map(spec, key="fit-{n}", n=[1, 2, 3])
         batch.start()
         print(batch.counts)  # at once
-        report = batch.wait(timeout=600)  # seconds
+        report = batch.wait(timeout=600)  # seconds; batch.stop() would end it earlier
         ```
 
         Args:
@@ -249,7 +256,7 @@ class Batch(PlannedBatch):
 
         Raises:
             NotDriven: `start` was not called.
-            WaitTimeout: It has not ended after *timeout* seconds; it goes on. Its `.report` is the report so far.
+            WaitTimeout: It has not ended after *timeout* seconds; it goes on. Its `.report` is the report then.
             BatchPaused: The first jobs all failed alike.
             HomeError: The home cannot be written; nothing that was recorded is lost.
         """
@@ -415,7 +422,7 @@ class Batch(PlannedBatch):
         read_secrets(job.spec for job in self.records if not job.state.final)
 
     def _opening(self) -> str:
-        """Return what is reported at the start of a run; what it counts is new no longer."""
+        """Return the report at the start of a run, which counts new jobs; they count as new once only."""
         context, records = self._engine.launch_context, self.records
         new, reopened = len(self._new), len(self._reopened)
         self._new.clear()
@@ -446,7 +453,7 @@ class Batch(PlannedBatch):
         return Job(record, _FromBatch(self))
 
     def _refresh(self) -> None:
-        """Bring the records up to date: by a step if this process drives, else by reading what the driver wrote."""
+        """Bring the records up to date: do a step if this process drives, else read the ledger."""
         if self._is_started:
             return
         with self._turns.turn_if_free("refreshing", nested=True) as is_free:
@@ -585,6 +592,11 @@ class Batch(PlannedBatch):
 
         The platform ends a container after some days; it extends the lifetime only when that end is near. A refusal
         is logged.
+
+        ```python
+        batch = session.batch("fits")
+        print(batch.renew())
+        ```
         """
         platform, renewed = self._engine.platform, list[str]()
         for job in self.records:

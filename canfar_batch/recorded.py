@@ -1,4 +1,4 @@
-"""What is recorded of a batch: its jobs, results, history and report, as `Batch` shows them."""
+"""The records of a batch, for reading: its jobs, results, history, tables and report."""
 
 from __future__ import annotations
 

@@ -322,11 +322,6 @@ class Session:
             return cmd
         if "image" not in fields:
             raise SpecError("no image= was given; session.images() lists them, such as 'skaha/astroml:latest'")
-        known = [name for name in attrs.fields_dict(JobSpec) if name != "cmd"]
-        for name in fields:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                raise SpecError(f"a job has no {name}{f'; did you mean {near[0]}?' if near else f': {known}'}")
         return JobSpec(cmd, **fields)
 
     def _check(self, spec: JobSpec) -> None:

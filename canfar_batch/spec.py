@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import decimal
+import difflib
 import functools
 import math
 import numbers
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 import attrs
@@ -503,6 +504,25 @@ class JobSpec:
             if value != field.default:
                 shown.append(f"{field.name}={_clipped(repr(value))}")
         return f"JobSpec({', '.join(shown)})"
+
+
+def _checking_names(init: Callable[..., None]) -> Callable[..., None]:
+    """Return *init*, which then refuses unknown arguments with the nearest name."""
+
+    @functools.wraps(init)
+    def checked(self: JobSpec, *values: Any, **named: Any) -> None:
+        known = attrs.fields_dict(JobSpec)
+        for name in named:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                advice = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
+                raise SpecError(f"a job has no {name}{advice}")
+        init(self, *values, **named)
+
+    return checked
+
+
+JobSpec.__init__ = _checking_names(JobSpec.__init__)  # type: ignore[method-assign]
 
 
 def value_from_json(value: Any) -> str | Secret:

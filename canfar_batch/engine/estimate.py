@@ -1,4 +1,4 @@
-"""What the jobs of a batch that are not launched yet will cost."""
+"""The cost of the jobs of a batch that are not launched yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch reports to its user at the start of a run: where it is, what is new, what to look after."""
+"""Messages of a batch to its user: at the start of a run, at an interruption, and about deleted outputs."""
 
 from __future__ import annotations
 
