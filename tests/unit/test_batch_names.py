@@ -44,7 +44,7 @@ def test_an_unknown_key_is_a_key_error_that_names_near_ones(world, key, words):
     assert isinstance(caught.value, errors.UnknownJob)
 
 
-def test_a_job_reports_whether_it_is_done_and_ok_how_long_it_ran_and_where_its_log_is(world):
+def test_a_job_has_its_outcome_run_time_and_log_file(world):
     world.platform.fate = lambda request: Fate(lasts=40, code=int("-j1-" in request.name), log=b"hello\n")
     batch = world.planned(2)
     before = batch["j0"]
@@ -65,7 +65,7 @@ def test_a_job_reports_whether_it_is_done_and_ok_how_long_it_ran_and_where_its_l
         lambda batch: batch.renew(), lambda batch: next(batch.as_completed()),
     ],
 )  # fmt: skip
-def test_a_batch_that_is_open_for_reading_names_the_call_that_opens_it_for_running(world, call):
+def test_a_read_only_batch_names_the_call_that_opens_it_for_running(world, call):
     world.planned(1).close()
     with pytest.raises(errors.ReadOnlyBatch, match=r"session\.batch\('test'\) opens it for running"):
         call(Batch.open("test", world.root))

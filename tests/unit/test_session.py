@@ -1,4 +1,4 @@
-"""A session: whom it connects as, what it sends, and how it settles a launch without an answer."""
+"""A session: its credentials, its launches, and how it settles a launch without an answer."""
 
 import pickle
 import threading
@@ -64,7 +64,7 @@ def losing_the_answer(platform, *, made, **more):
         (["été.sh"], "t"),
     ],
 )
-def test_a_job_without_a_name_is_called_after_its_program(scene, cmd, label):
+def test_a_job_without_a_name_is_named_after_its_program(scene, cmd, label):
     assert scene.launch(cmd).name.rpartition("-")[0].startswith(label)
 
 
@@ -76,11 +76,11 @@ def test_a_shell_command_is_sent_as_it_is_written(scene):
     assert scene.launch("ls *.fits | wc -l", shell=True).record.filled.argv == ("/bin/sh", "-c", "ls *.fits | wc -l")
 
 
-def test_braces_are_no_fields_where_there_are_none(scene):
+def test_braces_are_kept_if_a_job_has_no_fields(scene):
     assert scene.launch(["jq", "{a: .b}", "{key}"]).record.filled.argv == ("jq", "{a: .b}", "{key}")
 
 
-def test_limits_are_asked_for_only_where_something_is_asked_of_them(scene):
+def test_limits_are_fetched_only_if_resources_are_given(scene):
     scene.launch()
     assert scene.platform.calls["limits"] == 0
     with pytest.raises(errors.SpecError):
@@ -88,7 +88,7 @@ def test_limits_are_asked_for_only_where_something_is_asked_of_them(scene):
     assert scene.platform.calls["launch"] == 1
 
 
-def test_a_platform_that_does_not_tell_its_limits_holds_no_launch_up(scene):
+def test_a_launch_does_not_depend_on_the_limits(scene):
     def limits():
         raise errors.PlatformBroken("no context today")
 
@@ -96,7 +96,7 @@ def test_a_platform_that_does_not_tell_its_limits_holds_no_launch_up(scene):
     assert scene.launch(ram=3).record.attempts[0].resources.ram == 3
 
 
-def test_lost_credentials_are_no_doubt_about_limits(scene):
+def test_an_expired_credential_stops_a_launch_before_it_is_sent(scene):
     def limits():
         raise errors.CredentialExpired("log in again")
 
@@ -109,14 +109,14 @@ def test_lost_credentials_are_no_doubt_about_limits(scene):
 # -- settling ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_container_that_was_made_is_taken_for_the_job(scene):
+def test_a_container_that_was_made_is_adopted(scene):
     losing_the_answer(scene.platform, made=True)
     job = scene.launch()
     assert job.wait().exit_code == 0
     assert scene.platform.launched == [job.name]
 
 
-def test_one_that_appears_late_is_taken_too(scene):
+def test_a_container_that_appears_late_is_adopted(scene):
     def launch(request):
         listed = scene.platform.containers
 
@@ -133,7 +133,7 @@ def test_one_that_appears_late_is_taken_too(scene):
     assert len(scene.platform.launched) == 1
 
 
-def test_one_that_does_not_appear_for_the_settle_time_stays_in_doubt(scene):
+def test_a_launch_that_does_not_appear_in_the_list_stays_in_doubt(scene):
     losing_the_answer(scene.platform, made=False, retry_after=7.0, same_again=True, words="boom", status=500)
     with pytest.raises(errors.LaunchInDoubt, match=r"no answer came.*did not show it for 120 s") as caught:
         scene.launch()
@@ -144,7 +144,7 @@ def test_one_that_does_not_appear_for_the_settle_time_stays_in_doubt(scene):
     assert error.launch_name in str(error)
 
 
-def test_doubt_is_not_dispelled_by_a_list_that_never_comes(scene):
+def test_a_launch_stays_in_doubt_if_the_list_never_comes(scene):
     losing_the_answer(scene.platform, made=True)
 
     def containers(kind="headless"):
@@ -156,7 +156,7 @@ def test_doubt_is_not_dispelled_by_a_list_that_never_comes(scene):
         scene.launch()
 
 
-def test_the_name_is_told_even_if_the_credential_ends_meanwhile(scene):
+def test_the_launch_name_is_reported_though_the_credential_expires(scene):
     losing_the_answer(scene.platform, made=True)
 
     def containers(kind="headless"):
@@ -180,7 +180,7 @@ def nobody(monkeypatch, tmp_path):
     return monkeypatch
 
 
-def test_without_a_credential_it_is_said_how_to_get_one(nobody):
+def test_without_a_credential_the_error_says_how_to_get_one(nobody):
     with pytest.raises(errors.CredentialMissing, match="cadc-get-cert"):
         Session.connect()
 
@@ -200,7 +200,7 @@ def test_an_argument_wins_over_the_environment(nobody):
         assert session.url == "https://other.example.org/skaha/v1"
 
 
-def test_credentials_are_not_sent_in_the_clear(nobody):
+def test_credentials_are_not_sent_over_plain_http(nobody):
     with pytest.raises(errors.AddressError):
         Session.connect("http://platform.example.org/skaha/v1", token="s3cr3t-token")
 
