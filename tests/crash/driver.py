@@ -21,7 +21,7 @@ import attrs
 
 import canfar_batch as cb
 from canfar_batch import session
-from canfar_batch.engine.context import Drive
+from canfar_batch.engine.context import Schedule
 from canfar_batch.failures import LaunchRefused
 from canfar_batch.rest import open_platform, transport
 from canfar_batch.store import home, ledger
@@ -120,8 +120,8 @@ def written(job, platform):
 
 def fit_to_tests(scale: float) -> None:
     """Fit the driver to a test: its pauses after a failure are shorter, and it may live in a temporary directory."""
-    usual = Drive.back_off
-    Drive.back_off = lambda self, times: usual(self, times) * scale
+    usual = Schedule.back_off
+    Schedule.back_off = lambda self, failures: usual(self, failures) * scale
     home.Home.refuse_if_fleeting = lambda self: None
 
 
