@@ -23,7 +23,22 @@ if TYPE_CHECKING:
     from canfar_batch import errors as errors
     from canfar_batch import failures as failures
     from canfar_batch.batch import Batch as Batch
+    from canfar_batch.batch import batches as batches
     from canfar_batch.batch import open as open  # noqa: A004 (read as canfar_batch.open)
+    from canfar_batch.errors import BatchBusy as BatchBusy
+    from canfar_batch.errors import BatchFailed as BatchFailed
+    from canfar_batch.errors import BatchPaused as BatchPaused
+    from canfar_batch.errors import CanfarBatchError as CanfarBatchError
+    from canfar_batch.errors import CredentialError as CredentialError
+    from canfar_batch.errors import Detached as Detached
+    from canfar_batch.errors import JobFailed as JobFailed
+    from canfar_batch.errors import LaunchInDoubt as LaunchInDoubt
+    from canfar_batch.errors import NotDriven as NotDriven
+    from canfar_batch.errors import PlanError as PlanError
+    from canfar_batch.errors import PlatformError as PlatformError
+    from canfar_batch.errors import SpecChanged as SpecChanged
+    from canfar_batch.errors import SpecError as SpecError
+    from canfar_batch.errors import WaitTimeout as WaitTimeout
     from canfar_batch.job import Job as Job
     from canfar_batch.local import LocalPlatform as LocalPlatform
     from canfar_batch.records import JobState as JobState
@@ -47,7 +62,11 @@ if TYPE_CHECKING:
     from canfar_batch.views.report import Report as Report
 
 _NAMES = {
-    "batch": ("Batch", "open"),
+    "batch": ("Batch", "batches", "open"),
+    "errors": (
+        "BatchBusy", "BatchFailed", "BatchPaused", "CanfarBatchError", "CredentialError", "Detached", "JobFailed",
+        "LaunchInDoubt", "NotDriven", "PlanError", "PlatformError", "SpecChanged", "SpecError", "WaitTimeout",
+    ),
     "job": ("Job",),
     "local": ("LocalPlatform",),
     "records": ("JobState",),
@@ -67,24 +86,39 @@ __all__ = [
     "Adaptive",
     "AtOnce",
     "Batch",
+    "BatchBusy",
+    "BatchFailed",
+    "BatchPaused",
+    "CanfarBatchError",
     "Chunks",
+    "CredentialError",
+    "Detached",
     "Files",
     "Job",
+    "JobFailed",
     "JobSpec",
     "JobState",
     "Json",
+    "LaunchInDoubt",
     "Listing",
     "LocalPlatform",
     "Logs",
+    "NotDriven",
     "OneByOne",
+    "PlanError",
+    "PlatformError",
     "Report",
     "Retry",
     "Secret",
     "Serial",
     "Session",
+    "SpecChanged",
+    "SpecError",
     "Throttle",
+    "WaitTimeout",
     "Window",
     "__version__",
+    "batches",
     "errors",
     "failures",
     "never",

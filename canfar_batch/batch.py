@@ -2,108 +2,76 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import logging
+import math
 import os
 import secrets
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import attrs
 
 from canfar_batch.clock import SystemClock
 from canfar_batch.engine import (
     ALIKE,
+    FAILED,
+    Background,
     Engine,
-    LaunchContext,
-    OutputClaims,
-    Plan,
+    Notifier,
+    Notify,
     Preflight,
-    Row,
     Setup,
-    changed_identity,
-    check_spec,
-    compared,
+    check_changes,
+    check_notify,
     newest_events,
     newest_log,
-    respecified,
-    rows_of_columns,
-    rows_of_grid,
-    rows_of_table,
+    renew_container,
+    reopenings,
+    with_cause,
 )
 from canfar_batch.errors import (
     BatchBusy,
     BatchPaused,
+    CollectError,
     Detached,
-    HomeError,
-    JobNotFound,
     LedgerError,
+    NotDriven,
     PlanError,
-    SpecChanged,
-    SpecError,
+    PlatformError,
     UnknownBatch,
     WaitTimeout,
 )
 from canfar_batch.job import Job
-from canfar_batch.lifecycle import Event, Reopened
-from canfar_batch.protocols import (
-    Clock,
-    Platform,
-)
-from canfar_batch.records import ContainerInfo, JobRecord, JobState
-from canfar_batch.spec import JobSpec
+from canfar_batch.planned import PlannedBatch, read_secrets, several
+from canfar_batch.protocols import Clock, Platform
+from canfar_batch.records import JobRecord, JobState
+from canfar_batch.store import home as homes
 from canfar_batch.store.files import file_errors, write_file
 from canfar_batch.store.home import Home
-from canfar_batch.store.ledger import Happened, Identity, Ledger
-from canfar_batch.views import explain, notebook, report_page, tables, timeline_mpl
+from canfar_batch.store.ledger import Identity, Ledger
+from canfar_batch.views import messages
 from canfar_batch.views.format import in_use
 from canfar_batch.views.progress import Progress
 from canfar_batch.views.report import Report
-from canfar_batch.views.timeline import Timeline
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from astropy.table import Table
-    from matplotlib.figure import Figure
 
 log = logging.getLogger("canfar_batch")
 
-MANY = 100  #: jobs beyond which the platform's guide asks for word to support@canfar.net before the first batch
-_LOSERS = (JobState.FAILED, JobState.LOST)
-_CHANGEABLE = frozenset({"cores", "ram", "gpus", "timeout", "pending_timeout", "name"})
-_OTHER_NAMES = {"memory": "ram", "mem": "ram", "cpus": "cores", "cpu": "cores"}
-_GLANCE = 0.2  #: seconds after which a script that holds the loop itself looks whether a thread has brought something
+_GLANCE = 0.2  #: seconds that `step` returns at most while worker threads are busy: a caller that sleeps drains nothing
 _CANCEL_DELIVERY = 60.0  #: with wait=False, seconds to try to deliver the cancel requests
+_COMPARED_KEYS = 5000  #: keys that an unknown one is compared with
 
 
-def _check_changes(changes: Iterable[str]) -> None:
-    """Refuse what is no field of a spec, or makes the job the one it is."""
-    for name in sorted(set(changes) - _CHANGEABLE):
-        can = f"{', '.join(sorted(_CHANGEABLE))} can be changed"
-        if name in attrs.fields_dict(JobSpec):
-            raise SpecError(f"{name} is part of what the job is; {can}")
-        near = [*filter(None, [_OTHER_NAMES.get(name)]), *difflib.get_close_matches(name, _CHANGEABLE, n=1)]
-        raise SpecError(f"there is no {name}{f' (did you mean {near[0]}?)' if near else ''}; {can}")
-
-
-def _read_secrets(specs: Iterable[JobSpec]) -> None:
-    """Read the secrets that these specs name, so that one that is not set is noticed before anything depends on it."""
-    for secret in {secret for spec in specs for secret in spec.secrets}:
-        secret.read()
-
-
-def _several(keys: str | Iterable[str]) -> list[str]:
-    return [keys] if isinstance(keys, str) else list(dict.fromkeys(keys))
-
-
-class Batch:
+class Batch(PlannedBatch):
     """An ordered set of jobs that outlives the script which made it.
 
     `Session.batch` opens one to run it, `canfar_batch.open` to read it. Everything is in the batch's home, so the same
-    script run again goes on where the last one stopped. One thread drives it; what it returns is a snapshot.
+    script run again goes on where the last one stopped. Any one thread at a time may use it; its return values
+    are snapshots.
 
     ```python
     import canfar_batch as cb
@@ -113,8 +81,9 @@ class Batch:
         batch = session.batch("fits", launch=cb.Window(8), retry=cb.Retry(2))
         batch.map(fit, key="fit-{n}", n=[1, 2, 3])  # or grid(), rows(), replicas(), add()
         report = batch.run()
-    print(batch.counts, [job.key for job in batch.failed])
+    print(batch.counts, [job.key for job in batch.failed], len(batch.succeeded))
     print(batch["fit-2"].logs())
+    print(list(batch.keys()), batch[:2], batch.get("fit-9"), batch.jobs[0].ok)
     ```
     """
 
@@ -126,21 +95,20 @@ class Batch:
         clock: Clock,
         engine: Engine | None = None,
     ) -> None:
-        self._home, self._ledger, self._clock = home, ledger, clock
-        self._its_engine = engine  # None if the batch is open for reading
-        self._asked: set[str] = set()
-        self._claims = OutputClaims()
-        self._new: set[str] = set()
+        super().__init__(home, ledger, clock=clock, engine=engine)
+        self._background: Background | None = None
+        self._pid = os.getpid()
 
     # -- opening --------------------------------------------------------------------------------------------------
 
     @classmethod
     def open(cls, name: str, home: str | os.PathLike[str] | None = None) -> Batch:
-        """The batch *name*, to be read without a connection.
+        """Open the batch *name* to read it, without a connection.
 
         Args:
             name: The batch's name.
-            home: The directory that holds its own; by default `CANFAR_BATCH_HOME`, else `batches` in the working one.
+            home: The directory that holds the batch's own; by default `CANFAR_BATCH_HOME`, else `batches` in the
+                working directory.
 
         Raises:
             UnknownBatch: There is none.
@@ -149,10 +117,14 @@ class Batch:
         return cls(place, Ledger.open(place, clock=clock, writable=False), clock=clock)
 
     def close(self) -> None:
-        """Stop driving and close the ledger; jobs run on."""
+        """Stop driving and close the ledger; jobs run on. In a fork of the process that opened it, do nothing."""
+        if os.getpid() != self._pid:
+            return
+        self.stop()
         if self._its_engine is not None:
             self._its_engine.release()
         self._ledger.close()
+        self._forget()
 
     def __enter__(self) -> Batch:
         return self
@@ -160,335 +132,11 @@ class Batch:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # -- planning -------------------------------------------------------------------------------------------------
-
-    def add(self, spec: JobSpec, /, key: str | None = None, **fields: Any) -> Job:
-        """Plan one job.
-
-        Args:
-            spec: What to run.
-            key: Its name in this batch, or a template for it; by default made of the fields.
-            fields: What the spec's templates are filled with.
-
-        Raises:
-            SpecError: A field is unknown, missing or cannot be filled in.
-            SpecChanged: The batch knows this key, launched as another job.
-        """
-        return self[self._plan(spec, [fields], key)[0]]
-
-    def map(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **columns: Any) -> list[str]:
-        """Plan one job for each place in the columns; scalars repeat. The jobs' keys, in plan order.
-
-        Args:
-            spec: What to run.
-            key: A template for the keys, as `"{path.stem}"`; by default they are made of the fields.
-            allow_empty: Whether columns without any element are meant.
-            columns: The values of each field: lists, arrays, columns of tables, generators.
-
-        Raises:
-            PlanError: The columns differ in length, or are empty.
-            SpecError: A value cannot be filled in.
-            SpecChanged: The batch knows a key, launched as another job.
-        """
-        return self._plan_all(spec, rows_of_columns(columns), key, allow_empty)
-
-    def grid(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **axes: Any) -> list[str]:
-        """Plan one job for each combination of the axes' values, the last axis running fastest. The jobs' keys.
-
-        Args:
-            spec: What to run.
-            key: A template for the keys, as `"{sigma}-{method}"`; by default they are made of the fields.
-            allow_empty: Whether an axis without any value is meant.
-            axes: The values of each field: lists, arrays, ranges, generators; a scalar is one value.
-
-        Raises:
-            PlanError: There is no axis, or nothing to combine.
-            SpecError: A value cannot be filled in.
-            SpecChanged: The batch knows a key, launched as another job.
-        """
-        return self._plan_all(spec, rows_of_grid(axes), key, allow_empty)
-
-    def rows(self, spec: JobSpec, table: Any, key: str | None = None, *, allow_empty: bool = False) -> list[str]:
-        """Plan one job for each row of a list of dicts, a pandas DataFrame or an astropy Table. The jobs' keys.
-
-        Args:
-            spec: What to run.
-            table: The rows; its columns are the fields.
-            key: A template for the keys, as `"{object}"`; by default they are made of the fields.
-            allow_empty: Whether a table without any row is meant.
-
-        Raises:
-            PlanError: *table* is none of these, or empty.
-            SpecError: A value cannot be filled in; masked ones and NaN never can.
-            SpecChanged: The batch knows a key, launched as another job.
-        """
-        return self._plan_all(spec, rows_of_table(table), key, allow_empty)
-
-    def replicas(self, spec: JobSpec, n: int) -> list[str]:
-        """Plan *n* jobs that differ in their environment alone: `REPLICA_ID` from 1 to n, and `REPLICA_COUNT`.
-
-        `{replica}` and `{replicas}` are the same two numbers in the spec's templates.
-
-        Raises:
-            PlanError: *n* is not a positive whole number.
-        """
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise PlanError(f"replicas(n={n!r}): n is a whole number of at least 1")
-        check_spec(spec)
-        counted = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
-        rows = [{"replica": number, "replicas": n} for number in range(1, n + 1)]
-        return self._plan(counted, rows, "replica-{replica}")
-
-    def drop(self, keys: Iterable[str]) -> None:
-        """Take jobs out of the plan that were never launched.
-
-        Args:
-            keys: Which.
-
-        Raises:
-            PlanError: One was launched: cancel it instead.
-        """
-        named = _several(keys)
-        engine = self._engine
-        with engine.planning():
-            chosen = [self._known(key) for key in named]
-            launched = [job.key for job in chosen if job.attempts or job.state is not JobState.PLANNED]
-            if launched:
-                raise PlanError(f"{launched[0]!r} was launched, so it stays in the batch; cancel() stops it")
-            engine.drop(chosen)
-
-    def _plan_all(self, spec: JobSpec, rows: list[Row], key: str | None, allow_empty: bool) -> list[str]:
-        if not rows and not allow_empty:
-            raise PlanError("there is nothing to do: the columns are empty. If that may be, say allow_empty=True")
-        return self._plan(spec, rows, key)
-
-    def _plan(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> list[str]:
-        """Compare the wanted jobs with the known ones; nothing is written unless all of them fit."""
-        version, plan = self._ledger.version, self._compared(spec, rows, key)
-        if not plan.fresh and not plan.changes:
-            self._asked.update(plan.keys)
-            return plan.keys  # a script that plans what is planned needs no lease: run() may yet take it over
-        if plan.fresh:
-            _read_secrets([spec])
-        engine = self._engine
-        with engine.planning():
-            if self._ledger.version != version:  # another process has written meanwhile
-                plan = self._compared(spec, rows, key)
-            self._refuse_to_replace(plan.fresh)
-            engine.apply(plan)
-        self._asked.update(plan.keys)
-        self._new.update(job.key for job in plan.fresh)
-        return plan.keys
-
-    def _refuse_to_replace(self, fresh: Iterable[JobRecord]) -> None:
-        """A script that was changed may say anew what a job is that was never launched; but not say it twice."""
-        for wanted in fresh:
-            known = self._ledger.jobs.get(wanted.key)
-            if known is not None and known.key in self._asked:
-                raise SpecChanged(
-                    f"job {known.key!r} was planned a moment ago as another job: "
-                    f"{changed_identity(known, wanted)}. Give one of them another key, as "
-                    'key="second-{key}"; to replace it, drop() it first'
-                )
-
-    def _compared(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> Plan:
-        return compared(
-            spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now(),
-            asked=len(self._asked), known=self._ledger.jobs.values(), claims=self._claims.updated(self._ledger.jobs),
-        )  # fmt: skip
-
-    # -- looking --------------------------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The batch's name."""
-        return self._ledger.identity.name
-
-    @property
-    def home(self) -> Path:
-        """The directory that holds its ledger, logs and receipts."""
-        return self._home.path
-
-    @property
-    def address(self) -> str:
-        """The platform that it runs on: its address, or `"local"`."""
-        return self._ledger.identity.platform
-
-    @property
-    def driver(self) -> str | None:
-        """Who drives it at this moment, in words; None where nobody does."""
-        lease = self._ledger.lease()
-        if lease is None or lease.left <= 0 or lease.holder.provably_gone():
-            return None
-        return f"process {lease.holder.pid} on {lease.holder.host}"
-
-    def __len__(self) -> int:
-        return len(self._ledger.jobs)
-
-    def __iter__(self) -> Iterator[Job]:
-        return (self._handle(job) for job in list(self._ledger.jobs.values()))
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._ledger.jobs
-
-    def __getitem__(self, key: str) -> Job:
-        return self._handle(self._known(key))
-
-    @property
-    def records(self) -> list[JobRecord]:
-        """Every job's record, in plan order."""
-        return list(self._ledger.jobs.values())
-
-    @property
-    def counts(self) -> Mapping[JobState, int]:
-        """How many jobs are in each state; states without jobs are left out."""
-        counts = self._its_engine.counts if self._its_engine else None
-        counted = Counter(job.state for job in self._ledger.jobs.values()) if counts is None else counts
-        return {state: counted[state] for state in JobState if counted[state]}
-
-    @property
-    def failed(self) -> list[Job]:
-        """The jobs that failed for good or were lost, in plan order."""
-        return [job for job in self if job.state in _LOSERS]
-
-    @property
-    def done(self) -> bool:
-        """True once every job is final and every result fetched."""
-        if self._its_engine is not None and self._its_engine.is_driving:
-            return self._its_engine.is_done
-        return all(job.state.final for job in self._ledger.jobs.values())
-
-    def results(self, missing: Any = None) -> dict[str, Any]:
-        """What the collector fetched, by key, in plan order and for every job.
-
-        Args:
-            missing: What stands for jobs that did not succeed, or whose result could not be fetched. Without a
-                connection that is also so where the ledger keeps none: more than 64 KiB, or no JSON.
-        """
-        lacking = sum(not job.stored for job in self._ledger.jobs.values()) if self._its_engine is None else 0
-        if lacking:
-            log.warning(
-                "%s: results that are no JSON or more than 64 KiB are not in the ledger (jobs: %d); "
-                "Session.batch(%r, collect=…).results() fetches them again", self.name, lacking, self.name,
-            )  # fmt: skip
-        return {key: self._result(job, missing) for key, job in self._ledger.jobs.items()}
-
-    def _result(self, job: JobRecord, missing: Any) -> Any:
-        if job.state is not JobState.SUCCEEDED or not job.collected or job.collect_error is not None:
-            return missing
-        engine = self._its_engine
-        if job.stored:
-            return job.result
-        if engine is None:
-            return missing
-        try:
-            return engine.result(job)
-        except Exception as error:
-            log.warning("%s: the result of %s is not available: %s", self.name, job.key, error)
-            return missing
-
-    def history(self, key: str | None = None) -> list[Happened]:
-        """What happened to one job, or to all, oldest first, past runs included.
-
-        Args:
-            key: Which job; None for all.
-        """
-        return list(self._ledger.history(key))
-
-    def explain(self) -> str:
-        """What went wrong, by cause: how often, why, and what to do."""
-        return explain.explain_batch(self._ledger.jobs.values())
-
-    def report(self) -> Report:
-        """Return the batch's report as of now: counts, failures by cause, times, resources.
-
-        `print` and a notebook show it; `Report.to_html` writes it as a page.
-        """
-        identity, limits = self._ledger.identity, None if self._its_engine is None else self._its_engine.limits
-        origin = report_page.Provenance(platform=identity.platform, user=identity.user, created=self._ledger.created)
-        page = _PageWriter(jobs=self.records, origin=origin, live=self.live)
-        return Report.of(self.name, self.records, home=self.home, now=self._clock.now(), limits=limits, page=page)
-
-    def to_rows(self) -> list[dict[str, Any]]:
-        """One row for each job: key, fields, state, attempt, times, resources, results that are single values.
-
-        `canfar_batch.views.tables` tells what each column is, and in which unit.
-        """
-        return tables.to_rows(self._ledger.jobs.values(), self.live)
-
-    def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_rows` as CSV; the path."""
-        return tables.to_csv(self._ledger.jobs.values(), path)
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """`to_rows` as a pandas DataFrame; needs the extra `tables`.
-
-        Raises:
-            ExtraMissing: pandas is not installed.
-        """
-        return tables.to_dataframe(self._ledger.jobs.values())
-
-    def to_table(self) -> Table:
-        """`to_rows` as an astropy Table with units; needs the extra `tables`.
-
-        Raises:
-            ExtraMissing: astropy is not installed.
-        """
-        return tables.to_table(self._ledger.jobs.values())
-
-    @property
-    def live(self) -> Mapping[str, ContainerInfo]:
-        """What the platform last said of running containers that it measures, by id; empty where none is driven here.
-
-        `cores_in_use` and `ram_in_use` (GiB) are what each uses at that moment.
-        """
-        return {} if self._its_engine is None else self._its_engine.live
-
-    def timeline(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw every attempt from its launch to its end, and how many ran at once; needs the extra `plots`.
-
-        Args:
-            path: Where to save the drawing, in the format that its ending names; None saves nothing.
-
-        Raises:
-            ExtraMissing: matplotlib is not installed.
-            HomeError: The file cannot be written.
-        """
-        drawing = timeline_mpl.figure(Timeline.of(self.records, self._clock.now()), name=self.name)
-        if path is not None:
-            with file_errors(Path(path)):
-                drawing.savefig(path)
-        return drawing
-
-    def _repr_html_(self) -> str:
-        return notebook.batch(self.report(), self.records, live=self.live)
-
-    def preview(self, n: int = 3) -> str:
-        """The exact commands, images and launch names of the next *n* jobs; nothing is sent."""
-        waiting = [job for job in self._ledger.jobs.values() if job.state in (JobState.PLANNED, JobState.WAITING)]
-        identity, parts = self._ledger.identity, []
-        context = LaunchContext(batch=identity.name, token=identity.token)
-        for job in waiting[:n]:
-            name = context.launch_name(job)
-            parts.append(explain.preview(job, launch_name=name))
-        more = len(waiting) - len(parts)
-        return "\n\n".join(parts) + (f"\n\n... and {more} more" if more > 0 else "")
-
-    def __str__(self) -> str:
-        return tables.overview(self._ledger.jobs.values(), now=self._clock.now())
-
-    def __repr__(self) -> str:
-        counted = ", ".join(f"{count} {state}" for state, count in self.counts.items())
-        return f"<Batch {self.name}: {len(self)} jobs{f' ({counted})' if counted else ''}, {self.home}>"
-
-    def _known(self, key: str) -> JobRecord:
-        try:
-            return self._ledger.jobs[key]
-        except KeyError:
-            raise JobNotFound(f"batch {self.name!r} has no job {key!r}") from None
-
-    def _handle(self, record: JobRecord) -> Job:
-        return Job(record, _FromBatch(self))
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"batch {self.name} holds a connection and a file, so it cannot be pickled or copied: open it in the other "
+            f"process with canfar_batch.open({self.name!r}, {str(self.home.parent)!r})"
+        )
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -499,42 +147,144 @@ class Batch:
         *,
         takeover: bool = False,
         stop_alike: int | None = ALIKE,
+        notify: Notify | None = None,
     ) -> Report:
         """Launch, follow, retry and collect until every job is final.
 
         Ctrl-C detaches: the jobs run on, and running the script again goes on with them.
 
+        ```python
+        batch = session.batch("fits")
+        batch.map(spec, key="fit-{n}", n=[1, 2, 3])
+        print(batch.preflight(seconds=600), batch.preview(1))
+        report = batch.run(timeout=3600, notify=print)
+        ```
+
         Args:
-            progress: Whether to show how it goes.
+            progress: Whether to show the progress.
             timeout: Seconds to go on for at most; None for as long as it takes.
             takeover: Drive the batch even if another driver seems to: for those who know that it is gone.
-            stop_alike: Launch no more once so many jobs failed alike and none succeeded; None never stops.
+            stop_alike: Launch no more once this many jobs failed alike and none succeeded; None never stops.
+            notify: Called with the report when the run ends or is paused (unfinished jobs in it mean a pause); or a
+                command that is run then, with `CANFAR_BATCH_NAME`, `CANFAR_BATCH_OUTCOME` ("ended" or "paused") and
+                `CANFAR_BATCH_REPORT` in its environment.
 
         Raises:
             Detached: Ctrl-C was pressed.
-            WaitTimeout: The time is over; its `.report` tells how things stand. Also a `TimeoutError`.
+            WaitTimeout: The time is up; its `.report` is the report at that moment. Also a `TimeoutError`.
             BatchPaused: The first jobs all failed alike.
-            BatchBusy: Another driver runs this batch.
+            BatchBusy: Another process, or another thread of this one, drives the batch.
+            ReadOnlyBatch: The batch is open for reading.
             SpecError: A job needs a `Secret` that is not set here.
             HomeError: The home cannot be written; nothing that was recorded is lost.
         """
+        check_notify(notify)
         deadline = None if timeout is None else self._clock.ticks() + timeout
-        try:
-            self._read_secrets()
-            engine = self._engine
-            with engine.held(takeover=takeover):
-                engine.resume(stop_alike=stop_alike)
-                with Progress(self, shown=progress, use=lambda: in_use(self.live.values())) as shown:
-                    shown.say(self._opening())
-                    self._new.clear()
-                    for turn in engine.drive(deadline=deadline):
-                        turn.shorten(shown.update())
-                self._raise_unless(engine.is_done, timeout)
-        except KeyboardInterrupt:
-            raise Detached(f"detached from batch {self.name}: {self._fate()}. {self._how_to_resume()}") from None
-        finally:
-            self._engine.release()
+        self._refuse_while_started("run()")
+        with self._turn("run()") as engine:
+            try:
+                self._read_secrets()
+                with engine.held(takeover=takeover):
+                    engine.resume(stop_alike=stop_alike)
+                    self._run(engine, progress=progress, deadline=deadline, notify=notify)
+                    self._raise_unless(engine.is_done, timeout)
+            except KeyboardInterrupt:
+                raise Detached(f"detached from batch {self.name}: {self._fate()}. {self._how_to_resume()}") from None
+            finally:
+                engine.release()
+            return self.report()
+
+    def _run(self, engine: Engine, *, progress: bool, deadline: float | None, notify: Notify | None) -> None:
+        notifier = Notifier(target=notify, name=self.name, report=self.report)
+        with Progress(self, shown=progress, use=lambda: in_use(self.live.values())) as shown:
+            shown.say(self._opening())
+            self._warn_of_gone_outputs()
+            for turn in engine.drive(deadline=deadline):
+                turn.shorten(shown.update())
+                notifier.check(engine.paused)
+        if engine.is_done:
+            notifier.end()
+
+    def start(self, *, takeover: bool = False, stop_alike: int | None = ALIKE, notify: Notify | None = None) -> None:
+        """Run the batch as `run` does, in a thread of this process, so that a notebook stays usable meanwhile.
+
+        `wait` waits for its end and returns the report, `stop` ends it. The arguments are those of `run`. The thread
+        ends with the process; running the script again goes on with the jobs.
+
+        ```python
+        batch = session.batch("fits")
+        batch.map(spec, key="fit-{n}", n=[1, 2, 3])
+        batch.start()
+        print(batch.counts)  # at once
+        report = batch.wait(timeout=600)  # seconds; batch.stop() would end it earlier
+        ```
+
+        Args:
+            takeover: As for `run`.
+            stop_alike: As for `run`.
+            notify: As for `run`; a function is called in the other thread.
+
+        Raises:
+            BatchBusy: Another process, or another thread of this one, drives the batch.
+            ReadOnlyBatch: The batch is open for reading.
+            SpecError: A job needs a `Secret` that is not set here.
+        """
+        check_notify(notify)
+        if self._is_started:
+            return
+        self._read_secrets()
+        with self._turn("start()") as engine:
+            engine.acquire(takeover=takeover)
+            engine.resume(stop_alike=stop_alike)
+            log.info("%s", self._opening())
+            self._warn_of_gone_outputs()
+            notifier = Notifier(target=notify, name=self.name, report=self.report)
+
+            def after_step() -> None:
+                notifier.check(engine.paused)
+                self._raise_if_stuck()
+                if engine.is_done:
+                    notifier.end()
+
+            self._background = Background(engine, self._turns, name=self.name, after_step=after_step)
+            self._background.start()
+
+    def wait(self, timeout: float | None = None) -> Report:
+        """Wait for the end of what `start` began, and return the report; Ctrl-C ends the wait alone.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            NotDriven: `start` was not called.
+            WaitTimeout: It has not ended after *timeout* seconds; it goes on. Its `.report` is the report then.
+            BatchPaused: The first jobs all failed alike.
+            HomeError: The home cannot be written; nothing that was recorded is lost.
+        """
+        background = self._background
+        if background is None:
+            raise NotDriven(f"batch {self.name} was not started: start() runs it in a thread, run() in this one")
+        if not background.join(timeout):
+            raise WaitTimeout(f"batch {self.name} is not done after {timeout:g} s; it goes on", report=self.report())
+        if background.error is not None:
+            raise background.error
         return self.report()
+
+    def stop(self) -> None:
+        """End what `start` began, after the step in progress; the jobs run on. Does nothing if nothing was started."""
+        if self._background is not None:
+            self._background.stop()
+
+    @property
+    def _is_started(self) -> bool:
+        return self._background is not None and self._background.is_alive
+
+    def _refuse_while_started(self, call: str) -> None:
+        if self._is_started:
+            raise BatchBusy(
+                f"start() drives batch {self.name} in a thread, so {call} cannot: wait() waits for its end, and stop() "
+                "ends it"
+            )
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Job]:
         """Run the batch, and yield each job once, when it is final; those that are final already come first.
@@ -543,79 +293,103 @@ class Batch:
             timeout: Seconds to go on for at most.
 
         Raises:
-            WaitTimeout: The time is over; the jobs run on. Its `.report` tells how things stand.
+            WaitTimeout: The time is up; the jobs run on. Its `.report` is the report at that moment.
             BatchPaused: The first jobs all failed alike.
+            BatchBusy: Another process, or another thread of this one, drives the batch.
             SpecError: A job needs a `Secret` that is not set here.
         """
+        self._refuse_while_started("as_completed()")
         self._read_secrets()
-        engine = self._engine
         deadline = None if timeout is None else self._clock.ticks() + timeout
         changed = dict.fromkeys(self._ledger.jobs)
         yielded: set[str] = set()
 
-        def all_yielded() -> bool:
-            return engine.is_done and yielded.issuperset(self._ledger.jobs)
-
         def fresh() -> Iterator[Job]:
             for key in list(changed):
                 del changed[key]
-                if key not in yielded and key in self and self._is_settled(key):
+                if key not in yielded and key in self and self._is_complete(key):
                     yielded.add(key)
                     yield self[key]
 
-        try:
-            with engine.held(), engine.subscribed(lambda event: changed.setdefault(event.key)):
+        with contextlib.ExitStack() as stack:
+            with self._turn("as_completed()") as engine:
+                stack.callback(engine.release)
+                stack.enter_context(engine.held())
+                stack.enter_context(engine.subscribed(lambda event: changed.setdefault(event.key)))
+                turns = engine.drive(
+                    lambda: engine.is_done and yielded.issuperset(self._ledger.jobs), deadline=deadline
+                )
+            yield from fresh()
+            while True:
+                with self._turn("as_completed()"):
+                    if next(turns, None) is None:
+                        break
                 yield from fresh()
-                for _ in engine.drive(all_yielded, deadline=deadline):
-                    yield from fresh()
-                self._raise_unless(engine.is_done, timeout)
-        finally:
-            engine.release()
+            self._raise_unless(engine.is_done, timeout)
 
     def step(self) -> float:
-        """One turn of the loop, for scripts that hold it themselves: look, retry, launch, collect.
+        """Do one turn of the loop, for scripts that have a loop of their own: observe, retry, launch, collect.
 
         Returns:
-            Seconds until there is something to do again; sleep so long, or less.
+            Seconds until there is something to do again; sleep that long, or less.
 
         Raises:
-            BatchPaused: The first jobs all failed alike; `run` or `retry_failed` goes on all the same.
+            BatchPaused: The first jobs all failed alike; `run` or `retry_failed` goes on nevertheless.
+            BatchBusy: Another process, or another thread of this one, drives the batch.
         """
-        engine = self._engine
-        wait = engine.step()
-        self._raise_if_stuck()
-        return min(wait, _GLANCE) if engine.has_work_in_flight else wait  # a caller that sleeps drains nothing
+        with self._turn("step()") as engine:
+            wait = engine.step()
+            self._raise_if_stuck()
+            return min(wait, _GLANCE) if engine.has_work_in_flight else wait
 
     def observe(self) -> Mapping[JobState, int]:
-        """Look at the platform now, whatever the monitor wished, and return the counts."""
-        self._engine.observe()
-        return self.counts
+        """Poll the platform now, whatever the monitor strategy wishes, and return the counts."""
+        with self._turn("observe()") as engine:
+            engine.observe()
+            return self.counts
 
     def launch(self) -> int:
-        """Let the launch strategy pick and send what it picks; how many launches were sent."""
-        self._engine.acquire()
-        self._raise_if_stuck()
-        return self._engine.launch()
+        """Let the launch strategy pick jobs, launch them, and return how many launches were sent."""
+        with self._turn("launch()") as engine:
+            engine.acquire()
+            self._raise_if_stuck()
+            return engine.launch()
 
-    def collect(self, keys: Iterable[str] | None = None) -> dict[str, Any]:
-        """Fetch results, also again: of these jobs, or of all that succeeded and have none. By key.
+    def collect(self, keys: str | Iterable[str] | None = None) -> dict[str, Any]:
+        """Fetch results, again if they were fetched before, and return them by key.
 
         Args:
-            keys: Which; None for all that succeeded and were not collected.
+            keys: The keys of the jobs; None for all that succeeded and were not collected.
 
         Raises:
             PlanError: A job did not succeed, so it has no result.
+            CollectError: The outputs of a named job no longer exist.
         """
-        with self._engine.held() as engine:
-            chosen = self._uncollected() if keys is None else [self._known(key) for key in _several(keys)]
+        with self._turn("collect()"), self._engine.held() as engine:
+            chosen = self._uncollected() if keys is None else [self._known(key) for key in several(keys)]
             for job in chosen:
                 if job.state is not JobState.SUCCEEDED:
                     raise PlanError(f"job {job.key!r} is {job.state}, so it has no result")
+            if keys is not None:
+                self._refuse_gone_outputs(job.key for job in chosen)
             engine.collect(chosen)
-        return {job.key: self._result(self._ledger.jobs[job.key], None) for job in chosen}
+            return {job.key: self._result(self._ledger.jobs[job.key], None) for job in chosen}
 
     def _uncollected(self) -> list[JobRecord]:
-        return [job for job in self._ledger.jobs.values() if job.state is JobState.SUCCEEDED and not job.collected]
+        return [job for job in self.records if job.state is JobState.SUCCEEDED and not job.collected]
+
+    def _refuse_gone_outputs(self, keys: Iterable[str]) -> None:
+        gone = self._engine.gone_outputs()
+        for key in keys:
+            if key in gone:
+                raise CollectError(
+                    f"the output {gone[key][0]} of job {key!r} no longer exists: rerun({key!r}) and run() make it again"
+                )
+
+    def _warn_of_gone_outputs(self) -> None:
+        if gone := self._engine.gone_outputs():
+            example = next(iter(gone.values()))[0]
+            log.warning("%s: %s", self.name, messages.gone(len(gone), example))
 
     def _raise_if_stuck(self) -> None:
         if self._engine.is_stuck:
@@ -626,112 +400,132 @@ class Batch:
             )
 
     def _raise_unless(self, done: bool, timeout: float | None) -> None:
-        """Say why driving ended before all was *done*."""
+        """Raise the reason why driving ended before all was *done*."""
         self._raise_if_stuck()
         if not done:
             raise WaitTimeout(
-                f"batch {self.name} is not done after {timeout:g} s; {self._fate()}. {self._how_to_resume()}",
+                f"batch {self.name} is not done after {timeout or 0.0:g} s; {self._fate()}. {self._how_to_resume()}",
                 report=self.report(),
             )
 
-    def _is_settled(self, key: str) -> bool:
+    def _is_complete(self, key: str) -> bool:
         """Return whether the job is final and its result, if any, fetched."""
         job = self._ledger.jobs[key]
         return job.state.final and (job.collected or job.state is not JobState.SUCCEEDED)
 
     def _fate(self) -> str:
-        """Return what happens to the jobs while no one drives."""
-        if self.address == "local":  # this process started the platform, and takes it along
-            return "its jobs end with this session, and the next run launches them again"
-        return "its jobs run on"
+        return messages.fate(local=self.address == "local")
 
     def _how_to_resume(self) -> str:
-        return f"Run the same script again to go on; canfar_batch.open({self.name!r}) reads the batch meanwhile."
+        return messages.how_to_resume(self.name)
 
     def _read_secrets(self) -> None:
-        _read_secrets(job.spec for job in self._ledger.jobs.values() if not job.state.final)
+        read_secrets(job.spec for job in self.records if not job.state.final)
 
     def _opening(self) -> str:
-        """Return what to say at the start: where the batch is, what is new, and what cannot be promised here."""
-        known, new = len(self) - len(self._new), len(self._new)
-        unasked = len(set(self._ledger.jobs) - self._asked) if self._asked else 0
-        lines = [f"batch {self.name} in {self.home}: {known} jobs known, {new} new"]
-        if unasked:
-            lines[0] += f", {unasked} no longer asked for (they stay)"
-        if (moved := self._moved()) is not None:
-            lines.append(moved)
-        if not self._engine.launch_context.shared:
-            lines.append(
-                "Containers do not see this directory, so receipts come back in logs alone: do not stay away longer "
-                "than an hour after a job's end, or it counts as lost unseen."
+        """Return the report at the start of a run, which counts new jobs; they count as new once only."""
+        context, records = self._engine.launch_context, self.records
+        new, reopened = len(self._new), len(self._reopened)
+        self._new.clear()
+        self._reopened.clear()
+        return str(
+            messages.Opening(
+                name=self.name,
+                home=self.home,
+                jobs=len(records),
+                new=new,
+                reopened=reopened,
+                unasked=len({job.key for job in records} - self._asked) if self._asked else 0,
+                shared=context.shared,
+                local=self.address == "local",
+                moved=messages.moved(
+                    made_in=self._ledger.workdir,
+                    now_in=Path.cwd(),
+                    runs_in=context.workdir if context.shared else None,
+                    jobs=records,
+                ),
+                counts=Counter(job.state for job in records),
             )
-        if new and len(self) > MANY and self.address != "local":
-            lines.append("CANFAR asks users to write to support@canfar.net before batches as large as this.")
-        return "\n".join(lines)
+        )
 
-    def _moved(self) -> str | None:
-        """Return what to say if jobs run in another directory than this run."""
-        stored, context = self._ledger.workdir, self._engine.launch_context
-        if stored is None or stored == Path.cwd() or not context.shared:
-            return None
-        unfinished = (job.filled.workdir for job in self._ledger.jobs.values() if not job.state.final)
-        if all(Path(own or "").is_absolute() for own in unfinished):
-            return None
-        if stored == context.workdir:
-            return f"Jobs run in {stored}, in which the batch was made, not in the directory of this run."
-        return f"{stored}, in which the batch was made, is gone: jobs run in {context.workdir}."
+    # -- threads and drivers --------------------------------------------------------------------------------------
 
-    @property
-    def _engine(self) -> Engine:
-        if self._its_engine is None:
-            raise HomeError(f"batch {self.name} is open for reading; Session.batch({self.name!r}) opens it to be run")
-        return self._its_engine
+    def _handle(self, record: JobRecord) -> Job:
+        return Job(record, _FromBatch(self))
 
     def _refresh(self) -> None:
-        if self._its_engine is not None and self._its_engine.is_driving:
-            self._its_engine.step()
-        elif not self._ledger.driving:
-            self._ledger.reload()
+        """Bring the records up to date: do a step if this process drives, else read the ledger."""
+        if self._is_started:
+            return
+        with self._turns.turn_if_free("refreshing", nested=True) as is_free:
+            if not is_free:
+                return  # the thread that uses the batch keeps the records up to date
+            if self._its_engine is not None and self._its_engine.is_driving:
+                self._its_engine.step()
+            elif not self._ledger.driving:
+                self._ledger.reload()
 
-    def _wait(self, seconds: float) -> None:
-        if self._its_engine is not None and self._its_engine.is_driving:
-            self._its_engine.wait(seconds)
+    def _require_driver(self, key: str) -> None:
+        """Raise if no process drives the batch, so that its jobs will not change.
+
+        Raises:
+            NotDriven: That is so; the message names the call that drives it.
+            BatchPaused: This process drives it, and it is paused until the user has fixed the cause.
+        """
+        engine = self._its_engine
+        if engine is not None and engine.is_driving:
+            self._raise_if_stuck()
+        elif not self._is_started and self.driven_by is None:
+            calls = f"session.batch({self.name!r}).run()" if engine is None else "batch.run() or batch.start()"
+            state = self._ledger.jobs[key].state
+            raise NotDriven(
+                f"job {key!r} is {state}, and no process drives batch {self.name!r}, so a wait would never end: "
+                f"{calls} drives it"
+            )
+
+    def _rest(self, seconds: float) -> None:
+        """Sleep for *seconds*; wake up early if this thread drives and a worker thread delivers something."""
+        if self._its_engine is not None and self._its_engine.is_driving and not self._is_started:
+            self._its_engine.rest(seconds)
         else:
-            time.sleep(seconds)
+            time.sleep(min(seconds, _GLANCE) if self._is_started else seconds)
 
     # -- acting ---------------------------------------------------------------------------------------------------
 
-    def preflight(self, trial: bool = False) -> Preflight:
-        """Look for what would go wrong, before anything is launched: image, resources, credential, files.
+    def preflight(self, trial: bool = False, *, seconds: float | None = None) -> Preflight:
+        """Look for what would go wrong, before anything is launched: image, resources, credential, files; and the cost.
 
         Args:
-            trial: Also run the first job, alone, and raise if it fails.
+            trial: Whether to run the first job, alone, and raise if it fails.
+            seconds: Seconds that each job is assumed to run, for the core-hours; by default the median so far.
 
         Raises:
             SpecError: The platform does not offer what a job asks for.
             JobFailed: The trial job failed.
-            BatchPaused: The batch is paused, for its first jobs all failed alike.
+            BatchPaused: The batch is paused, since its first jobs all failed alike.
         """
-        found = self._engine.preflight()
+        found = self._engine.preflight(seconds=seconds)
         for warning in found.warnings:
             log.warning("%s: %s", self.name, warning)
         if trial:
+            self._refuse_while_started("preflight(trial=True)")
             self._try_first()
         return found
 
     def _try_first(self) -> None:
-        first = next((job.key for job in self._ledger.jobs.values() if job.state is JobState.PLANNED), None)
+        first = next((job.key for job in self.records if job.state is JobState.PLANNED), None)
         if first is None:
             return
-        engine = self._engine
-        with engine.held(), engine.only(first):
-            for _ in engine.drive(lambda: self._is_settled(first)):
+        with self._turn("preflight(trial=True)") as engine, engine.held(), engine.only(first):
+            for _ in engine.drive(lambda: self._is_complete(first)):
                 pass
             self._raise_if_stuck()
         self[first].raise_if_failed()
 
-    def retry_failed(self, keys: Iterable[str] | None = None, cause: str | None = None, **changes: Any) -> list[str]:
-        """Open jobs again that failed or were lost; `run()` then launches them. Their keys.
+    def retry_failed(
+        self, keys: str | Iterable[str] | None = None, cause: str | None = None, **changes: Any
+    ) -> list[str]:
+        """Open jobs again that failed or were lost, and return their keys; `run()` then launches them.
 
         Args:
             keys: Only these; cancelled jobs are opened again only if named here.
@@ -739,70 +533,143 @@ class Batch:
             changes: New values for `cores`, `ram`, `gpus`, `timeout`, `pending_timeout` or `name`.
 
         Raises:
-            SpecError: A change is no such value, or of what makes the job the one it is.
+            UnknownJob: The batch has no such job.
+            PlanError: No job failed for *cause*; the message lists the causes.
+            SpecError: A change has another name, belongs to the job's identity, or its value is invalid.
         """
-        _check_changes(changes)
-        engine = self._engine
-        with engine.planning():
-            chosen = self._failed(None if keys is None else _several(keys), cause)
-            engine.record(self._reopenings(chosen, changes))
-            if engine.is_driving:
-                engine.resume()
-        return [job.key for job in chosen]
 
-    def _failed(self, keys: Iterable[str] | None, cause: str | None) -> list[JobRecord]:
-        """Of the jobs named, those that may be opened again."""
-        if keys is None:
-            chosen = [job for job in self._ledger.jobs.values() if job.state in _LOSERS]
-        else:
-            chosen = [job for job in map(self._known, keys) if job.state in (*_LOSERS, JobState.CANCELLED)]
-        if cause is None:
-            return chosen
-        return [job for job in chosen if job.failure is not None and cause in (job.failure.cause, job.failure.kind)]
+        def choose() -> list[JobRecord]:
+            if keys is None:
+                return with_cause((job for job in self.records if job.state in FAILED), cause)
+            named = map(self._known, several(keys))
+            return with_cause((job for job in named if job.state in (*FAILED, JobState.CANCELLED)), cause)
 
-    def _reopenings(self, chosen: Iterable[JobRecord], changes: Mapping[str, Any]) -> list[Event]:
-        now, events = self._clock.now(), list[Event]()
-        for job in chosen:
-            events.append(Reopened(key=job.key, at=now))
-            if changes:
-                spec, name = attrs.evolve(job.spec, **changes), job.filled.name
-                if "name" in changes:
-                    name = spec.filled_name(job.fields, key=job.key, index=job.index)
-                events.append(respecified(job, spec, name=name, at=now))
-        return events
+        return self._reopen("retry_failed()", choose, changes)
 
-    def cancel(
-        self, keys: Iterable[str] | None = None, *, wait: bool = True, timeout: float | None = None
+    def rerun(
+        self, keys: str | Iterable[str] | None = None, *, missing_outputs: bool = False, **changes: Any
     ) -> list[str]:
-        """Stop these jobs, or all; what is not launched will not be. The keys of those that were not final.
+        """Open final jobs again, also those that succeeded, and return their keys; `run()` then launches them.
 
-        The wish is recorded first, so that it is carried out even if this process dies. Where another process drives
-        the batch, that one carries it out.
+        ```python
+        batch = session.batch("fits")
+        batch.map(spec, key="fit-{n}", n=[1, 2, 3])
+        batch.run()
+        batch.rerun("fit-2", ram=2)
+        batch.rerun(missing_outputs=True)  # those whose outputs were deleted
+        report = batch.run()
+        ```
 
         Args:
-            keys: Which; None for all.
-            wait: Whether to wait until the platform no longer shows them.
+            keys: Only these; None for all final jobs.
+            missing_outputs: Only those that succeeded and whose outputs no longer exist, if this machine sees them.
+            changes: New values for `cores`, `ram`, `gpus`, `timeout`, `pending_timeout` or `name`.
+
+        Raises:
+            UnknownJob: The batch has no such job.
+            PlanError: A named job is not final.
+            SpecError: A change has another name, belongs to the job's identity, or its value is invalid.
+        """
+
+        def choose() -> list[JobRecord]:
+            named = self.records if keys is None else [self._known(key) for key in several(keys)]
+            active = [job for job in named if not job.state.final]
+            if keys is not None and active:
+                raise PlanError(f"job {active[0].key!r} is {active[0].state}: wait for it, or cancel() it first")
+            gone = self._engine.gone_outputs() if missing_outputs else None
+            return [job for job in named if job.state.final and (gone is None or job.key in gone)]
+
+        return self._reopen("rerun()", choose, changes)
+
+    def _reopen(self, call: str, choose: Callable[[], list[JobRecord]], changes: Mapping[str, Any]) -> list[str]:
+        check_changes(changes)
+        with self._planning(call) as engine:
+            chosen = choose()
+            engine.reopen(reopenings(chosen, changes, self._clock))
+        return [job.key for job in chosen]
+
+    def renew(self) -> list[str]:
+        """Ask the platform to extend the lifetime of every running container, and return the keys of these jobs.
+
+        The platform ends a container after some days; it extends the lifetime only when that end is near. A refusal
+        is logged.
+
+        ```python
+        batch = session.batch("fits")
+        print(batch.renew())
+        ```
+        """
+        platform, renewed = self._engine.platform, list[str]()
+        for job in self.records:
+            if job.state is not JobState.RUNNING or job.id is None:
+                continue
+            try:
+                renew_container(job, platform)
+            except PlatformError as error:
+                log.warning("%s: the lifetime of %s was not extended: %s", self.name, job.key, error)
+            else:
+                renewed.append(job.key)
+        return renewed
+
+    def delete(self) -> None:
+        """Delete the batch's home: ledger, logs and receipts. Outputs elsewhere stay.
+
+        ```python
+        batch = session.batch("fits")
+        batch.map(spec, key="fit-{n}", n=[1, 2, 3])
+        batch.run()
+        batch.delete()
+        assert "fits" not in cb.batches()
+        ```
+
+        Raises:
+            PlanError: Jobs are active: cancel() them first.
+            BatchBusy: Another process, or another thread of this one, drives the batch.
+            ReadOnlyBatch: The batch is open for reading.
+            HomeError: The home cannot be deleted.
+        """
+        self._refuse_while_started("delete()")
+        with self._turn("delete()") as engine:
+            engine.acquire()
+            active = [job.key for job in self.records if job.state.active]
+            engine.release()
+            if active:
+                are, them = ("job is", "it") if len(active) == 1 else ("jobs are", "them")
+                raise PlanError(f"{len(active)} {are} active, such as {active[0]!r}: cancel() {them} before delete()")
+            self.close()
+            with file_errors(self.home):
+                shutil.rmtree(self.home)
+
+    def cancel(
+        self, keys: str | Iterable[str] | None = None, *, wait: bool = True, timeout: float | None = None
+    ) -> list[str]:
+        """Stop these jobs, or all, and return the keys of those that were not final; planned ones are not launched.
+
+        The request is recorded first, so that it is carried out even if this process dies. If another process drives
+        the batch, that process carries it out.
+
+        Args:
+            keys: The keys of the jobs; None for all.
+            wait: Whether to wait until the platform no longer shows their containers.
             timeout: Seconds to wait at most.
 
         Raises:
-            WaitTimeout: The platform still shows one after *timeout* seconds, or could not be told within a minute; it
-                is still being stopped.
+            UnknownJob: The batch has no such job.
+            WaitTimeout: The platform still shows a container after *timeout* seconds, or could not be asked within a
+                minute; it is still being stopped.
         """
         if not self._ledger.driving:
-            self._ledger.reload()
-        named = self._ledger.jobs if keys is None else _several(keys)
+            self._refresh()
+        named = self.keys() if keys is None else several(keys)
         chosen = [key for key in named if not self._known(key).state.final]
         if not chosen:
             return []
         self._ledger.ask("cancel", chosen)
-        try:
-            if self._its_engine is not None:
-                with self._its_engine.held():
-                    self._see_stopped(chosen, wait=wait, timeout=timeout)
+        if self._its_engine is not None:
+            with contextlib.suppress(BatchBusy), self._turn("cancel()") as engine, engine.held():
+                self._see_stopped(chosen, wait=wait, timeout=timeout)
                 return chosen
-        except BatchBusy:
-            pass
-        log.info("%s: whoever drives the batch will stop %d jobs", self.name, len(chosen))
+        log.info("%s: the driver of the batch will stop %d jobs", self.name, len(chosen))
         return chosen
 
     def _see_stopped(self, keys: Sequence[str], *, wait: bool, timeout: float | None) -> None:
@@ -817,37 +684,28 @@ class Batch:
             pass
         if not stopped():
             why = "" if engine.paused is None else f": {engine.paused}"
-            raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {patience:g} s{why}")
-
-
-@attrs.frozen(kw_only=True)
-class _PageWriter:
-    """Writes a report as a page: the jobs as they were when the report was made."""
-
-    jobs: Sequence[JobRecord]
-    origin: report_page.Provenance
-    live: Mapping[str, ContainerInfo]
-
-    def __call__(self, report: Report, path: Path) -> None:
-        page = report_page.render(report, self.jobs, origin=self.origin, live=self.live)
-        write_file(path, page.encode(errors="replace"))
+            raise WaitTimeout(f"batch {self.name}: some jobs are still being stopped after {patience or 0.0:g} s{why}")
 
 
 @attrs.frozen
 class _FromBatch:
-    """The news of a batch's job: from its ledger and its home, and from the platform while it runs."""
+    """The source of a batch's job: its ledger and its home, and the platform while it runs."""
 
     batch: Batch
 
     @property
     def platform(self) -> Platform | None:
-        """The batch's platform, where it is connected."""
+        """The batch's platform; None without a connection."""
         return None if self.batch._its_engine is None else self.batch._its_engine.platform
 
-    def refresh(self, record: JobRecord) -> JobRecord:
-        """A turn of the loop where this process drives the batch; else what the ledger says by now."""
+    def refresh(self, record: JobRecord, *, timeout: float = math.inf) -> JobRecord:
+        """Do a turn of the loop if this process drives the batch; return the newest record in the ledger."""
         self.batch._refresh()
         return self.batch._known(record.key)
+
+    def require_driver(self, record: JobRecord) -> None:
+        """Raise `NotDriven` if no process drives the batch."""
+        self.batch._require_driver(record.key)
 
     def log(self, record: JobRecord) -> bytes:
         """Return the saved log, else the platform's; empty if there is neither."""
@@ -862,13 +720,17 @@ class _FromBatch:
         self.batch.cancel([record.key], timeout=timeout)
         return self.batch._known(record.key)
 
+    def renew(self, record: JobRecord) -> None:
+        """Ask the platform to extend the lifetime of the job's container."""
+        renew_container(record, self.batch._engine.platform)
+
     def wait(self, seconds: float) -> None:
-        """Let time pass, but not beyond the moment at which a thread brings something."""
-        self.batch._wait(seconds)
+        """Sleep for *seconds*, or until a worker thread delivers something."""
+        self.batch._rest(seconds)
 
 
 def open(name: str, home: str | os.PathLike[str] | None = None) -> Batch:  # noqa: A001 (read as canfar_batch.open)
-    """The batch *name*, to be read: offline, while another process drives it, or long after.
+    """Open the batch *name* to read it: offline, while another process drives it, or long after.
 
     ```python
     session.batch("fits").add(spec, key="fit-2", n=2)  # by another process, or yesterday
@@ -880,12 +742,31 @@ def open(name: str, home: str | os.PathLike[str] | None = None) -> Batch:  # noq
 
     Args:
         name: The batch's name.
-        home: The directory that holds its own; by default `CANFAR_BATCH_HOME`, else `batches` in the working directory.
+        home: The directory that holds the batch's own; by default `CANFAR_BATCH_HOME`, else `batches` in the working
+            directory.
 
     Raises:
         UnknownBatch: There is none.
     """
     return Batch.open(name, home)
+
+
+def batches(home: str | os.PathLike[str] | None = None) -> list[str]:
+    """Return the names of the batches that `open` finds.
+
+    ```python
+    session.batch("fits")
+    assert "fits" in cb.batches()
+    ```
+
+    Args:
+        home: The directory that holds the batches' own; by default `CANFAR_BATCH_HOME`, else `batches` in the working
+            directory.
+
+    Raises:
+        HomeError: The directory cannot be read.
+    """
+    return list(homes.batches(home))
 
 
 def prepare(
@@ -895,7 +776,7 @@ def prepare(
     address: str,
     home: str | os.PathLike[str] | None,
 ) -> Batch:
-    """Open the batch *name* to be planned and run; make it if there is none.
+    """Open the batch *name* for planning and running; make it if there is none.
 
     Args:
         name: The batch's name.
@@ -904,7 +785,7 @@ def prepare(
         home: As for `open`.
 
     Raises:
-        HomeError: The home cannot be written, or the default home is in a place that is emptied.
+        HomeError: The home is in a directory that is emptied from time to time, or cannot be written.
         LedgerError: The batch belongs to another platform or user.
     """
     place = Home.of(name, home)

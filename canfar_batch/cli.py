@@ -556,7 +556,7 @@ def _summary(name: str, home: str | None) -> dict[str, Any]:
     """One batch as a row; a batch that cannot be read is listed with the error."""
     try:
         with Batch.open(name, home) as batch:
-            return {"batch": name, "jobs": len(batch), "counts": _plain_counts(batch), "driver": batch.driver}
+            return {"batch": name, "jobs": len(batch), "counts": _plain_counts(batch), "driver": batch.driven_by}
     except CanfarBatchError as error:
         return {"batch": name, "jobs": None, "counts": {}, "driver": None, "error": str(error)}
 
@@ -578,7 +578,7 @@ def _status(options: argparse.Namespace) -> int:
             (row,) = [row for row in batch.to_rows() if row["key"] == job.key]
             _print(options, row, job.explain())
             return SOME_FAILED if job.state in (JobState.FAILED, JobState.LOST) else FINE
-        report, driver = batch.report(), batch.driver
+        report, driver = batch.report(), batch.driven_by
         data = {
             "name": batch.name, "home": str(batch.home), "platform": batch.address, "driver": driver,
             "done": batch.done, "ok": report.ok, "jobs": len(batch), "counts": _plain_counts(batch),
@@ -620,7 +620,7 @@ class _Watched:
         for _ in range(2):  # a driver may end between the reading of the jobs and of the lease: then look again
             with Batch.open(self._options.name, self._options.home) as batch:
                 self.counts, report = batch.counts, batch.report()
-                if batch.done or batch.driver is not None:
+                if batch.done or batch.driven_by is not None:
                     return report, None
         return report, _no_driver(batch)
 
@@ -711,7 +711,7 @@ def _running_job(batch: Batch, job: Job, number: int, url: str | None) -> Iterat
         raise JobNotFound(
             f"job {job.key} still runs on another process's platform; its log can be read when it has ended"
         )
-    with Session.connect(url or batch.address) as session:
+    with Session.connect_for(batch, url) as session:
         yield session.job(chosen.id)
 
 
@@ -764,11 +764,11 @@ def _cancel(options: argparse.Namespace) -> int:
     """Stop jobs: through the process that runs the batch, if there is one; the request is stored in either case."""
     with Batch.open(options.name, options.home) as batch:
         keys = [_job(batch, key).key for key in options.keys] or None
-        driver, address = batch.driver, batch.address
+        driver = batch.driven_by
         if driver is not None:
             return _report_cancelled(options, batch.cancel(keys), f"{driver} runs the batch and stops them")
     try:
-        with Session.connect(options.url or address) as session, session.batch(
+        with _connected_for(batch, options.url) as session, session.batch(
             options.name, home=options.home
         ) as batch:  # fmt: skip
             stopped = batch.cancel(keys, wait=not options.no_wait, timeout=options.timeout)
@@ -778,6 +778,11 @@ def _cancel(options: argparse.Namespace) -> int:
             batch.cancel(keys)
         return TROUBLE
     return _report_cancelled(options, stopped, "being stopped" if options.no_wait else "stopped")
+
+
+def _connected_for(batch: Batch, url: str | None) -> Session:
+    """Connect to the batch's platform; a local one lives as long as the session alone, so there it is a new one."""
+    return Session.connect("local") if batch.address == "local" else Session.connect_for(batch, url)
 
 
 def _report_cancelled(options: argparse.Namespace, keys: Sequence[str], outcome: str) -> int:

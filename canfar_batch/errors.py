@@ -42,18 +42,6 @@ class AlreadyClosed(CanfarBatchError, ValueError):
     """The batch or session was closed; open it again."""
 
 
-class ReadOnlyBatch(CanfarBatchError, PermissionError):
-    """The batch is open for reading only; `Session.batch` opens it for running."""
-
-
-class UnknownJob(CanfarBatchError, KeyError):
-    """The batch has no job with this key."""
-
-    def __str__(self) -> str:
-        # KeyError would show the message in quotes
-        return str(self.args[0]) if self.args else ""
-
-
 class ExtraMissing(CanfarBatchError, ImportError):
     """A library is not installed; the message names it, and the extra that installs it."""
 
@@ -265,6 +253,20 @@ class HomeError(CanfarBatchError, OSError):
 
 class UnknownBatch(CanfarBatchError, LookupError):
     """There is no batch with this name here."""
+
+
+class UnknownJob(CanfarBatchError, KeyError):
+    """The batch has no job with this key; the message names keys that are close to it."""
+
+    __str__ = Exception.__str__  # a KeyError shows the repr of its message
+
+
+class ReadOnlyBatch(CanfarBatchError, PermissionError):
+    """The batch is open for reading; the message names the call that opens it for running."""
+
+
+class NotDriven(CanfarBatchError, RuntimeError):
+    """No process drives the batch, so a wait for its jobs would never end; the message names the call that does."""
 
 
 class LedgerError(CanfarBatchError, RuntimeError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, overload
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeVar, overload
 
 from canfar_batch.clock import SystemClock
 from canfar_batch.errors import JobFailed, PlatformError, WaitTimeout
@@ -18,35 +20,43 @@ from canfar_batch.views.log_tail import job_log_tail, text_tail
 
 Self = TypeVar("Self", bound="Job")
 
+_SHORTEST_ANSWER = 1.0  #: seconds that a question may take at least, however short the time-out of the wait
+
 
 class Source(Protocol):
-    """Where a job's news come from: the platform itself, or the batch that drives it."""
+    """Where a job's record comes from: the platform itself, or the batch that the job belongs to."""
 
     @property
     def platform(self) -> Platform | None:
-        """The platform, or None where there is no connection."""
+        """The platform; None without a connection."""
 
-    def refresh(self, record: JobRecord) -> JobRecord:
-        """The record as it stands now."""
+    def refresh(self, record: JobRecord, *, timeout: float = math.inf) -> JobRecord:
+        """Return the newest record; wait for the platform's answer for at most *timeout* seconds."""
+
+    def require_driver(self, record: JobRecord) -> None:
+        """Raise `NotDriven` if no process drives the job, so that its record will not change."""
 
     def log(self, record: JobRecord) -> bytes:
-        """All that the job itself printed in its newest attempt, so far."""
+        """Return everything that the job itself has printed in its newest attempt."""
 
     def events(self, record: JobRecord) -> str:
-        """What the platform noted about the newest attempt."""
+        """Return what the platform noted about the newest attempt."""
 
     def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
-        """Stop the job; the record once it is stopped."""
+        """Stop the job, and return its record once it is stopped."""
+
+    def renew(self, record: JobRecord) -> None:
+        """Ask the platform to extend the lifetime of the job's container."""
 
     def wait(self, seconds: float) -> None:
-        """Let so many seconds pass."""
+        """Sleep for *seconds*."""
 
 
 class Job:
     """One unit of work, run as one headless container at a time.
 
-    Its attributes are what was last heard and never ask anybody; its methods may. Times are aware UTC datetimes of
-    the container's clock, memory is in GiB.
+    Its attributes show the newest record and never do I/O; its methods may. Times are aware UTC datetimes of the
+    container's clock, memory is in GiB.
 
     ```python
     import canfar_batch as cb
@@ -54,10 +64,11 @@ class Job:
     with cb.Session.connect() as session:
         job = session.launch("python fit.py 7", image="skaha/astroml:latest", cores=1, ram=1)
         job.wait(timeout=3600)  # seconds
-        print(job.state, job.exit_code, job.peak_ram, job.failure)
+        print(job.state, job.exit_code, job.run_seconds, job.peak_ram, job.failure)
         print(job.explain())
-        print(job.logs())
+        print(job.log, job.logs())  # the saved file, and its text
         job.raise_if_failed()
+        assert job.done and job.ok
     ```
     """
 
@@ -65,16 +76,22 @@ class Job:
         self._record = record
         self._source = source
 
-    # -- what was last heard --------------------------------------------------------------------------------------
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"job {self.key} holds a connection, so it cannot be pickled or copied: send job.record, which holds all "
+            "that is known of it, or open its batch in the other process with canfar_batch.open(name, home)"
+        )
+
+    # -- the newest record ----------------------------------------------------------------------------------------
 
     @property
     def record(self) -> JobRecord:
-        """Everything that is known, as one frozen value."""
+        """Everything that is known of the job, as one frozen value."""
         return self._record
 
     @property
     def key(self) -> str:
-        """Our name for the job, the same for ever."""
+        """Our name for the job; it never changes."""
         return self._record.key
 
     @property
@@ -94,12 +111,22 @@ class Job:
 
     @property
     def state(self) -> JobState:
-        """Where the job stands."""
+        """The job's state."""
         return self._record.state
 
     @property
+    def done(self) -> bool:
+        """Whether the job is final: it succeeded, failed, was lost or was cancelled."""
+        return self._record.state.final
+
+    @property
+    def ok(self) -> bool:
+        """Whether the job succeeded."""
+        return self._record.state is JobState.SUCCEEDED
+
+    @property
     def spec(self) -> JobSpec:
-        """What it runs. The command of a job that was only found on the platform reads `(unknown)`."""
+        """The spec that it runs. If the job was only found on the platform, its command reads `(unknown)`."""
         return self._record.spec
 
     @property
@@ -114,96 +141,112 @@ class Job:
 
     @property
     def receipt(self) -> Receipt | None:
-        """What the wrapper around the command reported, if anything."""
+        """The report of the wrapper around the command; None if there is none."""
         return self._record.last_attempt.receipt if self._record.last_attempt else None
 
     @property
     def exit_code(self) -> int | None:
-        """The command's own exit code; None while it runs, and where nothing reported it."""
+        """The command's own exit code; None while it runs, and if nothing reported it."""
         return self.receipt.exit_code if self.receipt else None
 
     @property
     def peak_ram(self) -> float | None:
-        """Most memory that was in use, GiB, file cache included: an upper bound. None where unknown."""
+        """The most memory that was in use, GiB. File cache is included, so this is an upper bound. None if unknown."""
         return self.receipt.peak_ram if self.receipt else None
 
     @property
     def cpu_seconds(self) -> float | None:
-        """CPU time used, seconds. None where unknown."""
+        """CPU time used, seconds; None if unknown."""
         return self.receipt.cpu_seconds if self.receipt else None
 
     @property
     def started_at(self) -> datetime | None:
-        """When the newest attempt began to run."""
+        """When the newest attempt began to run; None if unknown."""
         return self._record.last_attempt.started_at if self._record.last_attempt else None
 
     @property
     def finished_at(self) -> datetime | None:
-        """When the newest attempt was over."""
+        """When the newest attempt ended; None if unknown."""
         return self._record.last_attempt.finished_at if self._record.last_attempt else None
 
     @property
+    def run_seconds(self) -> float | None:
+        """Seconds from the start to the end of the newest attempt; None before its end, or if a time is unknown."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()
+
+    @property
+    def log(self) -> Path | None:
+        """The file that the newest attempt's log was saved in, at its end; None before that. `logs` reads it."""
+        return self._record.last_attempt.log if self._record.last_attempt else None
+
+    @property
     def failure(self) -> Failure | None:
-        """Why the newest attempt failed, if it did."""
+        """Why the newest attempt failed; None if it did not."""
         return self._record.failure
 
     @property
     def outputs(self) -> Mapping[str, int | None]:
-        """The declared outputs that were found at the end, and their sizes in bytes (None where unknown)."""
+        """The declared outputs that were found at the end, and their sizes in bytes (None if unknown)."""
         return self.receipt.outputs if self.receipt else {}
 
     @property
     def result(self) -> Any:
-        """What the batch's collector made of the job; None before that, and for single jobs."""
+        """What the batch's collector returned for the job; None before that, and for single jobs."""
         return self._record.result
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def refresh(self: Self) -> Self:
-        """Ask how the job stands, once; the job itself.
+        """Get the newest record, once, and return the job itself.
 
         Raises:
-            PlatformError: No clear answer came; nothing is changed by that.
+            PlatformError: No clear answer came; the record stays as it was.
         """
         self._record = self._source.refresh(self._record)
         return self
 
     def wait(self: Self, timeout: float | None = None, poll: float = 5.0) -> Self:
-        """Ask until the job is over, also where the platform has forgotten it; the job itself.
+        """Wait until the job is final, even if the platform has forgotten it, and return the job itself.
 
-        An answer that does not come is waited for: it says nothing about the job.
+        An answer that does not come says nothing about the job, so it is asked for again.
 
         Args:
             timeout: Seconds to wait at most; None waits for as long as it takes.
-            poll: Seconds between two questions at most; the first follow each other sooner.
+            poll: Seconds between two questions at most; the first ones follow each other sooner.
 
         Raises:
             WaitTimeout: The job was still active after *timeout* seconds. It runs on. Also a `TimeoutError`.
-            CredentialError: The platform no longer accepts who we are.
+            NotDriven: No process drives the job's batch, so the job will not change.
+            CredentialError: The platform no longer accepts the credential.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         for pause in _pauses(poll):
             trouble = ""
             try:
-                self.refresh()
+                patience = max(_SHORTEST_ANSWER, deadline - time.monotonic())
+                self._record = self._source.refresh(self._record, timeout=patience)
             except PlatformError as error:
                 trouble = f"; the platform's last answer: {error}"
                 pause = max(pause, error.retry_after or 0.0)
-            if self.state.final:
+            if self.done:
                 break
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                raise WaitTimeout(f"job {self.key} is still {self.state} after {timeout:g} s; it runs on{trouble}")
-            self._source.wait(pause if left is None else min(pause, left))
+            self._source.require_driver(self._record)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                going_on = "; it runs on" if self.state.active else ""
+                raise WaitTimeout(f"job {self.key} is still {self.state} after {timeout:g} s{going_on}{trouble}")
+            self._source.wait(min(pause, left))
         return self
 
     def raise_if_failed(self: Self) -> Self:
-        """Raise if the job is over and did not succeed; else the job itself.
+        """Raise if the job is final and did not succeed; otherwise return the job itself.
 
         Raises:
             JobFailed: It did not succeed; the message says why, what to do, and shows the end of its log.
         """
-        if not self.state.final or self.state is JobState.SUCCEEDED:
+        if not self.done or self.ok:
             return self
         tail = "\n".join(f"  | {line}" for line in self._log_end(10).splitlines())
         raise JobFailed(self._explain("") + (f"\nThe end of its log:\n{tail}" if tail else ""))
@@ -213,10 +256,10 @@ class Job:
     @overload
     def logs(self, encoding: None) -> bytes: ...
     def logs(self, encoding: str | None = "utf-8") -> str | bytes:
-        """All that the job itself printed in its newest attempt, so far.
+        """Return everything that the job itself has printed in its newest attempt.
 
-        The saved log is read first, where there is one. Bytes that are not text in *encoding* become U+FFFD;
-        ``encoding=None`` gives the job's own bytes exactly.
+        The saved log is read if there is one, otherwise the platform is asked. Bytes that are not text in *encoding*
+        become U+FFFD; ``encoding=None`` gives the job's own bytes exactly.
 
         Raises:
             PlatformError: The log was not saved, and the platform gave no clear answer.
@@ -225,44 +268,49 @@ class Job:
         return raw if encoding is None else raw.decode(encoding, errors="replace")
 
     def follow(self, poll: float = 2.0) -> Iterator[str]:
-        """The job's lines as they come, until it is over.
+        """Yield the job's lines as they come, until it is final.
 
-        A job that the platform begins again from the start is followed from its start.
+        If the platform restarts the job, its lines are yielded from the start again.
 
         Args:
-            poll: Seconds between two questions at most; each fetches the whole log, for the platform gives no part.
+            poll: Seconds between two questions at most; each one fetches the whole log, since the platform does not
+                give a part of it.
+
+        Raises:
+            NotDriven: No process drives the job's batch, so no line will come.
         """
         shown = b""
         for pause in _pauses(poll):
             try:
-                over = self.refresh().state.final
+                final = self.refresh().done
                 log = self._source.log(self._record)
             except PlatformError:
-                over, log = False, b""
-            whole = log if over else log[: log.rfind(b"\n") + 1]
+                final, log = False, b""
+            whole = log if final else log[: log.rfind(b"\n") + 1]
             if whole and not (whole.startswith(shown) or shown.startswith(whole)):
                 shown = b""
             if len(whole) > len(shown):
                 yield from _lines(whole[len(shown) :])
                 shown = whole
-            if over:
+            if final:
                 return
+            self._source.require_driver(self._record)
             self._source.wait(pause)
 
     def events(self) -> str:
-        """What the platform noted about the newest attempt, as text; empty where there is nothing.
+        """Return what the platform noted about the newest attempt, as text; empty if there is nothing.
 
         Raises:
-            PlatformError: They were not saved, and the platform gave no clear answer.
+            PlatformError: The events were not saved, and the platform gave no clear answer.
         """
         return self._source.events(self._record)
 
     def explain(self) -> str:
-        """One paragraph: what happened, and what to do about it."""
+        """Return one paragraph: what happened, and what to do about it."""
         return self._explain(self._or_nothing(self.events))
 
     def support_report(self, expected: str | None = None, project: str | None = None) -> str:
-        """All that a request to support@canfar.net should contain; no secret is in it.
+        """Return everything that a request to support@canfar.net should contain; it contains no secret.
 
         Args:
             expected: What you expected to happen.
@@ -279,16 +327,28 @@ class Job:
             project=project,
         )
 
-    def cancel(self: Self, timeout: float = 120.0) -> Self:
-        """Stop the job, and wait until the platform no longer knows it; the job itself.
+    def renew(self: Self) -> Self:
+        """Ask the platform to extend the lifetime of the job's container, and return the job itself.
 
-        A job that turns out to have succeeded stays so.
+        The platform ends a container after some days; it extends the lifetime only when that end is near.
+
+        Raises:
+            TransitionError: The job has no container.
+            PlatformError: The platform refused, or no clear answer came.
+        """
+        self._source.renew(self._record)
+        return self
+
+    def cancel(self: Self, timeout: float = 120.0) -> Self:
+        """Stop the job, wait until the platform no longer shows its container, and return the job itself.
+
+        A job that turns out to have succeeded stays SUCCEEDED.
 
         Args:
             timeout: Seconds to wait for the confirmation.
 
         Raises:
-            WaitTimeout: The platform still shows it after *timeout* seconds.
+            WaitTimeout: The platform still shows the container after *timeout* seconds.
             PlatformError: No clear answer came.
         """
         self._record = self._source.cancel(self._record, timeout)
@@ -320,7 +380,7 @@ class Job:
 
 
 def _pauses(longest: float) -> Iterator[float]:
-    """Seconds to let pass between two questions: few at first, for many a job is over soon."""
+    """Yield the seconds to wait between two questions: few at first, since many jobs end soon."""
     pause = 0.25
     while True:
         yield min(pause, longest)
@@ -328,5 +388,5 @@ def _pauses(longest: float) -> Iterator[float]:
 
 
 def _lines(text: bytes) -> list[str]:
-    """*text* as lines that end where the job ended them; the bar of a progress meter stays one line."""
+    """Return *text* as lines that end where the job ended them; the bar of a progress meter stays one line."""
     return [line.removesuffix("\r") for line in text.decode(errors="replace").removesuffix("\n").split("\n")]

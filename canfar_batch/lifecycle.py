@@ -148,7 +148,7 @@ class NotCollected(Event):
 
 @attrs.frozen(kw_only=True)
 class Reopened(Event):
-    """The user reopened a final job; its earlier failures no longer count against it."""
+    """The user wants another attempt at a final job; earlier failures no longer count against it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -180,7 +180,7 @@ ALLOWED: Mapping[type[Event], frozenset[JobState]] = {
     EvidenceAdded: frozenset({_OK, _LOST, _FAILED, _OFF, _W}),
     Collected: frozenset({_OK}),
     NotCollected: frozenset({_OK}),
-    Reopened: frozenset({_FAILED, _LOST, _OFF}),
+    Reopened: frozenset({_OK, _FAILED, _LOST, _OFF}),
     Respecified: frozenset(JobState),
 }
 
@@ -365,6 +365,9 @@ def _reopened(job: JobRecord, event: Reopened) -> JobRecord:
         state=JobState.WAITING if job.attempts else JobState.PLANNED,
         due=event.at,
         attempts_before_reopen=len(job.attempts),
+        collected=False,
+        result=None,
+        collect_error=None,
     )
 
 

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 import attrs
 
-from canfar_batch.batch import Batch, prepare
+from canfar_batch.batch import Batch, batches, prepare
 from canfar_batch.clock import SystemClock
-from canfar_batch.engine import ABSENT_POLLS, Setup, Standalone, Strategies, Surroundings, found_on_platform
-from canfar_batch.errors import PlatformError, SpecError
+from canfar_batch.engine import (
+    ABSENT_POLLS,
+    Pool,
+    Setup,
+    Standalone,
+    Strategies,
+    Surroundings,
+    ThreadPool,
+    Workers,
+    found_on_platform,
+)
+from canfar_batch.errors import LedgerError, PlatformError, PlatformRefused, SpecError, StrategyError
 from canfar_batch.job import Job
 from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
 from canfar_batch.records import ContainerInfo, Image, Limits, Resources, Usage, resources_of
 from canfar_batch.rest import open_platform
-from canfar_batch.spec import JobSpec
-from canfar_batch.store.home import Home, batches
+from canfar_batch.spec import JobSpec, full_image
+from canfar_batch.store.home import Home
 from canfar_batch.strategies import Listing, Logs, OneByOne, Retry, Window, as_collector
 from canfar_batch.views import notebook
 
@@ -31,14 +41,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("canfar_batch")
 
-SETTLE = 120.0  #: seconds for which a launch without an answer is looked for: the create's time-out and 30 s
-SETTLE_NEARBY = 3.0  #: likewise on this machine, where nothing is slow and nothing stands between
+SETTLE = 120.0  #: seconds to look for a launch that got no answer: the time-out of a create, and 30 s
+SETTLE_NEARBY = 3.0  #: seconds to look for one on this machine, which answers at once
+#: threads that single jobs share, for each kind of work
+_WORKERS: Mapping[str, int] = {"launch": 16, "poll": 8, "gather": 8, "collect": 1}
 
 
 class Session:
     """A connection to one platform; `connect` makes one. Safe to use from many threads.
 
-    Close it when you are done, or use it in a `with`:
+    Close it at the end, or use it in a `with`:
 
     ```python
     with cb.Session.connect() as session:
@@ -55,14 +67,16 @@ class Session:
         *,
         clock: Clock | None = None,
         local: LocalPlatform | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        pool: Callable[[], Pool] | None = None,
         settle: float | None = None,
     ) -> None:
         self.platform = platform
         self._clock = clock or SystemClock()
         self._local = local
-        self._sleep = sleep
+        self._workers = Workers(_WORKERS)
+        self._pool = pool or (lambda: ThreadPool(shared=self._workers))
         self._settle = settle if settle is not None else SETTLE_NEARBY if self.nearby else SETTLE
+        self._pid = os.getpid()
 
     @classmethod
     def connect(
@@ -80,15 +94,15 @@ class Session:
 
         Args:
             url: The platform's address, with or without its version. `"local"` starts a `LocalPlatform` on this
-                machine, which lives as long as the session. Without it: `CANFAR_URL`, the saved login's, or CANFAR.
+                machine, which lives as long as the session. By default `CANFAR_URL`, the saved login's, or CANFAR.
             token: A bearer token.
             certificate: A PEM file that holds a certificate and its key.
             timeout: Seconds to wait for the answer to a question. A launch waits 90 s.
 
         Raises:
             CredentialMissing: No credential was found; the message says how to get one.
-            CredentialExpired: One was found, and its time is over.
-            AddressError: *url* is no address that a credential may be sent to.
+            CredentialExpired: The credential that was found has expired.
+            AddressError: *url* is not an address that a credential may be sent to.
         """
         if (url or os.environ.get("CANFAR_URL")) != "local":
             return cls(open_platform(url, token=token, certificate=certificate, timeout=timeout))
@@ -101,11 +115,42 @@ class Session:
             local.stop()
             raise
 
+    @classmethod
+    def connect_for(cls, batch: Batch, url: str | None = None) -> Session:
+        """Connect to the platform of *batch*, if it is the configured one.
+
+        The address in a batch's ledger decides nothing: a ledger may be another person's, and a credential goes only
+        to an address that the user has configured.
+
+        Args:
+            batch: The batch.
+            url: As for `connect`.
+
+        Raises:
+            LedgerError: The batch ran on another platform than the configured one.
+            CredentialMissing: No credential was found.
+        """
+        session = cls.connect(url)
+        if session.address == batch.address:
+            return session
+        session.close()
+        raise LedgerError(
+            f"batch {batch.name!r} ran on {batch.address}, and the configured platform is {session.address}: no "
+            "credential is sent to an address that only a ledger names. If you trust it, set "
+            f"CANFAR_URL={batch.address}"
+        )
+
     def close(self) -> None:
-        """Close the connections; a platform that `connect("local")` started ends with its jobs."""
+        """Close the connections; a platform that `connect("local")` started ends with its jobs.
+
+        In a fork of the process that connected, do nothing.
+        """
+        if os.getpid() != self._pid:
+            return
         close = getattr(self.platform, "close", None)
         if close is not None:
             close()
+        self._workers.close()
         if self._local is not None:
             self._local.stop()
 
@@ -117,11 +162,16 @@ class Session:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a session holds a credential and connections, so it cannot be pickled or copied: call "
+            "canfar_batch.Session.connect() in the other process"
+        )
+
     def __repr__(self) -> str:
         end = self.platform.expires_at
         until = f", credential until {end:%Y-%m-%d %H:%M} UTC" if end is not None else ""
-        where = "local" if self._local is not None else self.platform.url
-        return f"<Session {where}, user {self.platform.user or 'not known yet'}{until}>"
+        return f"<Session {self.address}, user {self.platform.user or 'not known yet'}{until}>"
 
     def _repr_html_(self) -> str:
         return notebook.session(
@@ -138,13 +188,18 @@ class Session:
         return self.platform.url
 
     @property
+    def address(self) -> str:
+        """The platform's address, as ledgers record it; `"local"` for a platform that `connect` started."""
+        return "local" if self._local is not None else self.platform.url
+
+    @property
     def user(self) -> str | None:
-        """Who you are there; None until the platform has answered once."""
+        """The user's name on the platform; None until the platform has answered once."""
         return self.platform.user
 
     @property
     def nearby(self) -> bool:
-        """True where the platform runs on this machine, so that its containers see this machine's files."""
+        """True if the platform runs on this machine, so that its containers see this machine's files."""
         return urlsplit(self.platform.url).hostname in ("127.0.0.1", "localhost", "::1")
 
     # -- jobs -----------------------------------------------------------------------------------------------------
@@ -163,22 +218,26 @@ class Session:
         """
         spec = self._spec(cmd, fields)
         self._check(spec)
-        source, record = Standalone.launch(self._surroundings, spec)
+        try:
+            source, record = Standalone.launch(self._surroundings, spec)
+        except PlatformRefused as error:
+            error.args = (f"{error}{self._nearest_image(spec.image)}", *error.args[1:])
+            raise
         return Job(record, source)
 
     def job(self, id: str) -> Job:
-        """The job that runs, or ran within the last hour, in the container *id*.
+        """Return the job that runs, or ran within the last hour, in the container *id*.
 
         Raises:
-            JobNotFound: The platform knows none of this id, or has forgotten it.
+            JobNotFound: The platform does not know this id, or has forgotten it.
         """
         job = self._found(self.platform.container(id))
         return job.refresh() if job.state.final else job
 
     def jobs(self) -> list[Job]:
-        """All your headless jobs that the platform knows at this moment, in one question.
+        """Return all your headless jobs that the platform shows now, by one request.
 
-        The outcome of one that is over is asked for by its `refresh`.
+        The outcome of a job that has ended is fetched by its `refresh`.
         """
         return [self._found(info) for info in self.platform.containers()]
 
@@ -188,34 +247,42 @@ class Session:
         self,
         name: str,
         *,
-        launch: LaunchStrategy | None = None,
+        launch: LaunchStrategy | int | None = None,
         monitor: MonitorStrategy | None = None,
-        retry: RetryPolicy | None = None,
+        retry: RetryPolicy | int | None = None,
         collect: ResultCollector | Mapping[str, ResultCollector] | None = None,
         home: str | os.PathLike[str] | None = None,
         settle: float | None = None,
     ) -> Batch:
         """Open the batch *name*, or make it if there is none.
 
+        ```python
+        batch = session.batch("fits", launch=16, retry=3)  # Window(16) and Retry(3)
+        ```
+
         Args:
             name: Its name; the same name goes on with the same batch.
-            launch: Who is launched next; by default `Window(16)`.
-            monitor: How to look at the platform; by default `Listing((5, 60))`, and faster on this machine.
-            retry: What deserves another attempt; by default `Retry(2)`.
-            collect: How to fetch what a job made; a dict of collectors for several; by default `Logs()`.
+            launch: Which jobs are launched next; by default `Window(16)`. A number is the size of a `Window`.
+            monitor: How to poll the platform; by default `Listing((5, 60))`, and faster on this machine.
+            retry: Which failures deserve another attempt; by default `Retry(2)`. A number is that of a `Retry`.
+            collect: How to fetch a job's result; a dict of collectors for several; by default `Logs()`.
             home: The directory that holds the batch's own; by default `CANFAR_BATCH_HOME`, else `batches` in the
                 working directory.
-            settle: Seconds for which a container must be absent to be believed gone; by default 120.
+            settle: Seconds for which a container must be absent before it counts as gone; by default 120.
 
         Raises:
-            PlanError: *name* is no name for a batch.
-            HomeError: The home is in a place that is emptied, or cannot be written.
+            PlanError: *name* cannot be the name of a batch.
+            StrategyError: *launch*, *monitor*, *retry* or *collect* cannot have its role.
+            HomeError: The home is in a directory that is emptied from time to time, or cannot be written.
             LedgerError: The batch belongs to another platform or user.
         """
+        window = Window(launch) if isinstance(launch, int) and not isinstance(launch, bool) else launch
+        policy = Retry(retry) if isinstance(retry, int) and not isinstance(retry, bool) else retry
         strategies = Strategies(
-            launch=launch or Window(16),
-            monitor=monitor or (Listing(every=(0.2, 2.0)) if self.nearby else Listing()),
-            retry=self._paced(retry or Retry(2)),
+            launch=_player(window, "launch", "Window(16)") or Window(16),
+            monitor=_player(monitor, "monitor", "Listing(every=(5, 60))")
+            or (Listing(every=(0.2, 2.0)) if self.nearby else Listing()),
+            retry=self._paced(_player(policy, "retry", "Retry(2)") or Retry(2)),
             collect=as_collector(collect or Logs()),
         )
 
@@ -229,16 +296,19 @@ class Session:
                 shared=self._sees(place.path),
             )
 
-        address = "local" if self._local is not None else self.platform.url
-        return prepare(name, setup=setup, address=address, home=home)
+        return prepare(name, setup=setup, address=self.address, home=home)
 
     @staticmethod
     def batches(home: str | os.PathLike[str] | None = None) -> list[str]:
-        """The names of the batches in *home*, as `batch` would find them."""
-        return list(batches(home))
+        """Return the names of the batches in *home*, as `batch` finds them.
+
+        Args:
+            home: As for `batch`.
+        """
+        return batches(home)
 
     def _paced(self, retry: RetryPolicy) -> RetryPolicy:
-        """*retry* with shorter pauses where the platform is this machine, unless it says how long they are."""
+        """Return *retry*, with shorter pauses if the platform is this machine and it does not give their length."""
         if self.nearby and isinstance(retry, Retry) and retry.pause is None:
             return attrs.evolve(retry, pause=1.0)
         return retry
@@ -246,35 +316,45 @@ class Session:
     # -- details of launching -------------------------------------------------------------------------------------
 
     def _spec(self, cmd: str | Sequence[Any] | JobSpec, fields: Mapping[str, Any]) -> JobSpec:
-        if not isinstance(cmd, JobSpec):
-            if "image" not in fields:
-                raise SpecError("no image= was given; session.images() lists what there is, as 'skaha/astroml:latest'")
-            return JobSpec(cmd, **fields)
-        if fields:
-            raise SpecError(f"a JobSpec is complete: put {', '.join(sorted(fields))} into it")
-        return cmd
+        if isinstance(cmd, JobSpec):
+            if fields:
+                raise SpecError(f"a JobSpec is complete: put {', '.join(sorted(fields))} into it")
+            return cmd
+        if "image" not in fields:
+            raise SpecError("no image= was given; session.images() lists them, such as 'skaha/astroml:latest'")
+        return JobSpec(cmd, **fields)
 
     def _check(self, spec: JobSpec) -> None:
-        """Hold the resources against what the platform offers. Where it cannot say that now, it will refuse itself."""
+        """Compare the resources with the platform's limits; if these are not available, the platform will refuse."""
         if resources_of(spec) == Resources():
             return
         try:
             limits = self.platform.limits()
         except PlatformError as error:
-            log.info("the platform does not say what it offers: %s", error)
+            log.info("the platform's limits are not available: %s", error)
             return
         limits.check(spec)
 
+    def _nearest_image(self, image: str) -> str:
+        """Return a hint if the platform does not list *image* but one with a similar name; otherwise an empty text."""
+        try:
+            listed = {one.id for one in self.platform.images(None)}
+        except PlatformError:
+            return ""
+        wanted = full_image(image)
+        near = difflib.get_close_matches(wanted, listed - {wanted}, n=1, cutoff=0.8)
+        return "" if wanted in listed or not near else f" {image} is not listed: did you mean {near[0]}?"
+
     @property
     def _surroundings(self) -> Surroundings:
-        """What single jobs need."""
+        """What single jobs share."""
         return Surroundings(
             platform=self.platform,
             monitor=OneByOne(every=min(5.0, self._settle / ABSENT_POLLS), failures=1),
             clock=self._clock,
             settle=self._settle,
             shared=self._sees(Path.cwd()),
-            sleep=self._sleep,
+            pool=self._pool,
         )
 
     def _found(self, info: ContainerInfo) -> Job:
@@ -282,13 +362,13 @@ class Session:
         return Job(record, source)
 
     def _sees(self, directory: Path) -> bool:
-        """True where containers see *directory*: on this machine, or below the storage that every container mounts."""
+        """Return whether containers see *directory*: on this machine, or in the storage that every container mounts."""
         return self.nearby or directory.is_relative_to("/arc")
 
     # -- the platform ---------------------------------------------------------------------------------------------
 
     def images(self, kind: str | None = "headless") -> list[Image]:
-        """The container images that the platform lists: public, labelled, renewed every 30 minutes.
+        """Return the container images that the platform lists: public, labelled, updated every 30 minutes.
 
         Args:
             kind: Only images for this kind of session; None for all.
@@ -296,17 +376,28 @@ class Session:
         return self.platform.images(kind)
 
     def limits(self) -> Limits:
-        """What one job may ask for: cores, memory (GiB), GPUs, and what it gets if it asks for nothing."""
+        """Return what one job may ask for: cores, memory (GiB), GPUs, and the defaults."""
         return self.platform.limits()
 
     def usage(self) -> Usage:
-        """What your active containers of every kind take now. It informs: headless jobs queue and need no gate."""
+        """Return what your active containers of every kind take now, for your information: headless jobs are queued."""
         return Usage.of(self.platform.containers(None), self.platform.limits())
 
     def stats(self) -> Mapping[str, Any]:
-        """The cluster's totals, as the platform gives them.
+        """Return the cluster's totals, as the platform gives them.
 
         Raises:
-            PlatformBusy: The platform cannot tell just now, which says nothing about anything else.
+            PlatformBusy: The totals are not available now, which has no meaning for anything else.
         """
         return self.platform.stats()
+
+
+def _player(value: Any, role: str, example: str) -> Any:
+    """Return *value* if it can be called in its role.
+
+    Raises:
+        StrategyError: It cannot.
+    """
+    if value is None or (callable(value) and not isinstance(value, type)):
+        return value
+    raise StrategyError(f"{role}={value!r} is not a strategy: write {role}=cb.{example}, or give a function")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -301,6 +302,25 @@ def _values(fields: Mapping[str, Any], key: str | None, index: int | None) -> di
     if index is not None:
         values.setdefault("index", index)
     return values
+
+
+def _checking_names(init: Callable[..., None]) -> Callable[..., None]:
+    """Return *init*, which then refuses unknown arguments with the nearest name."""
+
+    @functools.wraps(init)
+    def checked(self: JobSpec, *values: Any, **named: Any) -> None:
+        known = attrs.fields_dict(JobSpec)
+        for name in named:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                advice = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
+                raise SpecError(f"a job has no {name}{advice}")
+        init(self, *values, **named)
+
+    return checked
+
+
+JobSpec.__init__ = _checking_names(JobSpec.__init__)  # type: ignore[method-assign]
 
 
 def _clipped(text: str, width: int = 80) -> str:

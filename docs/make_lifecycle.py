@@ -115,6 +115,8 @@ ARROWS = [
     arrow([(95, 120), (95, 60), (930, 60), (930, 292), (910, 292)], "Cancelled", (500, 52), [P], "Cancelled", [OFF]),
     arrow([(870, 314), (870, 500), (180, 500), (180, 335), (420, 335), (420, 314)], "Reopened, by you", (655, 492),
           [OFF], "Reopened", [W], style="user"),
+    arrow([(910, 150), (942, 150), (942, 524), (165, 524), (165, 326), (408, 326), (408, 314)], "Reopened, by rerun()",
+          (655, 519), [OK], "Reopened", [W], style="user"),
     arrow([(205, 430), (180, 430)], "Reopened", (174, 422), [FAILED, LOST], "Reopened", [W], "end", style="user"),
     arrow([(800, 304), (770, 304), (770, 352), (70, 352), (70, 164)], "Reopened, if never launched", (655, 345),
           [OFF], "Reopened", [P], style="user"),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
 from canfar_batch.batch import Batch, prepare
+from canfar_batch.engine import Engine
 from canfar_batch.engine.context import Setup, Strategies
 from canfar_batch.errors import LaunchInDoubt
+from canfar_batch.planned import _opened as opened
 from canfar_batch.records import JobState, LaunchRequest
 from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home
+from canfar_batch.store.ledger import Ledger
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
 
 SPEC = JobSpec("fit {n}", image="skaha/astroml")
@@ -28,8 +32,8 @@ class World:
         self.clock = FakeClock()
         self.platform = FakePlatform(self.clock, fate)
 
-    def batch(self, name: str = "test", **given: Any) -> Batch:
-        """The batch, as a new script would open it."""
+    def batch(self, name: str = "test", *, same_process: bool = False, **given: Any) -> Batch:
+        """Return the batch, as a new script would open it, or (same_process) another cell of one notebook."""
         collect = as_collector(given.pop("collect", Logs()))
         parts = {"launch": Window(16), "monitor": Listing(), "retry": Retry(2), "collect": collect}
         strategies = Strategies(**{role: given.pop(role, part) for role, part in parts.items()})
@@ -43,7 +47,9 @@ class World:
             )  # fmt: skip
 
         made = prepare(name, setup=setup, address=given.pop("address", "local"), home=self.root)
-        made._ledger._db.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug of a test
+        made._ledger._db.execute("PRAGMA synchronous = OFF")  # no test cuts the power
+        if not same_process:
+            opened.discard(made)
         assert not given, given
         return made
 
@@ -59,6 +65,27 @@ class World:
         while self.clock.seconds < end:
             wait = batch.step()
             batch._engine.wait(min(wait or 1.0 * batch.done, end - self.clock.seconds))
+
+
+def engine_of(batch: Batch) -> Engine:
+    """Return the engine that drives *batch*."""
+    return batch._engine
+
+
+def ledger_of(batch: Batch) -> Ledger:
+    """Return the ledger of *batch*."""
+    return batch._ledger
+
+
+@contextlib.contextmanager
+def statements(batch: Batch) -> Iterator[list[str]]:
+    """Collect the SQL statements that *batch* executes inside."""
+    written: list[str] = []
+    batch._ledger._db.set_trace_callback(written.append)
+    try:
+        yield written
+    finally:
+        batch._ledger._db.set_trace_callback(None)
 
 
 def abandon(batch: Batch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -249,10 +250,19 @@ class Context:
                 then()
             return count
 
-    def drain_until(self, condition: Callable[[], bool]) -> None:
-        """Process the results of worker threads until *condition* is true."""
+    def drain_until(self, condition: Callable[[], bool], *, deadline: float = math.inf) -> bool:
+        """Process the results of worker threads until *condition* is true, and return whether it is.
+
+        Args:
+            condition: The condition to end on.
+            deadline: When to give up, in the clock's ticks.
+        """
         self.drain()
         while not condition():
-            self.pool.wait(1.0)
+            left = deadline - self.clock.ticks()
+            if left <= 0:
+                return False
+            self.pool.wait(min(1.0, left))
             self.ledger.renew(self.schedule.last_contact)
             self.drain()
+        return True

@@ -8,6 +8,8 @@ changes state and writes the ledger. `docs/explanation/loop.md` explains why eac
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,12 +20,14 @@ from canfar_batch.clock import SteadyClock
 from canfar_batch.engine.attempts import LaunchContext
 from canfar_batch.engine.collect import Collector
 from canfar_batch.engine.context import Context, Health, Journal, Schedule, Setup, Traffic
+from canfar_batch.engine.estimate import Estimate, estimate_cost
 from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.launch import Launcher
 from canfar_batch.engine.monitor import Monitor
 from canfar_batch.engine.oversized import OversizedJobs
 from canfar_batch.engine.planning import Plan
 from canfar_batch.engine.preflight import Preflight, inspect
+from canfar_batch.engine.reopening import gone_outputs
 from canfar_batch.engine.retry import ALIKE, Retrier
 from canfar_batch.errors import AlreadyClosed, HomeError, LeaseLost
 from canfar_batch.failures import LaunchRefused
@@ -221,6 +225,14 @@ class Engine:
         with self._undivided() as stages:
             stages.context.pool.wait(seconds)
 
+    def rest(self, seconds: float) -> None:
+        """Sleep as `wait` does; unlike `wait`, take no lease. A thread may rest while another one uses the engine."""
+        stages = self._stages
+        if stages is not None:
+            stages.context.pool.wait(seconds)
+        else:
+            time.sleep(seconds)
+
     @contextlib.contextmanager
     def _undivided(self) -> Iterator[_Stages]:
         """Stop driving if what is done inside is interrupted, since it may have been left half done."""
@@ -235,10 +247,17 @@ class Engine:
 
     # -- the stages alone -----------------------------------------------------------------------------------------
 
-    def observe(self) -> None:
-        """Poll the platform now, whatever the monitor wishes, and follow up what is seen."""
+    def observe(self, *, timeout: float = math.inf) -> bool:
+        """Poll the platform now, whatever the monitor wishes, and follow up what is seen.
+
+        Args:
+            timeout: Seconds to wait for the platform's answers.
+
+        Returns:
+            Whether all answers came in time; those that come later are processed by the next call.
+        """
         with self._undivided() as stages:
-            stages.observe()
+            return stages.observe(timeout)
 
     def launch(self) -> int:
         """Let the strategy pick, wait for the answers, and return how many launches were sent."""
@@ -301,10 +320,24 @@ class Engine:
             self.results[job.key] = self.setup.strategies.collect(self.launch_context.placed(job), self.platform)
         return self.results[job.key]
 
-    def preflight(self) -> Preflight:
-        """Look for what would go wrong, before anything is launched."""
+    def preflight(self, *, seconds: float | None = None) -> Preflight:
+        """Look for what would go wrong, before anything is launched.
+
+        Args:
+            seconds: Seconds that each job is assumed to run, for the estimate of the cost.
+        """
         jobs = [self.launch_context.placed(job) for job in self._ledger.jobs.values()]
-        return inspect(jobs, self.platform, shared=self.setup.shared, now=self.setup.clock.now())
+        found = inspect(jobs, self.platform, shared=self.setup.shared, now=self.setup.clock.now())
+        return attrs.evolve(found, estimate=self.estimate(seconds=seconds))
+
+    def estimate(self, *, seconds: float | None = None) -> Estimate:
+        """Return the cost of the jobs that are not launched yet."""
+        default = None if self.limits is None else self.limits.default_cores
+        return estimate_cost(list(self._ledger.jobs.values()), seconds=seconds, default_cores=default)
+
+    def gone_outputs(self) -> dict[str, list[Path]]:
+        """Return the outputs of succeeded jobs that no longer exist, by key."""
+        return gone_outputs(list(self._ledger.jobs.values()), self.launch_context)
 
     # -- changing the plan ----------------------------------------------------------------------------------------
 
@@ -337,6 +370,15 @@ class Engine:
             self._stages.context.journal.record(events)
         else:
             self._ledger.record(events)
+
+    def reopen(self, events: Iterable[Event]) -> None:
+        """Record *events* that open jobs again, and forget the results of these jobs; inside `planning`."""
+        opened = list(events)
+        self.record(opened)
+        for event in opened:
+            self.results.pop(event.key, None)
+        if self.is_driving:
+            self.resume()
 
     def drop(self, jobs: Iterable[JobRecord]) -> None:
         """Remove jobs that were never launched; inside `planning`."""
@@ -507,12 +549,15 @@ class _Stages:
 
     # -- the stages alone -----------------------------------------------------------------------------------------
 
-    def observe(self) -> None:
+    def observe(self, timeout: float = math.inf) -> bool:
+        deadline = self.context.clock.ticks() + timeout
         self._take_in()
         self.context.schedule.poll_within(0.0)
         self.monitor.poll(self.view)
         self.finisher.pursue_due()
-        self.context.drain_until(lambda: not self.monitor.in_flight and not self.finisher.in_flight)
+        return self.context.drain_until(
+            lambda: not self.monitor.in_flight and not self.finisher.in_flight, deadline=deadline
+        )
 
     def launch(self) -> int:
         if not self.monitor.has_polled:

@@ -177,6 +177,8 @@ class Finisher:
             if not is_gone(platform, id):
                 return found
             found = attrs.evolve(found, is_gone=True)
+            if found.ended is not None:
+                return found
             after = gather(platform, job, phase=None, archive=archive, receipt_home=receipt_home)
             return after.merged_with(found)  # it may just have ended, or live for its grace time
         except (PlatformError, CredentialError) as error:

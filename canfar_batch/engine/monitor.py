@@ -163,10 +163,10 @@ class Monitor:
         observation, health = result.observation, context.health
         health.limits, self.live = result.limits or health.limits, result.live
         context.schedule.poll_after(max(observation.wait, SHORTEST_WAIT))
+        self._refuse_another_user()  # after each poll: the login may change while the batch runs
         if result.good:
             health.note_good_poll()
             if not self.has_polled:
-                self._refuse_another_user()
                 self._refuse_a_taken_name(observation)
         else:
             health.bad_polls += 1

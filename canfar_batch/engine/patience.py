@@ -212,7 +212,7 @@ def add_outage_hint(error: CanfarBatchError) -> None:
     """Let the message of a refusal that may pass say so, unless it does."""
     may_pass = isinstance(error, (PlatformRefused, NotMade)) and getattr(error, "may_pass", True)
     if may_pass and "outage" not in str(error):
-        error.args = (f"{error} If this worked before, the platform may be having an outage.",)
+        error.args = (f"{str(error).rstrip(chr(46))}. If this worked before, the platform may be having an outage.",)
 
 
 def _again(before: _Refusals | None, place: int, now: float, due: float, *, alone: bool) -> _Refusals:

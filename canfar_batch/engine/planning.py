@@ -22,7 +22,7 @@ from canfar_batch.errors import PlanError, SpecChanged, SpecError
 from canfar_batch.fields.keys import check_key, job_key
 from canfar_batch.fields.templates import Template
 from canfar_batch.fields.values import plain_fields
-from canfar_batch.lifecycle import Event, Respecified
+from canfar_batch.lifecycle import Event, Reopened, Respecified
 from canfar_batch.records import JobRecord, JobState, resources_of
 from canfar_batch.spec import JobSpec, literal_path
 
@@ -359,6 +359,7 @@ class Plan:
     fresh: list[JobRecord] = attrs.field(factory=list)  #: new, or in the place of one that was never launched
     changes: list[Event] = attrs.field(factory=list)
     keys: list[str] = attrs.field(factory=list)
+    reopened: list[str] = attrs.field(factory=list)  #: keys of final jobs that get another command and are opened again
 
 
 def compared(
@@ -411,6 +412,9 @@ def compared(
             plan.fresh.append(wanted)
         elif changed_identity(old, wanted) is not None:
             plan.fresh.append(replaced(old, wanted))
+            if old.state.final:
+                plan.changes.append(Reopened(key=old.key, at=at))
+                plan.reopened.append(old.key)
         elif old.spec != wanted.spec:
             plan.changes.append(respecified(old, spec, name=wanted.filled.name, at=at))
         plan.keys.append(wanted.key)
@@ -439,15 +443,17 @@ def respecified(job: JobRecord, spec: JobSpec, *, name: str | None, at: datetime
 
 
 def replaced(known: JobRecord, wanted: JobRecord) -> JobRecord:
-    """Return *wanted* in the place of a job with the same key that was never launched.
+    """Return *wanted* in the place of a job of the same key that was never launched, or ended without success.
 
     Raises:
-        SpecChanged: The job was launched already, or cancelled.
+        SpecChanged: The job is active or succeeded.
     """
-    if known.attempts or known.state.final:
-        before = "launched before" if known.attempts else "cancelled before its first launch,"
+    ended_without_success = known.state.final and known.state is not JobState.SUCCEEDED
+    if known.attempts and not ended_without_success:
+        advice = "rerun() it with its old command" if known.state.final else "wait for it, or cancel() it"
         raise SpecChanged(
-            f"job {known.key!r} was {before} as another job: {changed_identity(known, wanted)}. "
-            "Give the job another key (key=), or the batch another name"
+            f"job {known.key!r} is {known.state}, as another job: {changed_identity(known, wanted)}. {advice}; or give "
+            "the job another key (key=), or the batch another name"
         )
-    return attrs.evolve(wanted, key=known.key, index=known.index)
+    placed = attrs.evolve(wanted, key=known.key, index=known.index)
+    return attrs.evolve(placed, attempts=known.attempts, state=known.state) if ended_without_success else placed

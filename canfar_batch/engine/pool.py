@@ -7,11 +7,13 @@ platform that does not answer takes minutes.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
@@ -74,37 +76,80 @@ class Pool(Protocol):
         """Start no more work. Work in progress is not waited for."""
 
 
-class ThreadPool:
-    """A `Pool` of daemon threads, which an interpreter that ends does not wait for."""
+Inbox = queue.SimpleQueue[tuple[Callback, Outcome[Any]]]
+
+
+@attrs.frozen
+class _Task:
+    work: Callable[[], Any]
+    then: Callback
+    inbox: Inbox
+
+
+class Workers:
+    """Daemon threads, which an interpreter that ends does not wait for. Several pools may share them."""
 
     def __init__(self, queues: Mapping[str, int] = QUEUES) -> None:
         self._limits = queues
-        self._threads: dict[str, int] = dict.fromkeys(queues, 0)
-        self._tasks: dict[str, queue.SimpleQueue[tuple[Callable[[], Any], Callback] | None]] = {
-            name: queue.SimpleQueue() for name in queues
-        }
-        self._unfinished: dict[str, int] = dict.fromkeys(queues, 0)
-        self._lock = threading.Lock()
-        self._inbox: queue.SimpleQueue[tuple[Callback, Outcome[Any]]] = queue.SimpleQueue()
-        self._received: deque[tuple[Callback, Outcome[Any]]] = deque()
+        self._begin()
 
-    def submit(self, queue: str, work: Callable[[], T], then: Callable[[Outcome[T]], None]) -> None:
-        """Have *work* done by a thread of *queue*; `drain` calls *then* with its outcome."""
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._threads: dict[str, int] = dict.fromkeys(self._limits, 0)
+        self._tasks: dict[str, queue.SimpleQueue[_Task | None]] = {name: queue.SimpleQueue() for name in self._limits}
+        self._unfinished: dict[str, int] = dict.fromkeys(self._limits, 0)
+        self._lock = threading.Lock()
+
+    def submit(self, queue: str, work: Callable[[], Any], then: Callback, inbox: Inbox) -> None:
+        """Have *work* done by a thread of *queue*, which puts *then* and the outcome into *inbox*."""
+        if self._pid != os.getpid():
+            self._begin()  # a fork has no threads but the one that forked
         with self._lock:
             self._unfinished[queue] += 1
             needs_thread = self._threads[queue] < min(self._limits[queue], self._unfinished[queue])
             self._threads[queue] += needs_thread
-        self._tasks[queue].put((work, then))
+            state = self._tasks[queue], self._unfinished
+        state[0].put(_Task(work, then, inbox))
         if needs_thread:
-            threading.Thread(target=self._work, args=(queue,), name=f"canfar_batch-{queue}", daemon=True).start()
+            threading.Thread(target=self._work, args=(queue, *state), name=f"canfar_batch-{queue}", daemon=True).start()
 
-    def _work(self, name: str) -> None:
-        while (task := self._tasks[name].get()) is not None:
-            outcome = Outcome.of(task[0], BaseException)
+    def _work(self, name: str, tasks: queue.SimpleQueue[_Task | None], unfinished: dict[str, int]) -> None:
+        while (task := tasks.get()) is not None:
+            outcome = Outcome.of(task.work, BaseException)
             with self._lock:
-                self._unfinished[name] -= 1
-            self._inbox.put((task[1], outcome))
+                unfinished[name] -= 1
+            task.inbox.put((task.then, outcome))
             del task, outcome  # an idle thread keeps nothing alive
+
+    def close(self) -> None:
+        """Let every thread end after its present work; work that has not begun is dropped."""
+        for name, count in self._threads.items():
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._tasks[name].get_nowait()
+            for _ in range(count):
+                self._tasks[name].put(None)
+        self._begin()  # work that comes after all gets new threads
+
+
+class ThreadPool:
+    """A `Pool` of daemon threads: its own, or ones that it shares with other pools."""
+
+    def __init__(self, queues: Mapping[str, int] = QUEUES, *, shared: Workers | None = None) -> None:
+        self._workers = shared or Workers(queues)
+        self._owns_workers = shared is None
+        self._inbox: Inbox = queue.SimpleQueue()
+        self._received: deque[tuple[Callback, Outcome[Any]]] = deque()
+        self._awaited: Counter[str] = Counter()  # work whose result is not drained yet, by queue
+
+    def submit(self, queue: str, work: Callable[[], T], then: Callable[[Outcome[T]], None]) -> None:
+        """Have *work* done by a thread of *queue*; `drain` calls *then* with its outcome."""
+        self._awaited[queue] += 1
+        self._workers.submit(queue, work, partial(self._deliver, queue, then), self._inbox)
+
+    def _deliver(self, queue: str, then: Callback, outcome: Outcome[Any]) -> None:
+        self._awaited[queue] -= 1
+        then(outcome)
 
     def drain(self) -> int:
         """Call back for all work that is done by now, and return how many callbacks were made."""
@@ -128,14 +173,10 @@ class ThreadPool:
         with contextlib.suppress(queue.Empty):
             self._received.append(self._inbox.get(timeout=seconds))
             until = time.monotonic() + min(GATHERING, seconds)
-            while len(self._received) < ENOUGH and self._unfinished.get("launch"):
+            while len(self._received) < ENOUGH and self._awaited["launch"]:
                 self._received.append(self._inbox.get(timeout=max(0.0, until - time.monotonic())))
 
     def close(self) -> None:
-        """Let every thread end after its present work; work that has not begun is dropped."""
-        for name, count in self._threads.items():
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    self._tasks[name].get_nowait()
-            for _ in range(count):
-                self._tasks[name].put(None)
+        """Start no more work; threads of its own end after their present work."""
+        if self._owns_workers:
+            self._workers.close()

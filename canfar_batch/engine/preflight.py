@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from canfar_batch.engine.estimate import Estimate
 from canfar_batch.errors import PlatformError, SpecError
 from canfar_batch.payload import encode
 from canfar_batch.protocols import Platform
@@ -30,12 +31,14 @@ class Preflight:
         jobs: How many jobs were checked.
         checked: What was checked, in words.
         unchecked: What could not be checked, in words.
+        estimate: What they will cost; None if that was not asked for.
     """
 
     warnings: tuple[str, ...]
     jobs: int
     checked: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    estimate: Estimate | None = None
 
     def __str__(self) -> str:
         head = f"preflight of {self.jobs} job{'s' * (self.jobs != 1)}"
@@ -46,6 +49,8 @@ class Preflight:
             lines.append(f"Checked: {', '.join(self.checked)}.")
         if self.unchecked:
             lines.append(f"Not checked: {', '.join(self.unchecked)}.")
+        if self.estimate is not None and self.estimate.core_hours is not None:
+            lines.append(str(self.estimate))
         return "\n".join(lines)
 
 

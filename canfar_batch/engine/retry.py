@@ -10,7 +10,7 @@ import attrs
 from canfar_batch.engine.context import Context, Pause
 from canfar_batch.engine.job_index import shape_of
 from canfar_batch.errors import StrategyError
-from canfar_batch.failures import Failure, LaunchRefused
+from canfar_batch.failures import Deleted, Failure, LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Event, RetryExhausted, Retrying
 from canfar_batch.protocols import Again, Stop
 from canfar_batch.records import Attempt, JobRecord, JobState, Resources
@@ -90,7 +90,7 @@ class Retrier:
         Failures that the platform caused do not count.
         """
         self._has_succeeded = self._has_succeeded or self._journal.index.counts[JobState.SUCCEEDED] > 0
-        if self._has_succeeded or self.stop_alike is None or failure.platform:
+        if self._has_succeeded or self.stop_alike is None or failure.platform or isinstance(failure, Deleted):
             return
         alike = self._given_up.setdefault(failure.group, set())
         alike.add(key)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import shutil
 import tempfile
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +18,17 @@ from canfar_batch.engine.attempts import LaunchContext, own_output
 from canfar_batch.engine.context import Setup, Strategies
 from canfar_batch.engine.engine import Engine
 from canfar_batch.engine.planning import label
-from canfar_batch.engine.pool import Callback, Outcome
+from canfar_batch.engine.pool import Pool
 from canfar_batch.engine.verdict import Evidence, classify
-from canfar_batch.errors import CredentialError, LaunchInDoubt, PlatformError, WaitTimeout
+from canfar_batch.errors import (
+    CredentialError,
+    LaunchInDoubt,
+    PlatformError,
+    PlatformRefused,
+    PlatformUnreachable,
+    TransitionError,
+    WaitTimeout,
+)
 from canfar_batch.failures import Failure
 from canfar_batch.lifecycle import Ended, Event, Intended, Launched, PhaseChanged, RetryExhausted, apply
 from canfar_batch.payload import launch_names
@@ -34,35 +42,6 @@ from canfar_batch.store.memory import MemoryLedger
 JUDGING = 60.0  #: seconds to look for the evidence about a container that had ended before anyone asked
 
 
-class CallingThread:
-    """A `Pool` that does all work in the calling thread, at once."""
-
-    def __init__(self, sleep: Callable[[float], None]) -> None:
-        self._sleep = sleep
-        self._results: list[tuple[Callback, Outcome[object]]] = []
-
-    def submit(self, queue: str, work: Callable[[], object], then: Callback) -> None:
-        """Do *work*; `drain` calls *then* with its outcome."""
-        self._results.append((then, Outcome.of(work)))
-
-    def drain(self) -> int:
-        """Call back for all work that was done."""
-        count = 0
-        while self._results:
-            then, outcome = self._results.pop(0)
-            then(outcome)
-            count += 1
-        return count
-
-    def wait(self, seconds: float) -> None:
-        """Sleep for *seconds*, unless there is a result to drain."""
-        if not self._results and seconds > 0:
-            self._sleep(seconds)
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 @attrs.frozen(kw_only=True)
 class Surroundings:
     """What the single jobs of one session share."""
@@ -72,7 +51,7 @@ class Surroundings:
     clock: Clock
     settle: float
     shared: bool = False
-    sleep: Callable[[float], None] = time.sleep
+    pool: Callable[[], Pool]  #: makes a pool for one job; the pools share the threads of the session
 
 
 class Standalone:
@@ -102,7 +81,7 @@ class Standalone:
             shared=around.shared,
             launch_context=LaunchContext(shared=around.shared),
             quiet=True,
-            pool=lambda: CallingThread(around.sleep),
+            pool=around.pool,
         )
         return Engine(setup, self._ledger)
 
@@ -160,26 +139,32 @@ class Standalone:
     def _record(self) -> JobRecord:
         return self._ledger.jobs[self._key]
 
-    def refresh(self, record: JobRecord) -> JobRecord:
+    def refresh(self, record: JobRecord, *, timeout: float = math.inf) -> JobRecord:
         """Ask about the container, and gather the evidence if it has ended.
 
         Raises:
+            PlatformUnreachable: No answer came within *timeout* seconds.
             PlatformError: No clear answer came.
             CredentialError: The platform did not accept the credential.
         """
         if self._record.state.final:
             return self._record
         if self._ended_before is not None:
-            return self._judged(self._ended_before)
-        self._engine.observe()
+            return self._judged(self._ended_before, timeout)
+        answered = self._engine.observe(timeout=timeout)
         self._raise_trouble()
+        if not answered and not self._record.state.final:
+            raise PlatformUnreachable(f"{self.platform.url} has not answered within {timeout:.3g} s")
         return self._record
 
-    def _judged(self, phase: Phase) -> JobRecord:
+    def require_driver(self, record: JobRecord) -> None:
+        """Do nothing: whoever asks about a single job drives it."""
+
+    def _judged(self, phase: Phase, timeout: float) -> JobRecord:
         """Return the record of a job that had ended before it was asked about; by its status alone if nothing else."""
-        clock = self._engine.setup.clock
+        deadline = self._engine.setup.clock.ticks() + min(JUDGING, timeout)
         self._engine.finish(self._key, phase)
-        for _ in self._engine.drive(lambda: self._record.state.final, deadline=clock.ticks() + JUDGING):
+        for _ in self._engine.drive(lambda: self._record.state.final, deadline=deadline):
             pass
         self._raise_trouble()
         return self._record if self._record.state.final else _by_status(self._record, phase)
@@ -205,10 +190,10 @@ class Standalone:
             WaitTimeout: The platform still shows it after *timeout* seconds.
         """
         engine = self._engine
-        with contextlib.suppress(PlatformError):
-            self.refresh(record)
-        engine.cancel([self._key])
         deadline = engine.setup.clock.ticks() + timeout
+        with contextlib.suppress(PlatformError):
+            self.refresh(record, timeout=timeout)
+        engine.cancel([self._key])
         for _ in engine.drive(lambda: self._record.state.final, deadline=deadline):
             pass
         if not self._record.state.final:
@@ -220,8 +205,16 @@ class Standalone:
         return self._record
 
     def wait(self, seconds: float) -> None:
-        """Sleep for *seconds*."""
+        """Sleep for *seconds*, or until the platform answers."""
         self._engine.wait(seconds)
+
+    def renew(self, record: JobRecord) -> None:
+        """Ask the platform to extend the lifetime of the job's container.
+
+        Raises:
+            PlatformError: The platform refused, or no clear answer came.
+        """
+        renew_container(self._record, self.platform)
 
 
 def found_on_platform(surroundings: Surroundings, info: ContainerInfo) -> tuple[Standalone, JobRecord]:
@@ -270,6 +263,21 @@ def newest_log(record: JobRecord, platform: Platform | None) -> bytes:
     if platform is None or attempt.id is None:
         return b""
     return own_output(platform.logs(attempt.id), attempt.launch_name)
+
+
+def renew_container(record: JobRecord, platform: Platform) -> None:
+    """Ask the platform to extend the lifetime of the container of *record*'s newest attempt.
+
+    Raises:
+        PlatformError: The platform refused, or no clear answer came.
+        TransitionError: The job has no container.
+    """
+    if record.id is None or not record.state.active:
+        raise TransitionError(f"job {record.key!r} is {record.state}, so it has no container whose lifetime could grow")
+    renew = getattr(platform, "renew", None)
+    if renew is None:
+        raise PlatformRefused(f"{platform.url} cannot extend the lifetime of a container")
+    renew(record.id)
 
 
 def newest_events(record: JobRecord, archive: Home, platform: Platform | None) -> str:

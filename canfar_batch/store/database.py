@@ -38,7 +38,10 @@ def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
-    db = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=_SLICE, isolation_level=None)
+    # any thread may use the connection: `engine.turns` lets one do so at a time
+    db = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}", uri=True, timeout=_SLICE, isolation_level=None, check_same_thread=False
+    )
     db.row_factory = sqlite3.Row
     return db
 

@@ -1,4 +1,4 @@
-"""What every `Pool` promises: the pool of threads, the one of tests, and the one of single jobs."""
+"""What every `Pool` promises: the pool of threads, the one of tests, and the one whose threads are shared."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import time
 import pytest
 from fakes import FakeClock, InlinePool
 
-from canfar_batch.engine.pool import ENOUGH, Pool, ThreadPool
-from canfar_batch.engine.standalone import CallingThread
+from canfar_batch.engine.pool import ENOUGH, Pool, ThreadPool, Workers
 
 PATIENCE = 20.0  #: seconds after which a pool that does not deliver counts as broken
 
 
-@pytest.fixture(params=["threads", "inline", "calling"])
+@pytest.fixture(params=["threads", "inline", "shared"])
 def pool(request):
     made = {
         "threads": ThreadPool,
         "inline": lambda: InlinePool(FakeClock()),
-        "calling": lambda: CallingThread(time.sleep),
+        "shared": lambda: ThreadPool(shared=Workers()),
     }[request.param]()
     yield made
     made.close()
@@ -160,3 +159,33 @@ def test_waiting_ends_as_soon_as_there_is_a_result(threads):
     threads.submit("poll", lambda: None, lambda outcome: None)
     threads.wait(PATIENCE * 10)  # the test's own time-out is shorter
     assert threads.drain() == 1
+
+
+def test_pools_share_threads_and_each_gets_its_own_results():
+    workers = Workers({"launch": 2})
+    first, second = ThreadPool(shared=workers), ThreadPool(shared=workers)
+    values = []
+    first.submit("launch", lambda: "one", lambda outcome: values.append(outcome.get()))
+    second.submit("launch", lambda: "two", lambda outcome: values.append(outcome.get()))
+    drained(second, 1)
+    assert values == ["two"]
+    first.close()
+    drained(first, 1)
+    assert values == ["two", "one"]
+    workers.close()
+
+
+@pytest.mark.parametrize("ended_by", ["fork", "close"])
+def test_shared_threads_that_ended_are_replaced(monkeypatch, ended_by):
+    workers = Workers({"launch": 1})
+    pool, values = ThreadPool(shared=workers), []
+    pool.submit("launch", lambda: None, values.append)
+    drained(pool, 1)
+    if ended_by == "close":
+        workers.close()
+    else:
+        monkeypatch.setattr("canfar_batch.engine.pool.os.getpid", lambda: -1)  # a fork has no threads of its parent
+    pool.submit("launch", lambda: None, values.append)
+    drained(pool, 1)
+    assert len(values) == 2
+    workers.close()

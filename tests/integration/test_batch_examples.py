@@ -39,7 +39,7 @@ def run(away_from_home: Path) -> Run:
 
 @pytest.fixture
 def observations(away_from_home: Path) -> list[str]:
-    """Three images, of which the second is none."""
+    """Three images, of which the second is damaged."""
     for number in (1, 2, 3):
         fits.PrimaryHDU(np.arange(12.0).reshape(3, 4) * number).writeto(f"obs{number}.fits")
     Path("obs2.fits").write_text("no image")
@@ -54,7 +54,7 @@ def opened(away_from_home: Path) -> Iterator[Callable[[str], cb.Batch]]:
 
 
 def most_at_once(batch: cb.Batch) -> int:
-    """How many commands ran at the same time, by their own receipts."""
+    """Return how many commands ran at the same time, by their own receipts."""
     begun = [(attempt.receipt.started_at, 1) for job in batch for attempt in job.attempts]
     ended = [(attempt.receipt.finished_at, -1) for job in batch for attempt in job.attempts]
     return max(itertools.accumulate(step for _, step in sorted(begun + ended)))
@@ -63,7 +63,7 @@ def most_at_once(batch: cb.Batch) -> int:
 # -- quickstart.py ------------------------------------------------------------------------------------------------
 
 
-def test_the_quickstart_processes_all_images_but_the_damaged_one_and_does_nothing_twice(run: Run, opened):
+def test_the_quickstart_processes_each_good_image_once(run: Run, opened):
     first = run("quickstart.py")
     assert first.returncode == 0, first.stderr
     assert "Batch quickstart: 10 jobs in " in first.stdout
@@ -89,7 +89,7 @@ def test_the_quickstart_processes_all_images_but_the_damaged_one_and_does_nothin
     assert later.history() == batch.history(), "nothing happened to any job"
 
 
-def test_the_quickstarts_images_are_put_in_place_once_and_one_is_damaged(away_from_home: Path):
+def test_the_quickstart_makes_its_images_once_and_one_is_damaged(away_from_home: Path):
     some_images = runpy.run_path(str(EXAMPLES / "images.py"))["some_images"]
     assert some_images("some") == some_images("some")
     assert [path.name for path in away_from_home.iterdir()] == ["some"]
@@ -134,7 +134,7 @@ def test_the_sweep_runs_every_combination_once(run: Run):
     assert all(int(row["result_peaks"]) > 0 for row in rows)
 
 
-def test_the_check_tells_what_is_in_use_and_what_will_go_wrong_and_launches_nothing(run: Run, opened):
+def test_the_check_shows_usage_and_problems_and_launches_nothing(run: Run, opened):
     done = run("check_resources.py", "python", "process.py", "no/such.fits")
     assert done.returncode == 0, done.stderr
     assert "in use: 0 running, 0 pending" in done.stdout
@@ -142,7 +142,7 @@ def test_the_check_tells_what_is_in_use_and_what_will_go_wrong_and_launches_noth
     assert opened("check-resources").counts == {cb.JobState.PLANNED: 1}
 
 
-def test_the_robust_launcher_tries_again_until_the_command_succeeds(run: Run):
+def test_the_robust_launcher_retries_until_the_command_succeeds(run: Run):
     done = run("robust_launch.py", "sh", "-c", "test -e done || { touch done; exit 75; }; echo fetched")
     assert done.returncode == 0, done.stderr
     assert "1 job succeeded after a retry" in done.stdout
@@ -161,7 +161,7 @@ def test_the_robust_launcher_says_why_it_gave_up(run: Run, opened):
 @pytest.mark.parametrize(
     "script", ["check_resources", "collect_results", "monitor_jobs", "parallel_files", "robust_launch", "single_file"]
 )
-def test_an_example_that_is_called_without_arguments_says_which_it_takes(script, away_from_home, monkeypatch, capsys):
+def test_an_example_without_arguments_shows_its_usage(script, away_from_home, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{script}.py"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(EXAMPLES / f"{script}.py"))
@@ -170,7 +170,7 @@ def test_an_example_that_is_called_without_arguments_says_which_it_takes(script,
     assert list(away_from_home.iterdir()) == [], "nothing was begun"
 
 
-def test_the_analysis_is_a_program_of_its_own():
+def test_the_analysis_runs_without_canfar_batch():
     done = subprocess.run(
         [sys.executable, EXAMPLES / "analysis_with_params.py", "--threshold=0.5", "--sigma=3", "--method=gaussian"],
         capture_output=True, text=True, timeout=60,

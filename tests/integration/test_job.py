@@ -49,7 +49,7 @@ def until(job, *states):
 # -- how it ends ------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_that_succeeds_tells_its_exit_code_its_memory_and_its_times(run):
+def test_a_job_that_succeeds_has_exit_code_memory_and_times(run):
     before = dt.datetime.now(UTC)
     measured = "[ $(cat $CANFAR_BATCH_CGROUP/memory.peak) -gt 0 ]"
     job = run(["sh", "-c", f"echo 42; until {measured}; do sleep 0.02; done"], cores=1, ram=2)
@@ -77,7 +77,7 @@ def test_a_job_that_fails_says_why_and_shows_the_end_of_its_log(run):
     assert isinstance(caught.value, RuntimeError)
 
 
-def test_its_own_bytes_come_back_exactly_whatever_they_are(run):
+def test_the_jobs_own_bytes_come_back_exactly(run):
     code = "import sys; sys.stdout.buffer.write(bytes(range(256)) + b'no newline at the end')"
     job = run([sys.executable, "-c", code])
     assert job.logs(encoding=None) == bytes(range(256)) + b"no newline at the end"
@@ -97,7 +97,7 @@ def test_a_job_without_its_declared_output_did_not_succeed(run):
     assert "result.fits" in job.explain()
 
 
-def test_without_a_receipt_the_platforms_word_is_taken_and_said_to_be_no_proof(run):
+def test_without_a_receipt_a_success_is_marked_as_unverified(run):
     good, bad = run("true", receipt=False), run(["sh", "-c", "echo oh no; exit 4"], receipt=False)
     assert good.state is JobState.SUCCEEDED
     assert good.exit_code is None
@@ -111,14 +111,14 @@ def test_a_job_that_runs_longer_than_its_timeout_is_stopped(run):
     assert "timeout=" in job.explain()
 
 
-def test_a_job_that_waits_longer_than_its_pending_timeout_is_taken_back(platform, session):
+def test_a_job_that_waits_longer_than_its_pending_timeout_is_removed(platform, session):
     platform.hold()
     job = session.launch("true", image=IMAGE, pending_timeout=0.2).wait(timeout=60, poll=0.1)
     assert isinstance(job.failure, failures.StuckPending)
     assert platform.jobs() == []
 
 
-def test_values_arrive_as_they_were_given_even_those_that_the_platform_sets_itself(run):
+def test_environment_values_win_over_those_of_the_platform(run):
     env = {"OMP_NUM_THREADS": "7", "EQUALS": "a=b==", "EMPTY": "", "QUOTES": "'\"$HOME\\", "N": "n"}
     code = "import os, sys, json; print(json.dumps([sys.argv[1:], [os.environ.get(n) for n in sys.argv[1].split()]]))"
     job = run([sys.executable, "-c", code, " ".join(env), "", "two  words", "$(rm x)", '"'], env=env, cores=2)
@@ -165,20 +165,20 @@ def test_one_missing_answer_says_nothing_about_a_job(platform, session):
 
 
 @pytest.mark.parametrize("trouble", [login_page(), answer(500, "unexpected exception: x"), drop(), cut_short()])
-def test_a_wait_outlives_answers_that_are_none(platform, session, trouble):
+def test_a_wait_outlives_bad_answers(platform, session, trouble):
     job = session.launch("true", image=IMAGE)
     platform.faults.add(trouble, on="show", first=2)
     assert job.wait(timeout=60, poll=0.1).state is JobState.SUCCEEDED
 
 
-def test_a_log_that_cannot_be_had_at_first_is_asked_for_again(platform, session):
+def test_a_log_that_is_not_available_at_first_is_fetched_again(platform, session):
     platform.faults.add(answer(503, "temporarily unavailable: null\n"), on="logs", first=5)
     job = session.launch(["sh", "-c", "echo here; exit 5"], image=IMAGE).wait(timeout=60, poll=0.1)
     assert job.exit_code == 5
     assert job.logs() == "here\n"
 
 
-def test_a_log_that_comes_torn_is_fetched_again(platform, session):
+def test_an_incomplete_log_is_fetched_again(platform, session):
     job = session.launch(["sh", "-c", "echo here"], image=IMAGE)
     platform.wait_idle(30)
     platform.faults.add(rewrite(lambda body: body[: body.rfind(b"#canfar_batch")]), on="logs", first=1)
@@ -199,7 +199,7 @@ def test_binary_output_is_followed_line_by_line(session):
     assert lines == ["10%\r20%", "no \ufffd text", "\x0c\u2028", "", "last"]
 
 
-def test_a_job_that_is_begun_again_is_followed_from_its_start(platform, session, away_from_home):
+def test_a_job_that_the_platform_restarts_is_followed_from_its_start(platform, session, away_from_home):
     script = "date +%N; echo begun; until [ -e go ]; do sleep 0.02; done; echo done"
     job = session.launch(["sh", "-c", script], image=IMAGE)
     lines = job.follow(poll=0.05)
@@ -214,7 +214,7 @@ def test_a_job_that_is_begun_again_is_followed_from_its_start(platform, session,
     assert platform.starts == {job.name: 2}
 
 
-def test_events_tell_what_the_platform_noted(session):
+def test_events_show_what_the_platform_noted(session):
     job = until(session.launch("sleep 600", image=IMAGE), JobState.RUNNING)
     assert "Started container" in job.events()
     job.cancel()
@@ -223,7 +223,7 @@ def test_events_tell_what_the_platform_noted(session):
 # -- cancelling -------------------------------------------------------------------------------------------------------
 
 
-def test_a_cancelled_job_is_gone_and_its_log_is_not(platform, session):
+def test_a_cancelled_job_is_removed_and_its_log_is_kept(platform, session):
     job = session.launch(["sh", "-c", "echo begun; exec sleep 600"], image=IMAGE)
     assert next(job.follow(poll=0.05)) == "begun"
     assert job.cancel().state is JobState.CANCELLED
@@ -242,7 +242,7 @@ def test_a_job_can_be_cancelled_before_it_begins(platform, session):
 
 
 @pytest.mark.parametrize("receipt", [True, False])
-def test_cancelling_what_has_just_ended_changes_nothing(platform, session, receipt):
+def test_cancelling_a_job_that_has_just_ended_changes_nothing(platform, session, receipt):
     job = session.launch("true", image=IMAGE, receipt=receipt)
     platform.wait_idle(30)
     assert not job.state.final
@@ -250,7 +250,7 @@ def test_cancelling_what_has_just_ended_changes_nothing(platform, session, recei
     assert platform.requests.counts["delete"] == 0
 
 
-def test_cancelling_twice_is_cancelling_once(session):
+def test_a_second_cancel_changes_nothing(session):
     job = session.launch("sleep 600", image=IMAGE).cancel()
     assert job.cancel().state is JobState.CANCELLED
 
@@ -276,7 +276,7 @@ def test_a_cancel_that_is_not_confirmed_is_not_believed(platform, session):
 # -- why --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_in_the_queue_is_said_to_wait(platform, session):
+def test_the_explanation_of_a_queued_job_says_that_it_waits(platform, session):
     platform.hold()
     told = session.launch("true", image=IMAGE).refresh().explain()
     assert "waits on the platform for" in told
@@ -293,13 +293,13 @@ def test_an_image_that_cannot_be_fetched_is_named(platform, session):
     assert "session.images()" in job.explain()
 
 
-def test_a_command_that_is_not_there_is_said_to_be_missing(run):
+def test_a_missing_command_is_explained(run):
     job = run("no-such-program --fast")
     assert job.exit_code == 127
     assert "No such command in the container" in job.explain()
 
 
-def test_a_file_that_is_not_there_is_said_to_be_missing(run):
+def test_a_missing_file_is_explained(run):
     job = run("python no_such_script.py")
     assert job.exit_code == 2
     assert "A file was not found" in job.explain()
@@ -320,7 +320,7 @@ def test_a_process_that_ran_out_of_memory_is_known_by_its_receipt(local_platform
     assert "It asked for 1 GiB. Ask for more memory" in job.explain()
 
 
-def test_a_container_that_was_killed_as_a_whole_is_told_that_memory_is_the_likely_cause(local_platform, session_on):
+def test_a_container_that_was_killed_as_a_whole_probably_lacked_memory(local_platform, session_on):
     session = session_on(local_platform(ram_scale=0.1, oom="group"))
     job = session.launch(HOG, image=IMAGE, cores=1, ram=1).wait(timeout=60, poll=0.1)
     assert isinstance(job.failure, failures.Killed)
@@ -336,7 +336,7 @@ def test_an_evicted_job_is_not_to_blame(platform, session):
     assert "Nothing is wrong with the job" in job.explain()
 
 
-def test_a_support_report_has_all_that_is_asked_for_and_no_secret(platform, session):
+def test_a_support_report_is_complete_and_contains_no_secret(platform, session):
     words = ["sh", "-c", "echo PASSWORD=hunter2; echo 'Error: no sky'; exit 9", "sh", "--api-key", "k3y-value"]
     env = {"MY_TOKEN": "t0ken-value"}
     job = session.launch(words, image=IMAGE, cores=1, ram=2, env=env).wait(timeout=60, poll=0.1)
@@ -381,7 +381,7 @@ def test_a_launch_that_cannot_be_settled_is_in_doubt_and_not_repeated(platform, 
     assert platform.jobs() == []
 
 
-def test_a_launch_stays_in_doubt_where_the_list_cannot_be_had(platform, session_on):
+def test_a_launch_stays_in_doubt_if_the_list_is_not_available(platform, session_on):
     session = session_on(platform, settle=0.01)
     platform.faults.add(after(drop()), on="create")
     platform.faults.add(answer(403, "Not authorized to list\n"), on="list")
@@ -400,13 +400,13 @@ def test_a_refused_launch_runs_nothing(platform, session):
 @pytest.mark.parametrize(
     ("asked", "advice"), [({"cores": 999}, "16"), ({"ram": 5}, "6"), ({"gpus": 99}, "28"), ({"cores": 1.5}, "take 2")]
 )
-def test_what_is_not_offered_is_refused_before_anything_is_sent(platform, session, asked, advice):
+def test_resources_that_are_not_offered_are_refused_before_sending(platform, session, asked, advice):
     with pytest.raises(errors.SpecError, match=advice):
         session.launch("true", image=IMAGE, **asked)
     assert platform.requests.counts["create"] == 0
 
 
-def test_a_platform_that_cannot_tell_its_limits_judges_itself(platform, session):
+def test_without_limits_the_platform_decides_about_resources(platform, session):
     platform.faults.add(answer(403, "Not authorized to see that\n"), on="context")
     assert session.launch("true", image=IMAGE, cores=2).wait(timeout=60, poll=0.1).state is JobState.SUCCEEDED
 
@@ -429,7 +429,7 @@ def test_sixteen_threads_share_one_session(platform, session):
     assert set(platform.starts.values()) == {1}
 
 
-# -- what is there ----------------------------------------------------------------------------------------------------
+# -- what exists ------------------------------------------------------------------------------------------------------
 
 
 def test_jobs_are_found_again_with_their_outcome(platform, session, session_on):
@@ -446,7 +446,7 @@ def test_jobs_are_found_again_with_their_outcome(platform, session, session_on):
     assert found[running.id].cancel().state is JobState.CANCELLED
 
 
-def test_what_the_list_said_of_a_job_that_is_over_holds_when_it_is_forgotten(platform, session):
+def test_the_listed_outcome_holds_after_the_platform_forgets(platform, session):
     done = session.launch("true", image=IMAGE).wait(timeout=60, poll=0.1)
     (found,) = session.jobs()
     platform.forget(done.id)

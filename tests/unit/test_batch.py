@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import attrs
 import pytest
-from engine import SLOW, SPEC, doubt, raising, states
+from engine import SLOW, SPEC, doubt, engine_of, ledger_of, raising, statements, states
 from fakes import Fate
 
 from canfar_batch import errors
@@ -21,13 +21,13 @@ from canfar_batch.strategies import AtOnce, OneByOne, Throttle, Window, never
 S = JobState
 
 
-# -- secrets --------------------------------------------------------------------------------------------------------
+# -- secrets ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_secret_reaches_the_job_and_no_file_of_the_batch(world, monkeypatch):
     monkeypatch.setenv("MY_KEY", "hush-hush")
     batch = world.planned(1, JobSpec("fit {n}", image="skaha/x", env={"A": Secret("MY_KEY")}, receipt=False))
-    again = attrs.evolve(batch["j0"].spec, ram=4)  # also what is told when a spec changes
+    again = attrs.evolve(batch["j0"].spec, ram=4)  # also the message for a changed spec
     batch.map(again, key="j{n}", n=[0])
     sent, make = [], world.platform.make
     world.platform.make = lambda request: sent.append(request) or make(request)
@@ -42,7 +42,7 @@ def test_a_secret_reaches_the_job_and_no_file_of_the_batch(world, monkeypatch):
     assert not [text for text in texts if b"hush" in text or base64.b64encode(b"hush-hush")[:10] in text]
 
 
-def test_a_renewed_secret_is_no_other_job(world, monkeypatch):
+def test_a_new_value_of_a_secret_does_not_change_the_job(world, monkeypatch):
     spec = JobSpec("fit {n}", image="skaha/x", env={"A": Secret("MY_KEY")})
     for value in ("old", "new"):
         monkeypatch.setenv("MY_KEY", value)
@@ -50,7 +50,7 @@ def test_a_renewed_secret_is_no_other_job(world, monkeypatch):
     assert len(world.platform.launched) == 1
 
 
-def test_a_secret_that_is_not_set_is_missed_before_anything_is_planned_or_launched(world, monkeypatch):
+def test_a_missing_secret_is_noticed_before_planning_and_launching(world, monkeypatch):
     spec = JobSpec("fit {n}", image="skaha/x", env={"A": Secret("MY_KEY")})
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(errors.SpecError, match="MY_KEY"):
@@ -65,19 +65,17 @@ def test_a_secret_that_is_not_set_is_missed_before_anything_is_planned_or_launch
     assert (states(batch), world.platform.launched) == ([S.PLANNED], [])
 
 
-# -- planning while nobody drives -----------------------------------------------------------------------------------
+# -- planning without a driver ----------------------------------------------------------------------------------------
 
 
 def test_one_more_job_is_one_transaction(world):
     batch = world.planned(1)
-    written = []
-    batch._ledger._db.set_trace_callback(written.append)
-    batch.add(SPEC, key="one-more", n=7)
-    batch._ledger._db.set_trace_callback(None)
+    with statements(batch) as written:
+        batch.add(SPEC, key="one-more", n=7)
     assert written.count("COMMIT") == written.count("BEGIN IMMEDIATE") == 1
 
 
-def test_a_plan_that_cannot_be_written_leaves_nothing_of_it_to_be_seen(world, monkeypatch):
+def test_a_plan_that_cannot_be_written_changes_nothing(world, monkeypatch):
     batch = world.planned(2)
     changed = attrs.evolve(SPEC, ram=8)
 
@@ -85,7 +83,7 @@ def test_a_plan_that_cannot_be_written_leaves_nothing_of_it_to_be_seen(world, mo
         raise errors.HomeError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(batch._ledger), "record", full)
+        patch.setattr(type(ledger_of(batch)), "record", full)
         with pytest.raises(errors.HomeError, match="no room"):
             batch.map(changed, key="j{n}", n=range(4))
     assert [job.key for job in batch] == ["j0", "j1"]
@@ -93,7 +91,7 @@ def test_a_plan_that_cannot_be_written_leaves_nothing_of_it_to_be_seen(world, mo
     assert [job.spec.ram for job in batch] == [8] * 4
 
 
-def test_what_another_process_planned_meanwhile_is_heeded(world):
+def test_jobs_that_another_process_planned_meanwhile_are_kept(world):
     batch, other = world.planned(1), world.batch()
     other.map(SPEC, key="j{n}", n=[1, 2])
     batch.add(SPEC, key="mine", n=3)
@@ -108,14 +106,14 @@ def test_a_plan_is_not_changed_under_another_driver(world):
     world.turn(batch, 10)
     with pytest.raises(errors.BatchBusy):
         world.batch().add(SPEC, key="more", n=1)
-    assert world.batch(name="test")._ledger.jobs.keys() == {"j0"}
+    assert world.batch().keys() == ["j0"]
 
 
-# -- what happened to people ----------------------------------------------------------------------------------------
+# -- what happened to users -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("refused", [lambda b: b.drop(["typo"]), lambda b: b.retry_failed(["typo"])])
-def test_after_a_change_that_was_refused_other_processes_are_still_heard(world, refused):
+def test_a_refused_change_does_not_hide_what_others_write(world, refused):
     batch = world.planned(4)
     with pytest.raises(LookupError):
         refused(batch)
@@ -131,7 +129,7 @@ def test_after_a_change_that_was_refused_other_processes_are_still_heard(world, 
 def test_a_stale_plan_fails_loudly_and_overwrites_nothing(world, monkeypatch):
     batch, other = world.planned(1), world.batch()
     other.add(SPEC, key="theirs", n=1)
-    monkeypatch.setattr(type(batch._ledger), "reload", lambda self: None)  # as if nothing had happened meanwhile
+    monkeypatch.setattr(type(ledger_of(batch)), "reload", lambda self: None)  # as if nothing had happened meanwhile
     with pytest.raises(errors.LedgerError):
         batch.add(SPEC, key="mine", n=2)
     monkeypatch.undo()
@@ -178,7 +176,7 @@ def test_a_batch_is_run_by_one_user(world, monkeypatch):
     with world.planned(2) as batch:
         monkeypatch.setattr(type(world.platform), "user", "alice", raising=False)
         world.turn(batch, 10)
-    assert world.batch()._ledger.identity.user == "alice"
+    assert ledger_of(world.batch()).identity.user == "alice"
     monkeypatch.setattr(type(world.platform), "user", None, raising=False)
     theirs = world.planned(2)  # a session does not know its user before the first answer
     monkeypatch.setattr(type(world.platform), "user", "bob", raising=False)
@@ -187,7 +185,7 @@ def test_a_batch_is_run_by_one_user(world, monkeypatch):
     assert len(world.platform.launched) == 2
 
 
-def test_a_cancel_of_all_is_of_those_that_are_there(world):
+def test_cancel_without_keys_stops_only_jobs_planned_so_far(world):
     batch = world.planned(1)
     batch.run(progress=False)
     with Batch.open("test", world.root) as reader:
@@ -197,7 +195,7 @@ def test_a_cancel_of_all_is_of_those_that_are_there(world):
     assert states(batch) == [S.SUCCEEDED] * 3
 
 
-def test_one_script_may_not_say_twice_what_a_job_is(world):
+def test_one_script_may_not_define_a_job_twice(world):
     batch = world.planned(2)
     with pytest.raises(errors.SpecChanged, match="'j0' was planned a moment ago as another job: cmd was"):
         batch.map(JobSpec("stack {n}", image="skaha/x"), key="j{n}", n=range(2))
@@ -222,7 +220,7 @@ def test_one_by_one_finds_a_taken_name_too(world):
     assert len(world.platform.launched) == 3
 
 
-def test_one_by_one_takes_back_what_appears_late(world):
+def test_one_by_one_removes_a_container_that_appears_late(world):
     held, make = [], world.platform.make
     world.platform.make = lambda request: held.append(request) or "0"
     world.platform.after["launch"] = raising(doubt())
@@ -245,7 +243,7 @@ def test_a_job_is_not_overdue_because_the_clocks_differ(world):
     assert states(batch) == [S.SUCCEEDED] * 2
 
 
-def test_who_sets_the_clock_back_delays_nothing(world, monkeypatch):
+def test_setting_the_clock_back_delays_nothing(world, monkeypatch):
     batch = world.planned(10, launch=Throttle(1.0))
     world.turn(batch, 3)
     now = type(world.clock).now
@@ -255,7 +253,7 @@ def test_who_sets_the_clock_back_delays_nothing(world, monkeypatch):
     assert world.clock.seconds - began < 300
 
 
-def test_a_cancel_that_nobody_waits_for_is_told_to_the_platform(world):
+def test_cancel_without_waiting_still_asks_the_platform(world):
     world.platform.fate = lambda request: SLOW
     batch = world.planned(3)
     world.turn(batch, 30)
@@ -263,20 +261,20 @@ def test_a_cancel_that_nobody_waits_for_is_told_to_the_platform(world):
     batch = world.batch()
     batch.cancel(wait=False)
     assert world.platform.calls["cancel"] == 3
-    assert batch.driver is None
+    assert batch.driven_by is None
 
 
-def test_after_a_cancel_the_batch_is_free_again_unless_it_was_driven(world):
+def test_cancel_releases_the_lease_unless_it_was_held_before(world):
     world.platform.fate = lambda request: SLOW
     batch = world.planned(2)
     batch.cancel(["j0"])
-    assert batch.driver is None
+    assert batch.driven_by is None
     world.turn(batch, 10)
     batch.cancel()
-    assert batch.driver is not None
+    assert batch.driven_by is not None
 
 
-def test_a_loop_that_is_held_by_hand_ends_where_the_batch_is_paused(world):
+def test_step_raises_when_the_batch_is_paused(world):
     world.platform.fate = lambda request: Fate(code=1)
     batch = world.planned(20, launch=Window(2))
     with pytest.raises(errors.BatchPaused, match="failed alike"):
@@ -287,11 +285,11 @@ def test_a_loop_that_is_held_by_hand_ends_where_the_batch_is_paused(world):
     world.platform.fate = lambda request: Fate()
     batch.retry_failed()
     while not batch.done:
-        batch._engine.wait(batch.step())
+        engine_of(batch).wait(batch.step())
     assert states(batch) == [S.SUCCEEDED] * 20
 
 
-def test_as_completed_ends_where_a_job_that_it_told_of_is_dropped(world):
+def test_as_completed_ends_though_a_yielded_job_is_dropped(world):
     batch = world.planned(3)
     batch.cancel(["j2"])
     told = []
@@ -321,7 +319,7 @@ def test_a_retry_may_have_a_name_of_its_own(world):
         ("monitor", lambda platform, view: None, r"monitor strategy .* returned None; it returns an Observation"),
     ],
 )
-def test_a_strategy_that_answers_nonsense_is_named(world, role, strategy, words):
+def test_a_strategy_that_returns_nonsense_is_named(world, role, strategy, words):
     world.platform.fate = lambda request: Fate(code=1)
     batch = world.planned(1, **{role: strategy})
     with pytest.raises(errors.StrategyError, match=words):
@@ -344,7 +342,7 @@ def test_a_pause_is_a_number_of_seconds(after):
     "use",
     [
         lambda batch: batch.run(), lambda batch: batch.add(SPEC, key="x", n=7), lambda batch: batch.history(),
-        lambda batch: batch.driver, lambda batch: batch.report(), lambda batch: batch.cancel(),
+        lambda batch: batch.driven_by, lambda batch: batch.cancel(),
         lambda batch: batch.step(),
     ],
 )  # fmt: skip
@@ -366,13 +364,13 @@ def test_a_fork_of_the_driver_does_not_drive(world, monkeypatch):
     batch = world.planned(1)
     batch.step()
     monkeypatch.setattr("canfar_batch.store.ledger.os.getpid", lambda: -1)
-    assert not batch._ledger.driving
-    assert not batch._ledger.still_mine(batch._ledger.generation)
+    assert not ledger_of(batch).driving
+    assert not ledger_of(batch).still_mine(ledger_of(batch).generation)
     with pytest.raises(errors.BatchBusy):
-        batch._ledger.record([Cancelled(key="j0", at=world.clock.now())])
+        ledger_of(batch).record([Cancelled(key="j0", at=world.clock.now())])
 
 
-def test_a_time_out_while_jobs_are_told_of_has_a_report(world):
+def test_the_time_out_of_as_completed_has_a_report(world):
     world.platform.fate = lambda request: SLOW
     with pytest.raises(errors.WaitTimeout) as caught:
         list(world.planned(1).as_completed(timeout=10))
@@ -387,7 +385,7 @@ def test_finished_jobs_need_no_secret(world, monkeypatch):
     assert world.planned(1, spec).run(progress=False).ok
 
 
-def test_a_batch_whose_jobs_are_all_over_is_reported_and_not_paused(world):
+def test_a_batch_whose_jobs_are_all_final_is_not_paused(world):
     world.platform.fate = lambda request: Fate(code=1)
     report = world.planned(8, launch=AtOnce()).run(progress=False)
     assert report.counts == {S.FAILED: 8}
@@ -402,17 +400,17 @@ def test_a_pause_says_how_to_go_on(world):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"memory": 3}, r"there is no memory \(did you mean ram\?\); cores, gpus, name"),
-        ({"core": 3}, r"there is no core \(did you mean cores\?\)"),
-        ({"image": "x"}, r"image is part of what the job is; cores"),
+        ({"memory": 3}, r"a spec has no memory \(did you mean ram\?\); cores, gpus, name"),
+        ({"core": 3}, r"a spec has no core \(did you mean cores\?\)"),
+        ({"image": "x"}, r"image is part of the job's identity; cores"),
     ],
 )
-def test_what_cannot_be_changed_for_a_retry_is_told(world, change, words):
+def test_a_change_that_a_retry_cannot_make_is_refused_by_name(world, change, words):
     with pytest.raises(errors.SpecError, match=words):
         world.planned(1).retry_failed(**change)
 
 
-def test_a_batch_that_is_not_there_is_held_against_those_that_are(world):
+def test_an_unknown_batch_is_answered_with_those_that_exist(world):
     world.planned(1, name="sky").close()
     with pytest.raises(errors.UnknownBatch, match=r"no batch in .*skyy; .* has sky\. Batches are looked for"):
         Batch.open("skyy", world.root)
@@ -424,6 +422,6 @@ def test_an_interrupt_before_the_engine_is_made_leaves_the_batch_free(world, mon
         patch.setattr("canfar_batch.engine.engine._Stages", lambda *given: interrupt())
         with pytest.raises(errors.Detached):
             batch.run(progress=False)
-    assert batch.driver is None
+    assert batch.driven_by is None
     world.batch().run(progress=False)
     assert len(world.platform.launched) == 1

@@ -1,4 +1,4 @@
-"""The edges of a batch: directories that change, results that cannot be kept, plans that make no sense."""
+"""The edges of a batch: directories that change, results that are not stored, plans that are nonsense."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from engine import SPEC, World
+from engine import SPEC, World, engine_of, ledger_of
 from fakes import EPOCH
 
 from canfar_batch import errors
@@ -56,12 +56,12 @@ def script(request):
 @pytest.mark.parametrize(
     ("workdir", "entered"), [(None, "/arc/work"), ("deep", "/arc/work/deep"), ("/arc/own", "/arc/own")]
 )
-def test_without_receipts_too_jobs_run_in_the_drivers_directory_where_containers_see_it(tmp_path, workdir, entered):
+def test_without_receipts_jobs_run_in_the_drivers_directory_if_it_is_shared(tmp_path, workdir, entered):
     spec = JobSpec("true", image="a/b", receipt=False, workdir=workdir)
     assert f"cd '{entered}'" in sent(spec, LaunchContext(workdir=Path("/arc/work"), shared=True))
 
 
-def test_without_receipts_jobs_run_where_containers_start_if_they_may_not_see_the_drivers_directory():
+def test_without_receipts_jobs_stay_where_the_container_starts_if_it_is_not():
     assert sent(JobSpec("true", image="a/b", receipt=False), LaunchContext(shared=False)) == "true"
 
 
@@ -100,9 +100,7 @@ def test_a_batch_keeps_the_directory_in_which_it_was_made(world, made_in, tmp_pa
     assert [f"cb_driver='{made_in}'" in script(request) for request in requests] == [True]
 
 
-def test_files_are_looked_for_there_before_anything_is_launched_and_after_all_is_closed(
-    world, made_in, tmp_path, monkeypatch
-):
+def test_preflight_and_results_look_in_the_directory_it_was_made_in(world, made_in, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (made_in / "here.fits").touch()
     spec = JobSpec("fit {path}", image="skaha/astroml", outputs=["cat/{index}.txt"])
@@ -116,23 +114,43 @@ def test_files_are_looked_for_there_before_anything_is_launched_and_after_all_is
     assert list(closed.results("missing").values())[1:] == [{str(made_in)}] * 2
 
 
-def test_who_goes_on_elsewhere_is_told_where_jobs_run(world, made_in, tmp_path, monkeypatch):
-    assert str(made_in) not in seeing(world, 2)._opening()
+@pytest.fixture
+def reported(capsys):
+    """What a run of a batch reports."""
+
+    def run(batch):
+        with batch:
+            batch.run()
+        return capsys.readouterr().err
+
+    return run
+
+
+def test_a_run_in_another_directory_reports_where_jobs_run(world, made_in, tmp_path, monkeypatch, reported):
+    assert str(made_in) not in reported(seeing(world, 2))
     monkeypatch.chdir(tmp_path)
-    assert f"Jobs run in {made_in}" in seeing(world, 2)._opening()
-    assert "Jobs run in" not in world.batch()._opening()  # containers see none of it
-    with world.batch("own", shared=True) as batch:
-        batch.add(JobSpec("fit", image="skaha/astroml", workdir="/arc/own"))
-        monkeypatch.chdir(made_in)
-        assert "Jobs run in" not in batch._opening()
+    assert f"Jobs run in {made_in}" in reported(seeing(world, 3))
 
 
-def test_a_directory_that_is_gone_gives_way_to_the_present_one(world, made_in, tmp_path, monkeypatch):
+def test_a_run_does_not_report_where_jobs_run_if_it_makes_no_difference(
+    world, made_in, tmp_path, monkeypatch, reported
+):
+    monkeypatch.chdir(tmp_path)
+    batch = world.batch()  # containers do not see its directory
+    batch.add(MAKES, n=7)
+    assert "Jobs run in" not in reported(batch)
+    own = world.batch("own", shared=True)
+    own.add(JobSpec("fit", image="skaha/astroml", workdir="/arc/own"))
+    monkeypatch.chdir(made_in)
+    assert "Jobs run in" not in reported(own)
+
+
+def test_a_directory_that_is_gone_gives_way_to_the_present_one(world, made_in, tmp_path, monkeypatch, reported):
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(made_in)
     batch = seeing(world, 2)
-    assert batch._engine.launch_context.workdir == tmp_path
-    assert f"{made_in}, in which the batch was made, is gone" in batch._opening()
+    assert engine_of(batch).launch_context.workdir == tmp_path
+    assert f"{made_in}, in which the batch was made, no longer exists" in reported(batch)
 
 
 def test_a_project_that_was_moved_with_its_batches_goes_on_where_it_is(tmp_path, monkeypatch):
@@ -141,14 +159,14 @@ def test_a_project_that_was_moved_with_its_batches_goes_on_where_it_is(tmp_path,
     World(tmp_path / "old" / "batches").batch().close()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old").rename(tmp_path / "new")
-    assert World(tmp_path / "new" / "batches").batch()._engine.launch_context.workdir == tmp_path / "new"
+    assert engine_of(World(tmp_path / "new" / "batches").batch()).launch_context.workdir == tmp_path / "new"
 
 
-def test_what_is_told_of_a_batch_as_such_is_documented(world):
+def test_every_row_of_the_ledgers_meta_table_is_documented(world):
     """docs/reference/ledger.md names every row of meta, and no others."""
     words = (Path(__file__).parents[2] / "docs" / "reference" / "ledger.md").read_text()
     told = words.partition("one row for each of")[2].partition("\n\n")[0]
-    rows = {row[0] for row in world.batch()._ledger._db.execute("SELECT name FROM meta")}
+    rows = {row[0] for row in ledger_of(world.batch())._db.execute("SELECT name FROM meta")}
     assert set(re.findall("`([a-z]+)`", told)) == rows
 
 
@@ -173,7 +191,7 @@ def test_a_job_is_placed_where_its_container_ran(world, shared, said, own, place
     assert around.placed(attrs.evolve(job, attempts=(attempt,))).filled.workdir == placed
 
 
-# -- results ------------------------------------------------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------------------------------------
 
 
 def test_results_in_the_home_move_with_it(world):
@@ -194,7 +212,7 @@ def test_other_results_are_read_as_they_were_collected(world, result):
 
 
 @pytest.mark.parametrize("result", ["x" * 70000, {"$home": "x"}, {"$path": "x"}, {1, 2}])
-def test_what_the_ledger_cannot_keep_is_missing_where_nobody_can_fetch_it(world, result, caplog):
+def test_results_that_are_not_stored_are_missing_without_a_connection(world, result, caplog):
     with world.planned(3, collect=lambda job, platform: result) as batch:
         batch.run(progress=False)
         assert batch.results("missing")["j0"] == result
@@ -206,30 +224,32 @@ def test_what_the_ledger_cannot_keep_is_missing_where_nobody_can_fetch_it(world,
         assert again.results("missing")["j0"] == result
 
 
-# -- plans that make no sense -------------------------------------------------------------------------------------
+# -- plans that make no sense -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "fields", [{"tok": [Secret("T1")]}, {"n": [1], "tok": Secret("T1")}, {"tok": [[Secret("T1")]]}]
 )
-def test_a_secret_is_no_value_of_a_field(world, monkeypatch, fields):
+def test_a_secret_is_refused_as_the_value_of_a_field(world, monkeypatch, fields):
     monkeypatch.setenv("T1", "hush")
     batch = world.batch()
     for spec, key in ((JobSpec("fit {tok}", image="a/b"), None), (JobSpec("fit", image="a/b"), "k{index}")):
-        with pytest.raises(errors.SpecError, match=r"give it in the spec, env=\{'T1': Secret\('T1'\)\}"):
+        with pytest.raises(errors.SpecError, match=r"give it in the spec: env=\{'T1': Secret\('T1'\)\}"):
             batch.grid(spec, key=key, **fields)
     assert len(batch) == 0
 
 
-def test_a_job_that_was_cancelled_before_any_launch_is_not_said_to_have_been_launched(world):
+def test_a_job_cancelled_before_its_launch_runs_if_its_command_changes(world):
     batch = world.planned(1)
     batch.cancel()
-    with pytest.raises(errors.SpecChanged, match="cancelled before its first launch, as another job: cmd was"):
-        batch.map(JobSpec("other {n}", image="skaha/astroml"), key="j{n}", n=[0])
+    again = world.batch()
+    again.map(JobSpec("other {n}", image="skaha/astroml"), key="j{n}", n=[0])
+    assert again.run(progress=False).ok
+    assert again["j0"].record.filled.argv == ("other", "0")
 
 
 @pytest.mark.parametrize("spec", ["python x.py", ["python", "x.py"], None, {"cmd": "python x.py"}])
-def test_what_is_no_spec_is_refused_in_words(world, spec):
+def test_another_type_than_a_spec_is_refused_with_an_example(world, spec):
     batch = world.batch()
     plans = (
         lambda: batch.add(spec, n=1), lambda: batch.map(spec, n=[1]), lambda: batch.grid(spec, n=[1]),
@@ -241,14 +261,14 @@ def test_what_is_no_spec_is_refused_in_words(world, spec):
 
 
 @pytest.mark.parametrize("table", [None, 5, "rows.csv", b"x", ["a"], {"n": 1}, {"n": [1, 2]}])
-def test_what_is_no_table_is_refused_in_words(world, table):
+def test_another_type_than_a_table_is_refused_with_advice(world, table):
     with pytest.raises(
         errors.PlanError, match=r"rows\(\) takes a list of dicts, a pandas DataFrame or an astropy Table"
     ):
         world.batch().rows(SPEC, table)
 
 
-# -- a ledger that somebody wrote to ------------------------------------------------------------------------------
+# -- a ledger that was written to -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -265,7 +285,7 @@ def test_what_is_no_table_is_refused_in_words(world, table):
         "DELETE FROM meta WHERE name = 'schema'",
     ],
 )
-def test_a_ledger_that_makes_no_sense_is_said_to_be_damaged(world, mischief):
+def test_a_ledger_with_nonsense_in_it_is_reported_as_damaged(world, mischief):
     batch = world.planned(1)
     batch.run(progress=False)
     batch.close()
@@ -275,7 +295,7 @@ def test_a_ledger_that_makes_no_sense_is_said_to_be_damaged(world, mischief):
         Batch.open("test", world.root)
 
 
-def test_a_drawing_that_cannot_be_saved_says_where(world, tmp_path):
+def test_a_drawing_that_cannot_be_saved_names_the_file(world, tmp_path):
     batch = world.planned(1)
     with pytest.raises(errors.HomeError, match="nowhere"):
         batch.timeline(tmp_path / "nowhere" / "a.png")

@@ -1,9 +1,9 @@
-"""A job and where its news come from, on a platform in memory whose clock stands still."""
+"""A job and the source of its record, on a platform in memory whose clock stands still."""
 
 from datetime import timezone
 
 import pytest
-from fakes import FakeClock, FakePlatform, Fate
+from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
 from canfar_batch import Job, JobSpec, JobState, Session, errors, failures
 from canfar_batch.engine.attempts import ABSENT_POLLS
@@ -16,9 +16,7 @@ SETTLE = 120.0
 def begin(fate=None, *, forget_after=3600.0, **fields):
     """A session, its platform, and a job that was launched on it."""
     platform = FakePlatform(FakeClock(), lambda request: fate or Fate(), forget_after=forget_after)
-    session = Session(
-        platform, clock=platform.clock, sleep=lambda seconds: platform.clock.sleep(seconds), settle=SETTLE
-    )
+    session = Session(platform, clock=platform.clock, pool=lambda: InlinePool(platform.clock), settle=SETTLE)
     return session, platform, session.launch("run me", image="skaha/astroml", **fields)
 
 
@@ -36,7 +34,7 @@ def raising(error):
     return fail
 
 
-def test_attributes_ask_nobody():
+def test_attributes_do_no_io():
     _, platform, job = begin()
     asked = sum(platform.calls.values())
     attributes = [name for name in dir(Job) if isinstance(getattr(Job, name), property)]
@@ -58,7 +56,7 @@ def test_a_job_goes_from_pending_over_running_to_its_end():
     assert job.exit_code == 0
 
 
-def test_what_is_over_is_not_asked_about_again():
+def test_a_final_job_is_not_asked_about_again():
     _, platform, job = begin()
     job.wait()
     asked = sum(platform.calls.values())
@@ -67,21 +65,21 @@ def test_what_is_over_is_not_asked_about_again():
     assert sum(platform.calls.values()) == asked
 
 
-def test_what_was_seen_at_the_end_outlives_the_platforms_memory():
+def test_the_outcome_is_kept_after_the_platform_forgets():
     _, platform, job = begin(Fate(code=3, log=b"no convergence\n"))
     job.wait()
     platform.forget(job.id)
     assert (job.refresh().state, job.logs(), job.exit_code) == (JobState.FAILED, "no convergence\n", 3)
 
 
-def test_questions_come_fast_at_first_and_then_as_asked():
+def test_the_first_polls_follow_each_other_sooner():
     _, platform, job = begin(Fate(lasts=60))
     naps = recorded_naps(platform)
     job.wait(poll=3.0)
     assert naps[:6] == [0.25, 0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-def test_a_platform_that_asks_for_patience_is_given_it():
+def test_a_wait_respects_the_platforms_retry_after():
     _, platform, job = begin(Fate(lasts=1))
     naps = recorded_naps(platform)
     busy = [errors.PlatformBusy("not now", retry_after=300.0)]
@@ -90,14 +88,14 @@ def test_a_platform_that_asks_for_patience_is_given_it():
     assert naps == [300.0]
 
 
-def test_a_wait_says_what_the_platforms_last_trouble_was():
+def test_a_wait_that_times_out_shows_the_platforms_last_error():
     _, platform, job = begin()
     platform.before["container"] = raising(errors.PlatformUnreachable("no route to it"))
     with pytest.raises(errors.WaitTimeout, match=r"is still pending after 0 s; it runs on; .*: no route to it"):
         job.wait(timeout=0)
 
 
-def test_a_wait_ends_where_the_credential_does():
+def test_a_wait_ends_if_the_credential_expires():
     _, platform, job = begin()
     platform.before["container"] = raising(errors.CredentialExpired("log in again"))
     with pytest.raises(PermissionError):
@@ -114,10 +112,10 @@ def test_a_wait_that_is_interrupted_can_be_taken_up_again():
     assert job.wait().state is JobState.SUCCEEDED
 
 
-# -- gone -------------------------------------------------------------------------------------------------------------
+# -- absence ----------------------------------------------------------------------------------------------------------
 
 
-def test_absence_counts_after_several_looks_and_the_settle_time():
+def test_absence_counts_after_several_polls_and_the_settle_time():
     _, platform, job = begin(Fate(lasts=1000))
     job.refresh()
     platform.forget(job.id)
@@ -128,7 +126,7 @@ def test_absence_counts_after_several_looks_and_the_settle_time():
     assert isinstance(job.failure, failures.Deleted)
 
 
-def test_a_container_that_is_back_was_never_gone():
+def test_a_container_that_reappears_was_never_lost():
     _, platform, job = begin(Fate(lasts=1000))
     gone = [errors.JobNotFound("session x not found")] * 2
     platform.before["container"] = lambda: raising(gone.pop())() if gone else None
@@ -139,7 +137,7 @@ def test_a_container_that_is_back_was_never_gone():
     assert job.refresh().refresh().refresh().state is JobState.RUNNING
 
 
-def test_who_was_away_for_longer_than_the_platform_remembers_is_told_so():
+def test_a_job_that_ended_unseen_is_reported_as_unwatched():
     _, platform, job = begin(Fate(lasts=60))
     job.refresh()
     platform.clock.sleep(5 * 3600)
@@ -148,7 +146,7 @@ def test_who_was_away_for_longer_than_the_platform_remembers_is_told_so():
     assert "outputs" in job.explain()
 
 
-# -- logs that cannot be had ----------------------------------------------------------------------------------------
+# -- logs that are not available --------------------------------------------------------------------------------------
 
 
 def test_a_broken_log_delays_the_verdict_but_not_for_ever():
@@ -164,10 +162,10 @@ def test_a_broken_log_delays_the_verdict_but_not_for_ever():
     with pytest.raises(errors.PlatformBroken, match="no logs today"):
         job.logs()
     del platform.before["logs"]
-    assert job.logs() == ""  # of a job that printed nothing, this time by the platform's word
+    assert job.logs() == ""  # the job printed nothing, as the platform reports now
 
 
-def test_events_that_cannot_be_had_do_not_matter_where_a_receipt_tells_all():
+def test_missing_events_do_not_matter_if_there_is_a_receipt():
     _, platform, job = begin(Fate(lasts=0, code=1))
     platform.before["events"] = raising(errors.PlatformBroken("no events today"))
     assert job.refresh().failure == failures.ExitCode(1)
@@ -211,13 +209,13 @@ def test_a_cancel_that_cannot_be_sent_can_be_repeated():
     assert job.cancel().state is JobState.CANCELLED
 
 
-def test_cancelling_what_the_platform_does_not_know_any_more_is_no_error():
+def test_cancelling_a_forgotten_container_is_not_an_error():
     _, platform, job = begin(Fate(lasts=1000))
     platform.forget(job.id)
     assert job.cancel().state is JobState.CANCELLED
 
 
-def test_a_pending_timeout_does_not_concern_a_job_that_runs():
+def test_a_pending_timeout_does_not_apply_to_a_running_job():
     _, platform, job = begin(Fate(queue=50, lasts=500), pending_timeout=100)
     assert job.wait().state is JobState.SUCCEEDED
     _, platform, job = begin(Fate(queue=500), pending_timeout=100)
@@ -225,10 +223,10 @@ def test_a_pending_timeout_does_not_concern_a_job_that_runs():
     assert platform.all == {}
 
 
-# -- found on the platform ------------------------------------------------------------------------------------------
+# -- found on the platform --------------------------------------------------------------------------------------------
 
 
-def test_a_container_that_was_not_launched_from_here_is_a_job_of_unknown_command():
+def test_a_container_launched_elsewhere_is_a_job_of_unknown_command():
     session, _, job = begin(Fate(lasts=100), cores=2, ram=8)
     (found,) = session.jobs()
     assert found.spec.cmd == ("(unknown)",)
@@ -237,7 +235,7 @@ def test_a_container_that_was_not_launched_from_here_is_a_job_of_unknown_command
     assert found.wait().exit_code == 0
 
 
-def test_a_job_found_at_its_end_keeps_its_verdict_while_its_log_cannot_be_had():
+def test_a_job_found_at_its_end_keeps_its_verdict_without_its_log():
     session, platform, _ = begin(Fate(lasts=0))
     (found,) = session.jobs()
     platform.before["logs"] = raising(errors.PlatformBroken("no logs today"))
@@ -248,7 +246,7 @@ def test_a_job_found_at_its_end_keeps_its_verdict_while_its_log_cannot_be_had():
     assert found.refresh().exit_code == 0
 
 
-def test_an_unknown_word_of_the_platform_changes_nothing():
+def test_an_unknown_status_changes_nothing():
     _, platform, job = begin(Fate(lasts=100))
     job.refresh()
     platform.phase = lambda container: Phase.OTHER

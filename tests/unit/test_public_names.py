@@ -14,16 +14,31 @@ from canfar_batch import errors, failures
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
 EXAMPLE = re.compile(r"```python\n.+?\n *```", re.DOTALL)
 
-STABLE = {"Batch", "Job", "JobSpec", "JobState", "LocalPlatform", "Session", "errors", "failures", "open"}
+STABLE = {
+    "batches",
+    "BatchPaused",
+    "JobFailed",
+    "Batch",
+    "Job",
+    "JobSpec",
+    "JobState",
+    "LocalPlatform",
+    "Session",
+    "errors",
+    "failures",
+    "open",
+}
 STABLE |= {"AtOnce", "Window", "Chunks", "Throttle", "Adaptive", "Listing", "OneByOne", "Retry", "never"}
 STABLE |= {"Logs", "Files", "Json", "Report", "__version__"}
 
 HANDLES = {
-    "Session": "batch batches close connect images job jobs launch limits stats usage",
+    "Session": "batch batches close connect connect_for images job jobs launch limits stats usage",
     "Job": "attempt attempts cancel cpu_seconds events exit_code explain failure fields finished_at follow id key logs"
-    " name outputs peak_ram raise_if_failed refresh result spec started_at state support_report wait",
-    "Batch": "add as_completed cancel collect counts done drop explain failed grid launch map observe preflight preview"
-    " replicas report results retry_failed rows run step timeline to_csv to_dataframe to_rows to_table",
+    " done log name ok outputs peak_ram raise_if_failed refresh renew result run_seconds spec started_at state"
+    " support_report wait",
+    "Batch": "add as_completed cancel collect counts delete done driven_by drop explain failed get grid jobs keys"
+    " launch map observe preflight preview renew replicas report rerun results retry_failed rows run start step stop"
+    " succeeded timeline to_csv to_dataframe to_rows to_table wait",
     "Report": "raise_if_failed",
     "LocalPlatform": "start stop url",
 }
@@ -61,7 +76,8 @@ def test_every_name_and_every_public_member_has_a_docstring(name):
     value = documented(getattr(canfar_batch, name))
     assert inspect.getdoc(value)
     if inspect.isclass(value) and value.__module__.startswith("canfar_batch"):
-        for member, thing in vars(value).items():
+        owners = [owner for owner in value.__mro__ if owner.__module__.startswith("canfar_batch")]
+        for member, thing in ((member, thing) for owner in owners for member, thing in vars(owner).items()):
             if not member.startswith("_") and (inspect.isroutine(thing) or isinstance(thing, property)):
                 assert inspect.getdoc(thing), f"{name}.{member}"
 
@@ -70,7 +86,10 @@ def test_every_name_and_every_public_member_has_a_docstring(name):
 def test_every_name_has_an_example(name):
     """That examples run is in test_docs.py."""
     value = getattr(canfar_batch, name)
-    assert EXAMPLE.search(inspect.getdoc(documented(value)))
+    if value in members(errors).values():
+        assert re.search(rf"\bcb\.{name}\b", (REFERENCE / "errors.md").read_text())
+    else:
+        assert EXAMPLE.search(inspect.getdoc(documented(value)))
 
 
 def parameters(function):
@@ -81,7 +100,9 @@ METHODS = {
     f"{name}.{member}": function
     for name, value in ((name, getattr(canfar_batch, name)) for name in canfar_batch.__all__)
     if inspect.isclass(value) and value.__module__.startswith("canfar_batch")
-    for member, function in vars(value).items()
+    for owner in value.__mro__
+    if owner.__module__.startswith("canfar_batch")
+    for member, function in vars(owner).items()
     if inspect.isfunction(function) and not member.startswith("_")
 }
 UNITS = {

@@ -1,13 +1,22 @@
-"""A session: whom it connects as, what it sends, and how it settles a launch without an answer."""
+"""A session: its credentials, its launches, and how it settles a launch without an answer."""
+
+import pickle
+import threading
+import time
 
 import attrs
 import pytest
-from fakes import FakeClock, FakePlatform, Fate
+from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
-from canfar_batch import Session, errors
+from canfar_batch import JobSpec, Session, Window, errors
+from canfar_batch.clock import SystemClock
 
 IMAGE = "skaha/astroml"
 SETTLE = 120.0
+
+
+def session_on(platform):
+    return Session(platform, clock=platform.clock, pool=lambda: InlinePool(platform.clock), settle=SETTLE)
 
 
 @attrs.define
@@ -22,7 +31,7 @@ class Scene:
 @pytest.fixture
 def scene():
     platform = FakePlatform(FakeClock(), lambda request: Fate())
-    return Scene(platform, Session(platform, clock=platform.clock, sleep=platform.clock.sleep, settle=SETTLE))
+    return Scene(platform, session_on(platform))
 
 
 def doubt(request, **more):
@@ -55,7 +64,7 @@ def losing_the_answer(platform, *, made, **more):
         (["été.sh"], "t"),
     ],
 )
-def test_a_job_without_a_name_is_called_after_its_program(scene, cmd, label):
+def test_a_job_without_a_name_is_named_after_its_program(scene, cmd, label):
     assert scene.launch(cmd).name.rpartition("-")[0].startswith(label)
 
 
@@ -73,7 +82,7 @@ def test_a_single_job_has_no_fields(scene):
         scene.launch("echo {path}")
 
 
-def test_limits_are_asked_for_only_where_something_is_asked_of_them(scene):
+def test_limits_are_fetched_only_if_resources_are_given(scene):
     scene.launch()
     assert scene.platform.calls["limits"] == 0
     with pytest.raises(errors.SpecError):
@@ -81,7 +90,7 @@ def test_limits_are_asked_for_only_where_something_is_asked_of_them(scene):
     assert scene.platform.calls["launch"] == 1
 
 
-def test_a_platform_that_does_not_tell_its_limits_holds_no_launch_up(scene):
+def test_a_launch_does_not_depend_on_the_limits(scene):
     def limits():
         raise errors.PlatformBroken("no context today")
 
@@ -89,7 +98,7 @@ def test_a_platform_that_does_not_tell_its_limits_holds_no_launch_up(scene):
     assert scene.launch(ram=3).record.attempts[0].resources.ram == 3
 
 
-def test_lost_credentials_are_no_doubt_about_limits(scene):
+def test_an_expired_credential_stops_a_launch_before_it_is_sent(scene):
     def limits():
         raise errors.CredentialExpired("log in again")
 
@@ -102,14 +111,14 @@ def test_lost_credentials_are_no_doubt_about_limits(scene):
 # -- settling ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_container_that_was_made_is_taken_for_the_job(scene):
+def test_a_container_that_was_made_is_adopted(scene):
     losing_the_answer(scene.platform, made=True)
     job = scene.launch()
     assert job.wait().exit_code == 0
     assert scene.platform.launched == [job.name]
 
 
-def test_one_that_appears_late_is_taken_too(scene):
+def test_a_container_that_appears_late_is_adopted(scene):
     def launch(request):
         listed = scene.platform.containers
 
@@ -137,7 +146,7 @@ def test_one_that_does_not_appear_for_the_settle_time_stays_in_doubt(scene):
     assert error.launch_name in str(error)
 
 
-def test_doubt_is_not_dispelled_by_a_list_that_never_comes(scene):
+def test_a_launch_stays_in_doubt_if_the_list_never_comes(scene):
     losing_the_answer(scene.platform, made=True)
 
     def containers(kind="headless"):
@@ -149,7 +158,7 @@ def test_doubt_is_not_dispelled_by_a_list_that_never_comes(scene):
         scene.launch()
 
 
-def test_the_name_is_told_even_if_the_credential_ends_meanwhile(scene):
+def test_the_launch_name_is_reported_though_the_credential_expires(scene):
     losing_the_answer(scene.platform, made=True)
 
     def containers(kind="headless"):
@@ -173,7 +182,7 @@ def nobody(monkeypatch, tmp_path):
     return monkeypatch
 
 
-def test_without_a_credential_it_is_said_how_to_get_one(nobody):
+def test_without_a_credential_the_error_says_how_to_get_one(nobody):
     with pytest.raises(errors.CredentialMissing, match="cadc-get-cert"):
         Session.connect()
 
@@ -193,7 +202,7 @@ def test_an_argument_wins_over_the_environment(nobody):
         assert session.url == "https://other.example.org/skaha/v1"
 
 
-def test_credentials_are_not_sent_in_the_clear(nobody):
+def test_credentials_are_not_sent_over_plain_http(nobody):
     with pytest.raises(errors.AddressError):
         Session.connect("http://platform.example.org/skaha/v1", token="s3cr3t-token")
 
@@ -220,3 +229,107 @@ def test_the_end_of_a_credential_is_shown(scene):
     assert "credential until" not in repr(scene.session)
     scene.platform.expires_at = scene.platform.clock.now()
     assert "credential until 2026-11-22 12:00 UTC" in repr(scene.session)
+
+
+# -- advice -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_misspelt_field_is_refused_with_the_nearest_name(scene):
+    with pytest.raises(errors.SpecError, match="a job has no core; did you mean cores"):
+        scene.launch(core=2)
+    assert scene.platform.calls["launch"] == 0
+
+
+def test_a_misspelt_image_is_named_when_the_platform_refuses_it(scene):
+    def refuse(request):
+        raise errors.PlatformRefused("unknown or private image", status=400)
+
+    scene.platform.launch = refuse
+    with pytest.raises(
+        errors.PlatformRefused, match=r"private image.* skaha/astrolm is not listed: did you mean images\."
+    ):
+        scene.session.launch("true", image="skaha/astrolm")
+    with pytest.raises(
+        errors.PlatformRefused,
+        match=r"unknown or private image\. If this worked before, the platform may be having an outage\.$",
+    ):
+        scene.session.launch("true", image="somewhere/else:1")
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ({"launch": "16"}, r"launch='16' is not a strategy: write launch=cb\.Window\(16\)"),
+        ({"launch": Window}, r"write launch=cb\.Window\(16\)"),
+        ({"launch": True}, r"write launch=cb\.Window\(16\)"),
+        ({"retry": 2.5}, r"write retry=cb\.Retry\(2\)"),
+        ({"monitor": 30}, r"write monitor=cb\.Listing\(every=\(5, 60\)\)"),
+    ],
+)
+def test_what_is_not_a_strategy_is_refused_with_an_example(scene, tmp_path, given, advice):
+    with pytest.raises(errors.StrategyError, match=advice):
+        scene.session.batch("b", home=tmp_path, **given)
+
+
+def test_a_number_stands_for_a_window_or_for_attempts(nobody, tmp_path):
+    with Session.connect("local") as session:
+        batch = session.batch("b", launch=2, retry=0, home=tmp_path)
+        batch.map(JobSpec("sh -c 'exit {n}'", image=IMAGE, cores=1, ram=1), key="n{n}", n=[0, 3])
+        batch.run(progress=False)
+    assert [(job.attempt, job.exit_code) for job in batch] == [(1, 0), (1, 3)]
+
+
+# -- processes and addresses ------------------------------------------------------------------------------------------
+
+
+def test_pickling_a_session_says_what_to_do_instead(scene):
+    with pytest.raises(TypeError, match=r"call canfar_batch\.Session\.connect\(\) in the other process"):
+        pickle.dumps(scene.session)
+
+
+def test_a_fork_that_leaves_the_with_block_ends_nothing_of_its_parent(nobody, monkeypatch):
+    with Session.connect("local") as session:
+        with monkeypatch.context() as patch:
+            patch.setattr("canfar_batch.session.os.getpid", lambda: -1)
+            session.close()
+        assert session.jobs() == []
+
+
+def test_a_credential_goes_to_the_configured_address_alone(nobody, scene, tmp_path):
+    nobody.setenv("CANFAR_TOKEN", "s3cr3t-token")
+    nobody.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda self: None)
+    batch = scene.session.batch("b", home=tmp_path)
+    with pytest.raises(errors.LedgerError, match=r"no credential is sent to .* set CANFAR_URL=https://fake\.example"):
+        Session.connect_for(batch)
+    nobody.setenv("CANFAR_URL", scene.platform.url)
+    with Session.connect_for(batch) as session:
+        assert session.address == batch.address
+
+
+# -- deadlines --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent():
+    """A session and a job whose platform does not answer any more."""
+    platform, answering = FakePlatform(), threading.Event()
+    platform.clock = SystemClock()
+    session = Session(platform, settle=SETTLE)
+    job = session.launch("true", image=IMAGE)
+    platform.before["container"] = lambda: answering.wait(60)
+    platform.before["logs"] = lambda: answering.wait(60)
+    yield job
+    answering.set()
+
+
+@pytest.mark.parametrize("call", [lambda job: job.wait(timeout=0.2), lambda job: job.cancel(timeout=0.2)])
+def test_a_deadline_is_kept_though_the_platform_does_not_answer(silent, call):
+    began = time.monotonic()
+    with pytest.raises(errors.WaitTimeout):
+        call(silent)
+    assert time.monotonic() - began < 30, "the platform answers after 60 s"
+
+
+def test_a_wait_reports_that_the_platform_did_not_answer(silent):
+    with pytest.raises(errors.WaitTimeout, match=r"the platform's last answer: .* has not answered within"):
+        silent.wait(timeout=0)

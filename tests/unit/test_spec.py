@@ -354,3 +354,11 @@ def test_an_invalid_secret_is_refused_without_repeating_it(value):
     with pytest.raises(SpecError, match="takes the name of an environment variable") as caught:
         Secret(value)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"), [({"core": 2}, "did you mean cores"), ({"zzz": 2}, "it has cmd, image, name, cores")]
+)
+def test_an_unknown_argument_is_refused_with_the_names_that_there_are(given, advice):
+    with pytest.raises(SpecError, match=f"a job has no {next(iter(given))}; {advice}"):
+        JobSpec("true", image="a/b", **given)

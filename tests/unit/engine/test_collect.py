@@ -23,7 +23,7 @@ def test_a_collector_that_raises_leaves_a_success_and_collect_repeats_it(world):
     assert batch.results(missing="-") == {"j0": "-", "j1": "-"}
     assert batch.collect(["j0"]) == {"j0": "j0"}
     assert not batch._ledger.driving
-    with pytest.raises(errors.JobNotFound):
+    with pytest.raises(errors.UnknownJob):
         batch.collect(["nobody"])
 
 

@@ -14,7 +14,7 @@ from fakes import Fate
 from canfar_batch import errors
 from canfar_batch.engine.launch import Permit, Post
 from canfar_batch.records import JobState
-from canfar_batch.store import ledger
+from canfar_batch.store import database
 from canfar_batch.strategies import AtOnce, Throttle, Window
 
 S = JobState
@@ -235,8 +235,8 @@ def test_the_lease_is_checked_without_a_connection_unless_another_process_wrote(
     world.platform.fate = lambda request: SLOW
     batch = world.planned(10, launch=Window(2))
     world.turn(batch, 30)
-    connect, connected = ledger._connect, []
-    monkeypatch.setattr(ledger, "_connect", lambda *args, **given: connected.append(args) or connect(*args, **given))
+    connect, connected = database.connect, []
+    monkeypatch.setattr(database, "connect", lambda *args, **given: connected.append(args) or connect(*args, **given))
     assert batch._ledger.still_mine(batch._ledger.generation)
     assert not connected
     other = world.batch()

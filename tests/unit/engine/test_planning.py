@@ -355,7 +355,7 @@ def test_drop_removes_jobs_that_were_never_launched(world):
     batch.run(progress=False)
     with pytest.raises(errors.PlanError, match="cancel"):
         batch.drop("j0")
-    with pytest.raises(errors.JobNotFound):
+    with pytest.raises(errors.UnknownJob):
         batch.drop("nobody")
 
 

@@ -187,5 +187,5 @@ def test_a_batch_open_for_reading_cannot_be_checked(world):
     from canfar_batch.batch import Batch
 
     world.planned(1)
-    with pytest.raises(errors.HomeError, match="open for reading"):
+    with pytest.raises(errors.ReadOnlyBatch, match="open for reading"):
         Batch.open("test", world.root).preflight()

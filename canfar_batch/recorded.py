@@ -1,0 +1,333 @@
+"""The records of a batch, for reading: its jobs, results, history, tables and report."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import difflib
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import attrs
+
+from canfar_batch.engine import FAILED, Engine, LaunchContext, Turns, estimate_cost
+from canfar_batch.errors import UnknownJob
+from canfar_batch.job import Job
+from canfar_batch.protocols import Clock
+from canfar_batch.records import ContainerInfo, JobRecord, JobState
+from canfar_batch.store.files import file_errors, write_file
+from canfar_batch.store.home import Home
+from canfar_batch.store.ledger import Happened, Ledger
+from canfar_batch.views import explain, notebook, report_page, tables, timeline_mpl
+from canfar_batch.views.report import Report
+from canfar_batch.views.timeline import Timeline
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from astropy.table import Table
+    from matplotlib.figure import Figure
+
+log = logging.getLogger("canfar_batch")
+
+_COMPARED_KEYS = 5000  #: keys that an unknown one is compared with
+
+
+class RecordedBatch(abc.ABC):
+    """A batch as its home records it, for reading: a mapping of jobs, with results, history, tables and a report."""
+
+    def __init__(self, home: Home, ledger: Ledger, *, clock: Clock, engine: Engine | None) -> None:
+        self._home, self._ledger, self._clock = home, ledger, clock
+        self._its_engine = engine  # None if the batch is open for reading
+        self._turns = Turns(ledger.identity.name)
+        self._created = ledger.created
+
+    @property
+    def name(self) -> str:
+        """The batch's name."""
+        return self._ledger.identity.name
+
+    @property
+    def home(self) -> Path:
+        """The directory that holds its ledger, logs and receipts."""
+        return self._home.path
+
+    @property
+    def address(self) -> str:
+        """The platform that it runs on: its address, or `"local"`."""
+        return self._ledger.identity.platform
+
+    @property
+    def driven_by(self) -> str | None:
+        """The process that drives the batch now, such as `"process 7 on host"`; None if there is none."""
+        with self._reader() as ledger:
+            lease = ledger.lease()
+        if lease is None or lease.left <= 0 or lease.holder.provably_gone():
+            return None
+        return f"process {lease.holder.pid} on {lease.holder.host}"
+
+    # -- a mapping of jobs ----------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._ledger.jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.jobs)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._ledger.jobs
+
+    @overload
+    def __getitem__(self, key: str) -> Job: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Job]: ...
+    def __getitem__(self, key: str | slice) -> Job | list[Job]:
+        if isinstance(key, slice):
+            return [self._handle(record) for record in self.records[key]]
+        return self._handle(self._known(key))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the job with this key; *default* if there is none."""
+        record = self._ledger.jobs.get(key)
+        return default if record is None else self._handle(record)
+
+    def keys(self) -> list[str]:
+        """Return every job's key, in plan order."""
+        return [record.key for record in self.records]
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.keys()
+
+    @property
+    def records(self) -> list[JobRecord]:
+        """Every job's record, in plan order."""
+        with self._between_steps():
+            return list(self._ledger.jobs.values())
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job, in plan order."""
+        return [self._handle(record) for record in self.records]
+
+    @property
+    def counts(self) -> Mapping[JobState, int]:
+        """The number of jobs in each state; states without jobs are left out."""
+        with self._between_steps():
+            counts = self._its_engine.counts if self._its_engine else None
+            counted = Counter(job.state for job in self.records) if counts is None else counts
+            return {state: counted[state] for state in JobState if counted[state]}
+
+    @property
+    def succeeded(self) -> list[Job]:
+        """The jobs that succeeded, in plan order."""
+        return [self._handle(record) for record in self.records if record.state is JobState.SUCCEEDED]
+
+    @property
+    def failed(self) -> list[Job]:
+        """The jobs that failed for good or were lost, in plan order."""
+        return [self._handle(record) for record in self.records if record.state in FAILED]
+
+    @property
+    def done(self) -> bool:
+        """True once every job is final and every result fetched."""
+        with self._between_steps():
+            if self._its_engine is not None and self._its_engine.is_driving:
+                return self._its_engine.is_done
+            return all(job.state.final for job in self.records)
+
+    # -- results and history --------------------------------------------------------------------------------------
+
+    def results(self, missing: Any = None) -> dict[str, Any]:
+        """Return what the collector fetched for every job, by key, in plan order.
+
+        Args:
+            missing: The value for jobs that did not succeed, or whose result is not available. The ledger stores no
+                result that is larger than 64 KiB or not JSON; without a connection, such a result is not available.
+        """
+        records = self.records
+        lacking = sum(not job.stored for job in records) if self._its_engine is None else 0
+        if lacking:
+            log.warning(
+                "%s: results that are not JSON or are larger than 64 KiB are not in the ledger (jobs: %d); "
+                "session.batch(%r, collect=…).results() fetches them again", self.name, lacking, self.name,
+            )  # fmt: skip
+        return {job.key: self._result(job, missing) for job in records}
+
+    def _result(self, job: JobRecord, missing: Any) -> Any:
+        if job.state is not JobState.SUCCEEDED or not job.collected or job.collect_error is not None:
+            return missing
+        engine = self._its_engine
+        if job.stored:
+            return job.result
+        if engine is None:
+            return missing
+        try:
+            return engine.result(job)
+        except Exception as error:
+            log.warning("%s: the result of %s is not available: %s", self.name, job.key, error)
+            return missing
+
+    def history(self, key: str | None = None) -> list[Happened]:
+        """Return what happened to one job, or to all, oldest first, past runs included.
+
+        Args:
+            key: The key of the job; None for all.
+        """
+        with self._reader() as ledger:
+            return list(ledger.history(key))
+
+    def explain(self) -> str:
+        """Return what went wrong, by cause: how often, why, and what to do."""
+        return explain.explain_batch(self.records)
+
+    def report(self) -> Report:
+        """Return the batch's report as of now: counts, failures by cause, times, resources.
+
+        `print` and a notebook show it; `Report.to_html` writes it as a page.
+        """
+        identity, limits = self._ledger.identity, None if self._its_engine is None else self._its_engine.limits
+        origin = report_page.Provenance(platform=identity.platform, user=identity.user, created=self._created)
+        records = self.records
+        page = _PageWriter(jobs=records, origin=origin, live=self.live)
+        return Report.of(self.name, records, home=self.home, now=self._clock.now(), limits=limits, page=page)
+
+    # -- tables and drawings --------------------------------------------------------------------------------------
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row for each job: key, fields, state, attempt, times, resources, results that are single values.
+
+        `canfar_batch.views.tables` describes the columns and their units.
+        """
+        return tables.to_rows(self.records, self.live)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_rows` as CSV, and return the path."""
+        return tables.to_csv(self.records, path)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return `to_rows` as a pandas DataFrame; needs the extra `tables`.
+
+        Raises:
+            ExtraMissing: pandas is not installed.
+        """
+        return tables.to_dataframe(self.records)
+
+    def to_table(self) -> Table:
+        """Return `to_rows` as an astropy Table with units; needs the extra `tables`.
+
+        Raises:
+            ExtraMissing: astropy is not installed.
+        """
+        return tables.to_table(self.records)
+
+    @property
+    def live(self) -> Mapping[str, ContainerInfo]:
+        """The running containers that the platform measures, by id, as of the newest poll; empty while not driving.
+
+        `cores_in_use` and `ram_in_use` (GiB) are what each uses at that moment.
+        """
+        return {} if self._its_engine is None else self._its_engine.live
+
+    def timeline(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw every attempt from its launch to its end, and how many ran at once; needs the extra `plots`.
+
+        Args:
+            path: Where to save the drawing, in the format that its suffix names; None saves nothing.
+
+        Raises:
+            ExtraMissing: matplotlib is not installed.
+            HomeError: The file cannot be written.
+        """
+        drawing = timeline_mpl.figure(Timeline.of(self.records, self._clock.now()), name=self.name)
+        if path is not None:
+            with file_errors(Path(path)):
+                drawing.savefig(path)
+        return drawing
+
+    def _repr_html_(self) -> str:
+        return notebook.batch(self.report(), self.records, live=self.live)
+
+    def preview(self, n: int = 3, *, seconds: float | None = None) -> str:
+        """Return the exact commands, images and launch names of the next *n* jobs, and an estimate; send nothing.
+
+        Args:
+            n: The number of jobs to show.
+            seconds: Seconds that each job is assumed to run, for the core-hours; by default the median so far.
+        """
+        records = self.records
+        waiting = [job for job in records if job.state in (JobState.PLANNED, JobState.WAITING)]
+        identity = self._ledger.identity
+        context = LaunchContext(batch=identity.name, token=identity.token)
+        parts = [explain.preview(job, launch_name=context.launch_name(job)) for job in waiting[:n]]
+        more = len(waiting) - len(parts)
+        if more > 0:
+            parts.append(f"... and {more} more")
+        if waiting:
+            cost = (
+                self._its_engine.estimate(seconds=seconds)
+                if self._its_engine
+                else estimate_cost(records, seconds=seconds)
+            )
+            parts.append(str(cost))
+        return "\n\n".join(parts)
+
+    def __str__(self) -> str:
+        return tables.overview(self.records, now=self._clock.now())
+
+    def __repr__(self) -> str:
+        counted = ", ".join(f"{count} {state}" for state, count in self.counts.items())
+        return f"<Batch {self.name}: {len(self)} jobs{f' ({counted})' if counted else ''}, {self.home}>"
+
+    # -- reading while others write -------------------------------------------------------------------------------
+
+    def _known(self, key: str) -> JobRecord:
+        try:
+            return self._ledger.jobs[key]
+        except (KeyError, TypeError):
+            raise UnknownJob(f"batch {self.name!r} has no job {key!r}{self._near(key)}") from None
+
+    def _near(self, key: object) -> str:
+        if not isinstance(key, str):
+            return "; keys are texts, and batch.jobs is a list"
+        near = difflib.get_close_matches(key, islice(self._ledger.jobs, _COMPARED_KEYS), n=3)
+        return f"; did you mean {' or '.join(map(repr, near))}?" if near else "; batch.keys() lists those that it has"
+
+    @abc.abstractmethod
+    def _handle(self, record: JobRecord) -> Job:
+        """Return the job with this record, connected to the batch."""
+
+    @contextlib.contextmanager
+    def _between_steps(self) -> Iterator[None]:
+        """Read inside while no step of `start` changes anything."""
+        if self._turns.is_shared:
+            with self._turns.turn("reading"):
+                yield
+        else:
+            yield
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[Ledger]:
+        """Lend the ledger for a query; while another thread uses it, a second connection."""
+        with self._turns.turn_if_free("reading", nested=True) as is_free:
+            if is_free:
+                yield self._ledger
+                return
+        with contextlib.closing(Ledger.open(self._home, clock=self._clock, writable=False)) as ledger:
+            yield ledger
+
+
+@attrs.frozen(kw_only=True)
+class _PageWriter:
+    """Writes a report as a page: the jobs as they were when the report was made."""
+
+    jobs: Sequence[JobRecord]
+    origin: report_page.Provenance
+    live: Mapping[str, ContainerInfo]
+
+    def __call__(self, report: Report, path: Path) -> None:
+        page = report_page.render(report, self.jobs, origin=self.origin, live=self.live)
+        write_file(path, page.encode(errors="replace"))
