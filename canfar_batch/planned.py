@@ -175,21 +175,20 @@ class PlannedBatch(RecordedBatch):
 
     def _plan(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> list[str]:
         """Compare the wanted jobs with the known ones; nothing is written unless all of them fit."""
-        version, plan = self._ledger.version, self._compared(spec, rows, key)
-        if not plan.fresh and not plan.changes:
+        with self._turns.turn("planning jobs"):  # so that the known jobs do not change between comparing and writing
+            version, plan = self._ledger.version, self._compared(spec, rows, key)
+            if plan.fresh or plan.changes:  # planning the same jobs again needs no lease: run() may yet take it over
+                if plan.fresh:
+                    read_secrets([spec])
+                with self._planning("planning jobs") as engine:
+                    if self._ledger.version != version:  # another process has written meanwhile
+                        plan = self._compared(spec, rows, key)
+                    self._refuse_second_definition(plan.fresh)
+                    engine.apply(plan)
             self._asked.update(plan.keys)
-            return plan.keys  # a script that plans the same jobs again needs no lease: run() may yet take it over
-        if plan.fresh:
-            read_secrets([spec])
-        with self._planning("planning jobs") as engine:
-            if self._ledger.version != version:  # another process has written meanwhile
-                plan = self._compared(spec, rows, key)
-            self._refuse_second_definition(plan.fresh)
-            engine.apply(plan)
-        self._asked.update(plan.keys)
-        self._new.update(job.key for job in plan.fresh if job.key not in plan.reopened)
-        self._reopened.update(plan.reopened)
-        return plan.keys
+            self._new.update(job.key for job in plan.fresh if job.key not in plan.reopened)
+            self._reopened.update(plan.reopened)
+            return plan.keys
 
     def _refuse_second_definition(self, fresh: Iterable[JobRecord]) -> None:
         """Refuse to define a key twice in one run; an edited script may define it differently from the last run."""

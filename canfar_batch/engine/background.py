@@ -56,6 +56,7 @@ class Background:
         try:
             while not self._stopping.is_set() and (wait := self._step()) is not None:
                 self._engine.rest(min(wait, SLICE))
+                self._turns.let_others_pass()
         except BaseException as error:  # raised again by Batch.wait(), in the user's thread
             self.error = error
         finally:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from canfar_batch.errors import BatchBusy
+
+LONGEST_YIELD = 0.1  #: seconds for which a background thread lets others pass before each step
 
 
 class Turns:
@@ -23,6 +26,7 @@ class Turns:
         self.is_shared = False
         self._name = name  # the batch's, for messages
         self._lock = threading.RLock()
+        self._waiting: list[None] = []  # one element for each thread that waits for its turn
         self._calls: list[str] = []  # what the thread that has the turn does, the innermost call last
 
     @property
@@ -37,7 +41,7 @@ class Turns:
         Raises:
             BatchBusy: Another thread has it.
         """
-        if not self._lock.acquire(blocking=self.is_shared):
+        if not self._acquire():
             raise BatchBusy(
                 f"batch {self._name} is in use by {self.doing or 'another thread'}, so {call} cannot begin: wait for "
                 "that call to return; canfar_batch.open() reads the batch meanwhile"
@@ -48,6 +52,21 @@ class Turns:
         finally:
             self._calls.pop()
             self._lock.release()
+
+    def _acquire(self) -> bool:
+        if not self.is_shared:
+            return self._lock.acquire(blocking=False)
+        self._waiting.append(None)
+        try:
+            return self._lock.acquire()
+        finally:
+            self._waiting.pop()
+
+    def let_others_pass(self) -> None:
+        """Wait until other threads that want the turn have it, since a lock is not fair; but not for long."""
+        until = time.monotonic() + LONGEST_YIELD
+        while self._waiting and time.monotonic() < until:
+            time.sleep(0.001)
 
     @contextmanager
     def turn_if_free(self, call: str, *, nested: bool = False) -> Iterator[bool]:

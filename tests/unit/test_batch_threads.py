@@ -4,6 +4,7 @@ import asyncio
 import os
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from engine import SLOW, SPEC, ledger_of, states
@@ -160,10 +161,8 @@ def test_a_started_batch_can_be_read_planned_and_cancelled(world):
 
 def test_a_started_batch_refuses_a_second_loop(world):
     world.platform.fate = lambda request: SLOW
-    batch, barrier = world.planned(1), Barrier(world.platform)
+    batch = world.planned(1)
     batch.start()
-    assert barrier.reached.wait(20)
-    barrier.open.set()
     for call in (lambda: batch.run(progress=False), lambda: next(batch.as_completed()), batch.delete):
         with pytest.raises(errors.BatchBusy, match=r"wait\(\) waits for its end, and stop\(\) ends it"):
             call()
@@ -181,13 +180,14 @@ def test_stop_leaves_the_jobs_running_and_start_goes_on(world):
 
 
 def test_a_wait_that_takes_too_long_has_a_report_and_stops_nothing(world):
-    batch, barrier = world.planned(1), Barrier(world.platform)
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1)
     batch.start()
     with pytest.raises(errors.WaitTimeout, match="it goes on") as caught:
         batch.wait(timeout=0)
-    barrier.open.set()
-    assert caught.value.report.counts
-    assert batch.wait(20).ok
+    assert sum(caught.value.report.counts.values()) == 1
+    batch.cancel()
+    assert batch.wait(20).counts == {S.CANCELLED: 1}
 
 
 def test_an_error_of_the_thread_is_raised_by_wait(world):
@@ -209,6 +209,28 @@ def test_closing_a_started_batch_ends_its_thread(world):
     batch.start()
     batch.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "canfar_batch-test"]
+
+
+def test_a_started_batch_of_a_closed_session_ends_with_an_error(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1)
+    batch.start()
+    world.platform.closed = True
+    with pytest.raises(errors.AlreadyClosed, match="the session that batch 'test' belongs to was closed"):
+        batch.wait(20)
+
+
+def test_many_threads_may_plan_while_a_batch_runs_in_the_background(world):
+    world.platform.fate = lambda request: SLOW if "-j0-" in request.name else Fate()
+    batch = world.planned(1)
+    batch.start()
+    with ThreadPoolExecutor(4) as pool:
+        keys = list(pool.map(lambda number: batch.add(SPEC, key=f"more{number}", n=number).key, range(40)))
+    batch.cancel(["j0"])
+    batch.wait(20)
+    assert len(batch.succeeded) == 40
+    assert sorted(batch.keys()) == sorted(["j0", *keys])
+    assert [record.index for record in batch.records] == list(range(41))
 
 
 def test_a_batch_that_is_opened_again_stops_the_thread_of_the_one_before(world):
