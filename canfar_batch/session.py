@@ -43,6 +43,8 @@ log = logging.getLogger("canfar_batch")
 
 SETTLE = 120.0  #: seconds to look for a launch that got no answer: the time-out of a create, and 30 s
 SETTLE_NEARBY = 3.0  #: seconds to look for one on this machine, which answers at once
+GRACE = 35.0  #: seconds for which a container may live on after `Failed` or a delete (30 s; Kubernetes)
+GRACE_LOCAL = 2.0  #: the same on the embedded local platform, which reports an end when it is one
 #: threads that single jobs share, for each kind of work
 _WORKERS: Mapping[str, int] = {"launch": 16, "poll": 8, "gather": 8, "collect": 1}
 
@@ -69,6 +71,7 @@ class Session:
         local: LocalPlatform | None = None,
         pool: Callable[[], Pool] | None = None,
         settle: float | None = None,
+        grace: float | None = None,
     ) -> None:
         self.platform = platform
         self._clock = clock or SystemClock()
@@ -76,6 +79,7 @@ class Session:
         self._workers = Workers(_WORKERS)
         self._pool = pool or (lambda: ThreadPool(shared=self._workers))
         self._settle = settle if settle is not None else SETTLE_NEARBY if self.nearby else SETTLE
+        self._grace = grace if grace is not None else GRACE if local is None else GRACE_LOCAL
         self._pid = os.getpid()
 
     @classmethod
@@ -293,6 +297,7 @@ class Session:
                 clock=self._clock,
                 archive=place,
                 settle=self._settle if settle is None else settle,
+                grace=self._grace,
                 shared=self._sees(place.path),
             )
 
@@ -353,6 +358,7 @@ class Session:
             monitor=OneByOne(every=min(5.0, self._settle / ABSENT_POLLS), failures=1),
             clock=self._clock,
             settle=self._settle,
+            grace=self._grace,
             shared=self._sees(Path.cwd()),
             pool=self._pool,
         )

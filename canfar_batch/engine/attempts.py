@@ -113,6 +113,7 @@ class Gathered:
     saved: Path | None = None  #: the file that the log was saved in
     trouble: PlatformError | None = None  #: why the log or the events were not available
     cancel_sent: float | None = None  #: when the platform was asked to remove the container, in the clock's ticks
+    pod_is_gone: bool = False  #: whether the container's pod was removed
     is_gone: bool = False  #: whether the service itself said that it knows no such container
     cancel_error: Exception | None = None  #: why the platform could not be asked to remove it
     phase: Phase | None = None  #: the platform's final status, as far as it is known
@@ -131,6 +132,7 @@ class Gathered:
             events=self.events if self.events.pod or earlier.events.pod is None else earlier.events,
             saved=self.saved or earlier.saved,
             cancel_sent=self.cancel_sent if self.cancel_sent is not None else earlier.cancel_sent,
+            pod_is_gone=self.pod_is_gone or earlier.pod_is_gone,
             is_gone=self.is_gone or earlier.is_gone,
             phase=self.phase or earlier.phase,
         )
@@ -191,6 +193,7 @@ def gather(
             trouble = trouble or error
     return Gathered(
         log=log, log_is_cut=is_cut, began=runs.newest_start, ended=ended, events=events,
+        pod_is_gone=events.pod is False,
         saved=saved if log is not None and saved.exists() else None, trouble=trouble,
     )  # fmt: skip
 

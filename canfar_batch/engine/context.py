@@ -100,7 +100,7 @@ class Journal:
 
     @property
     def holds_only_launches(self) -> bool:
-        """Whether events are being buffered, and all so far are answers to launches, which free no place."""
+        """Whether all buffered events are answers to launches, which free no place; False while none are buffered."""
         return self._buffer is not None and all(isinstance(event, Launched) for event in self._buffer)
 
     def record(self, events: Iterable[Event]) -> None:
@@ -242,7 +242,7 @@ class Context:
         """Process the results of worker threads in one transaction, and return how many there were.
 
         Args:
-            then: Called in the same transaction, if all that there is to record are answers to launches.
+            then: Called in the same transaction, if it holds nothing but answers to launches.
         """
         with self.journal.in_one_transaction():
             count = self.pool.drain()

@@ -288,7 +288,7 @@ class Engine:
     def finish(self, key: str, phase: Phase) -> None:
         """Look into the end of this job's attempt, of which *phase* is the platform's final status."""
         stages = self._acquired()
-        stages.finisher.begin(stages.context.journal.jobs[key], Finishing(phase=phase))
+        stages.finisher.begin(stages.context.journal.jobs[key], Finishing(phase=phase, found_ended=True))
 
     def cancel_sent(self, key: str) -> bool:
         """Return whether a cancel was delivered for this job, or it has no container to cancel."""

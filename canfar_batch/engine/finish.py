@@ -52,6 +52,7 @@ class Finishing:
     stopping: bool = False  #: whether the container has to be removed, not only read
     stopped_for: Failure | None = None
     watched: bool = True
+    found_ended: bool = False  #: whether it had ended before anyone asked, so that no more is to come
     since: float = 0.0  #: when the end was first seen, in the clock's ticks
     tries: int = 0
     due: float | None = None  #: when to try again, in the clock's ticks; None while a worker thread is at it
@@ -135,7 +136,8 @@ class Finisher:
     def begin(self, job: JobRecord, finishing: Finishing) -> None:
         """Look into the end of *job*'s newest attempt, unless that has begun."""
         if job.key not in self._open:
-            self._pursue(job, attrs.evolve(finishing, since=self._context.clock.ticks()))
+            now = self._context.clock.ticks()
+            self._pursue(job, attrs.evolve(finishing, since=now - self._context.setup.grace * finishing.found_ended))
 
     # -- how it ended ---------------------------------------------------------------------------------------------
 
@@ -218,7 +220,9 @@ class Finisher:
         if finishing.phase is not None and lacks_log(job, found):
             may_have_run = job.attempts[-1].has_run or found.ended is not None or finishing.phase is Phase.COMPLETED
             patience = LOG_PATIENCE if may_have_run or found.trouble is not None else setup.grace
-            if now - finishing.since < patience:
+            if finishing.found_ended:
+                patience = setup.grace
+            if now - finishing.since < patience or finishing.tries < ABSENT_POLLS:
                 return pause
         if _may_still_report(job, finishing, found):
             since = found.cancel_sent if found.cancel_sent is not None else finishing.since
@@ -368,7 +372,7 @@ def _may_still_report(job: JobRecord, finishing: Finishing, found: Gathered) -> 
     if found.ended is not None:
         return False
     if finishing.stopping:
-        return found.is_gone and found.events.pod is not False and (job.attempts[-1].has_run or found.began is not None)
+        return found.is_gone and not found.pod_is_gone and (job.attempts[-1].has_run or found.began is not None)
     if finishing.phase is Phase.COMPLETED:
         return job.spec.receipt
     return job.attempts[-1].has_run or found.began is not None or found.events.pod is False

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from canfar_batch.lifecycle import may_be_overturned
 from canfar_batch.records import Attempt, JobRecord, JobState, Resources
 
-Shape = tuple[str, Resources]  #: an image and what is asked for: what the platform checks before it accepts a launch
+Shape = tuple[str, Resources]  #: an image and resources, which the platform checks before it accepts a launch
 
 _ENDED_BADLY = (JobState.LOST, JobState.FAILED, JobState.CANCELLED)
 _NEVER = datetime.max.replace(tzinfo=timezone.utc)
@@ -29,7 +29,7 @@ class JobIndex:
         by_name: The job's key and the attempt's number, by launch name.
         by_id: The job's key and the attempt's number, by the platform's id.
         accepted: The shapes of launches that the platform accepted.
-        begun: The newest launch of a container that was seen to run, by what it asked for.
+        begun: The time of the newest launch whose container has run, by its resources.
     """
 
     def __init__(self, jobs: Mapping[str, JobRecord]) -> None:

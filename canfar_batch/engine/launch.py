@@ -256,18 +256,19 @@ class Launcher:
 
     def _refused(self, job: JobRecord, error: CredentialError | PlatformRefused | NotMade) -> None:
         """Nothing was made. Try again later if the refusal may pass, else give the job up."""
+        was_accepted = self.patience.may_pass(job)
+        if not was_accepted:
+            add_outage_hint(error)
         if isinstance(error, NotMade):
-            may_pass = not error.same_again or self.patience.may_pass(job)
+            may_pass = not error.same_again or was_accepted
         elif isinstance(error, PlatformRefused):
-            may_pass = error.may_pass and self.patience.may_pass(job)
+            may_pass = error.may_pass and was_accepted
         else:
             may_pass = True  # the credential is refused, not the job
         due = self.patience.retry_time(job, error) if may_pass else None
         if due is None:
             if may_pass:
                 error.args = (f"{error} It was refused again and again, while other launches were accepted.",)
-            else:
-                add_outage_hint(error)
             self._refuse(job, error)
         else:
             self._context.traffic.refusals.append(self._context.clock.now())

@@ -15,7 +15,7 @@ import attrs
 
 from canfar_batch.engine.context import Health, Schedule
 from canfar_batch.engine.job_index import Shape, shape_of
-from canfar_batch.errors import CanfarBatchError, CredentialError, NotMade, PlatformRefused
+from canfar_batch.errors import CanfarBatchError, CredentialError, CredentialRefused, NotMade, PlatformRefused
 from canfar_batch.records import JobRecord
 
 K = TypeVar("K")
@@ -210,9 +210,11 @@ class Patience:
 
 def add_outage_hint(error: CanfarBatchError) -> None:
     """Let the message of a refusal that may pass say so, unless it does."""
-    may_pass = isinstance(error, (PlatformRefused, NotMade)) and getattr(error, "may_pass", True)
-    if may_pass and "outage" not in str(error):
-        error.args = (f"{str(error).rstrip(chr(46))}. If this worked before, the platform may be having an outage.",)
+    may_pass = isinstance(error, (NotMade, CredentialRefused)) or (
+        isinstance(error, PlatformRefused) and error.may_pass
+    )
+    if may_pass and "may be having an outage" not in str(error):
+        error.args = (f"{str(error).rstrip('.')}. If this worked before, the platform may be having an outage.",)
 
 
 def _again(before: _Refusals | None, place: int, now: float, due: float, *, alone: bool) -> _Refusals:

@@ -50,6 +50,7 @@ class Surroundings:
     monitor: MonitorStrategy
     clock: Clock
     settle: float
+    grace: float = 35.0
     shared: bool = False
     pool: Callable[[], Pool]  #: makes a pool for one job; the pools share the threads of the session
 
@@ -78,6 +79,7 @@ class Standalone:
             clock=around.clock,
             archive=_temporary_home(self),
             settle=around.settle,
+            grace=around.grace,
             shared=around.shared,
             launch_context=LaunchContext(shared=around.shared),
             quiet=True,

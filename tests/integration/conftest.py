@@ -41,7 +41,7 @@ def session_on():
     sessions = []
 
     def connected(platform, *, settle=0.5):
-        sessions.append(Session(open_platform(platform.url, token=platform.token), settle=settle))
+        sessions.append(Session(open_platform(platform.url, token=platform.token), settle=settle, grace=1.0))
         return sessions[-1]
 
     yield connected
