@@ -237,7 +237,15 @@ class BatchFailed(CanfarBatchError, RuntimeError):
 
 
 class CollectError(CanfarBatchError, RuntimeError):
-    """The job succeeded, but its result could not be collected."""
+    """The job succeeded, but its result could not be collected.
+
+    Attributes:
+        partial: The results of the collectors that did succeed, by name; None if there was one collector.
+    """
+
+    def __init__(self, message: str, *, partial: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.partial = partial
 
 
 class TransitionError(CanfarBatchError, RuntimeError):

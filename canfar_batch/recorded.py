@@ -158,8 +158,10 @@ class RecordedBatch(abc.ABC):
         return {job.key: self._result(job, missing) for job in records}
 
     def _result(self, job: JobRecord, missing: Any) -> Any:
-        if job.state is not JobState.SUCCEEDED or not job.collected or job.collect_error is not None:
+        if job.state is not JobState.SUCCEEDED or not job.collected:
             return missing
+        if job.collect_error is not None:
+            return missing if job.result is None else job.result  # what the collectors that did not fail returned
         engine = self._its_engine
         if job.stored:
             return job.result

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import attrs
 
 from canfar_batch.engine.cluster_events import Events
+from canfar_batch.engine.log_reasons import TAIL
 from canfar_batch.engine.verdict import Evidence, Verdict
 from canfar_batch.errors import JobNotFound, PlatformError
 from canfar_batch.failures import Failure, StuckPending
@@ -18,7 +20,7 @@ from canfar_batch.payload import encode, launch_names, receipts
 from canfar_batch.protocols import Platform
 from canfar_batch.records import Attempt, JobRecord, LaunchRequest, Phase, Receipt
 from canfar_batch.spec import full_image
-from canfar_batch.store.files import write_file
+from canfar_batch.store.files import write_file, write_stream
 from canfar_batch.store.home import Home
 
 PLATFORM_MEMORY = 3600.0  #: seconds for which the platform remembers an ended container (skaha, launch template)
@@ -67,7 +69,9 @@ def request_for(job: JobRecord, context: LaunchContext) -> LaunchRequest:
         SpecError: The command and environment are too large to be sent, or a secret is not set.
     """
     attempt, spec, filled = job.attempts[-1], job.spec, job.filled
-    env = filled.environment()
+    env = list(filled.environment())
+    if spec.receipt and not any(name == "PYTHONUNBUFFERED" for name, _ in env):
+        env.append(("PYTHONUNBUFFERED", "1"))  # else a stopped program takes its last output along
     if spec.receipt:
         payload = encode.encode_wrapped(
             filled.argv,
@@ -107,6 +111,7 @@ class Gathered:
 
     log: bytes | None = attrs.field(default=None, repr=False)  #: the end of the job's output; None if not available
     log_is_cut: bool = False  #: whether the log's beginning was missing
+    log_has_end: bool = False  #: whether the log has the line that the wrapper prints at the end
     began: Receipt | None = None  #: the start receipt of the newest run
     ended: Receipt | None = None  #: the end receipt of the newest run
     events: Events = attrs.field(factory=Events)
@@ -127,6 +132,7 @@ class Gathered:
             self,
             log=earlier.log if keeps_log else self.log,
             log_is_cut=earlier.log_is_cut if keeps_log else self.log_is_cut,
+            log_has_end=self.log_has_end or earlier.log_has_end,
             began=self.began or earlier.began,
             ended=self.ended or earlier.ended,
             events=self.events if self.events.pod or earlier.events.pod is None else earlier.events,
@@ -144,9 +150,15 @@ def lacks_log(job: JobRecord, gathered: Gathered) -> bool:
     The wrapper prints a line before the command runs, so the log of a job that ran is never empty. The platform
     answers with an empty log, too, when it cannot read the log (skaha-api §5.3; cluster.md F11).
     """
-    if gathered.log:
+    if gathered.pod_is_gone or gathered.is_gone or gathered.log:
         return False
-    return gathered.log is None or (job.spec.receipt and gathered.began is None and gathered.events.pod is not False)
+    return gathered.log is None or (job.spec.receipt and gathered.began is None)
+
+
+def is_half(job: JobRecord, gathered: Gathered) -> bool:
+    """Return whether the log seems to have come half: a receipt file reports the end, and the log does not."""
+    has_log = job.spec.receipt and bool(gathered.log)
+    return has_log and gathered.ended is not None and not gathered.log_has_end
 
 
 def gather(
@@ -170,32 +182,60 @@ def gather(
         return Gathered(began=runs.newest_start, ended=runs.newest_end(attempt))
     trouble: PlatformError | None = None
     log, is_cut, saved = None, False, archive.log(job.key, attempt.number)
+    splitter = receipts.LogSplitter(attempt.launch_name)
     try:
-        raw = platform.logs(attempt.id)
-        own, start, end = receipts.split_log(raw, attempt.launch_name)
-        runs = runs.with_receipts(_receipt(start), _receipt(end))
-        is_cut = bool(raw) and end is not None and start is None
-        if raw or not job.spec.receipt:
-            log = own
-            if own or not saved.exists():
-                write_file(saved, own)
+        size, log = _save_log(platform.stream_logs(attempt.id), splitter, saved, keep_empty=not job.spec.receipt)
+        runs = runs.with_receipts(_receipt(splitter.start), _receipt(splitter.end))
+        is_cut = size > 0 and splitter.end is not None and splitter.start is None
     except PlatformError as error:
         trouble = error
     ended = runs.newest_end(attempt)
     events = Events()
-    needs_events = ended is None or ended.exit_code != 0 or ended.stopped_by is not None
+    forgotten = False
+    needs_events = log is None or ended is None or ended.exit_code != 0 or ended.stopped_by is not None
     if needs_events:
         try:
             events = Events.read(platform.events(attempt.id))
+            if events.pod is False and phase is not None and is_gone(platform, attempt.id):
+                events, forgotten = Events(), True  # the pod went with its container: that says nothing about the end
             if events.text:
                 write_file(archive.events(job.key, attempt.number), events.text.encode())
         except PlatformError as error:
             trouble = trouble or error
     return Gathered(
-        log=log, log_is_cut=is_cut, began=runs.newest_start, ended=ended, events=events,
-        pod_is_gone=events.pod is False,
+        log=log, log_is_cut=is_cut, log_has_end=splitter.end is not None, began=runs.newest_start, ended=ended,
+        events=events, pod_is_gone=events.pod is False, is_gone=forgotten,
         saved=saved if log is not None and saved.exists() else None, trouble=trouble,
     )  # fmt: skip
+
+
+def _save_log(
+    pieces: Iterable[bytes], splitter: receipts.LogSplitter, path: Path, *, keep_empty: bool
+) -> tuple[int, bytes | None]:
+    """Save the job's own output, one piece in memory at a time; return the log's size and the end of the output.
+
+    An empty log says nothing if the wrapper must have printed a line (None); else it is saved if *keep_empty*.
+    """
+    size, end = 0, bytearray()
+
+    def own() -> Iterator[bytes]:
+        nonlocal size
+        for piece in pieces:
+            size += len(piece)
+            yield splitter.feed(piece)
+        yield splitter.finish()
+
+    def kept() -> Iterator[bytes]:
+        for piece in own():
+            end.extend(piece)
+            del end[:-TAIL]
+            yield piece
+
+    stream = kept()
+    first = next((piece for piece in stream if piece), b"")
+    if first or (size and not path.exists()) or (keep_empty and not path.exists()):
+        write_stream(path, itertools.chain([first], stream))
+    return size, bytes(end) if size or keep_empty else None
 
 
 @attrs.frozen
@@ -317,6 +357,7 @@ def evidence_of(
         ran=attempt.has_run,
         expects_receipt=job.spec.receipt,
         has_outputs=bool(job.filled.outputs),
+        workdir=job.filled.workdir,
         stopped_for=stopped_for,
         cancelling=job.cancelling and gathered.cancel_sent is not None,
         expires_at=attempt.expires_at,

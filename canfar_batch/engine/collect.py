@@ -6,8 +6,8 @@ from functools import partial
 
 from canfar_batch.engine.context import Context
 from canfar_batch.engine.pool import Outcome
-from canfar_batch.errors import CanfarBatchError
-from canfar_batch.lifecycle import Collected, NotCollected
+from canfar_batch.errors import CanfarBatchError, CollectError
+from canfar_batch.lifecycle import Collected, Event, NotCollected
 from canfar_batch.records import JobRecord
 from canfar_batch.store.schema import storable
 
@@ -44,14 +44,18 @@ class Collector:
     def _collected(self, job: JobRecord, outcome: Outcome[object]) -> None:
         self.in_flight.discard(job.key)
         now = self._context.clock.now()
-        if outcome.error is not None:
-            self._journal.record([NotCollected(key=job.key, at=now, why=_as_text(outcome.error))])
-            return
-        stored = storable(outcome.value)
-        if not stored:
-            self.results[job.key] = outcome.value
-        result = outcome.value if stored else None
-        self._journal.record([Collected(key=job.key, at=now, result=result, stored=stored)])
+        error = outcome.error
+        partial = error.partial if isinstance(error, CollectError) else None
+        events: list[Event] = []
+        if error is None or partial is not None:
+            value = outcome.value if error is None else partial
+            stored = storable(value)
+            if not stored:
+                self.results[job.key] = value
+            events.append(Collected(key=job.key, at=now, result=value if stored else None, stored=stored))
+        if error is not None:
+            events.append(NotCollected(key=job.key, at=now, why=_as_text(error)))
+        self._journal.record(events)
 
 
 def _as_text(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from canfar_batch.engine.attempts import (
     evidence_of,
     gather,
     is_gone,
+    is_half,
     lacks_log,
 )
 from canfar_batch.engine.context import LONGEST_PAUSE, Context
@@ -78,6 +79,7 @@ class Finisher:
         self._late_receipts_sought: float | None = None
         self._late_logs_sought: float | None = None
         self._late_logs: set[str] = set()  # keys of the jobs whose log is being fetched late
+        self._logs_are_gone: set[str] = set()  # launch names of the attempts whose log the platform does not have
 
     # -- whether it ended -----------------------------------------------------------------------------------------
 
@@ -220,10 +222,12 @@ class Finisher:
         if finishing.phase is not None and lacks_log(job, found):
             may_have_run = job.attempts[-1].has_run or found.ended is not None or finishing.phase is Phase.COMPLETED
             patience = LOG_PATIENCE if may_have_run or found.trouble is not None else setup.grace
-            if finishing.found_ended:
+            if finishing.found_ended and found.trouble is None:
                 patience = setup.grace
             if now - finishing.since < patience or finishing.tries < ABSENT_POLLS:
                 return pause
+        if finishing.phase is not None and is_half(job, found) and finishing.tries < ABSENT_POLLS:
+            return pause
         if _may_still_report(job, finishing, found):
             since = found.cancel_sent if found.cancel_sent is not None else finishing.since
             left = since + setup.grace - now
@@ -317,7 +321,9 @@ class Finisher:
         for key in list(self._journal.index.without_log):
             job = self._journal.jobs[key]
             ended_at = job.attempts[-1].ended_at
-            if key in self._late_logs or ended_at is None or ended_at < oldest:
+            if key in self._late_logs or job.attempts[-1].launch_name in self._logs_are_gone:
+                continue
+            if ended_at is None or ended_at < oldest:
                 continue
             if (room := room - 1) < 0:
                 break
@@ -343,6 +349,9 @@ class Finisher:
         if outcome.value is None or not unchanged or lacks_log(job, outcome.value):
             return
         found, attempt, now = outcome.value, job.attempts[-1], self._context.clock.now()
+        if found.saved is None and found.ended is None:
+            self._logs_are_gone.add(attempt.launch_name)
+            return
         phase = Phase.COMPLETED if attempt.succeeded else Phase.FAILED
         verdict = classify(evidence_of(job, found, phase=phase, watched=True, stopped_for=None, at=now))
         keeps = attempt.verified or verdict.succeeded != attempt.succeeded

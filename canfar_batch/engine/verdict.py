@@ -50,6 +50,7 @@ class Evidence:
     ran: bool = False  #: whether the platform showed it running
     expects_receipt: bool = True  #: whether the command ran under the wrapper
     has_outputs: bool = False  #: whether the job declares outputs
+    workdir: str | None = None  #: the directory that the job asked for
     stopped_for: Failure | None = None  #: why we stopped it, if we did
     cancelling: bool = False  #: whether the user wants it stopped, and the platform was asked to
     expires_at: datetime | None = None  #: when the platform ends it, as it last said
@@ -195,7 +196,8 @@ def _cancelled(evidence: Evidence) -> Verdict:
 
 
 def _start_error_in_workdir(evidence: Evidence) -> Failure:
-    return StartError(message="its working directory could not be entered in the container")
+    named = f" {evidence.workdir}" if evidence.workdir else ""
+    return StartError(message=f"its working directory{named} could not be entered in the container")
 
 
 def _timed_out(evidence: Evidence) -> Failure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -38,14 +38,87 @@ def split_log(raw: bytes, launch_name: str) -> tuple[bytes, dict[str, Any] | Non
     Returns:
         The job's output; the start receipt or None; the end receipt or None. `parse_receipt` lists their keys.
     """
-    own: list[bytes] = []
-    lines: list[str] = []
-    at = 0
-    for begin, end, line in _marked(raw, launch_name):
-        own.append(raw[at:begin])
-        at = end
-        lines += [line] if line else []
-    return b"".join([*own, raw[at:]]), *_receipts(launch_name, lines)
+    splitter = LogSplitter(launch_name)
+    own = splitter.feed(raw) + splitter.finish()
+    return own, splitter.start, splitter.end
+
+
+class LogSplitter:
+    """Separates a container's log, which comes in pieces, into the job's own output and its receipts.
+
+    Memory is bounded: only the end of what was fed is held back, since a line of ours may begin there.
+    """
+
+    def __init__(self, launch_name: str) -> None:
+        self._name = launch_name
+        self._head, self._tail = f"{MARK} {launch_name} ".encode(), f" #{launch_name}".encode()
+        self._held = b""
+        self._at_start = True  # whether the first line has not been looked at
+        self._lines: list[str] = []
+
+    @property
+    def start(self) -> dict[str, Any] | None:
+        """The start receipt of the newest run that was fed, or None."""
+        return _receipts(self._name, self._lines)[0]
+
+    @property
+    def end(self) -> dict[str, Any] | None:
+        """The end receipt of the newest run that was fed, or None."""
+        return _receipts(self._name, self._lines)[1]
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next *piece*; return the job's output that is certain by now."""
+        return self._split(piece, at_end=False)
+
+    def finish(self) -> bytes:
+        """Return the rest of the job's output."""
+        return self._split(b"", at_end=True)
+
+    def _split(self, piece: bytes, *, at_end: bool) -> bytes:
+        raw, own = self._held + piece, list[bytes]()
+        at = self._after_torn_line(raw, at_end)
+        if at is None:
+            self._held = raw
+            return b""
+        keep = len(raw) if at_end else max(at, len(raw) - len(self._head))
+        mark, line_end = raw.find(self._head, at), 0  # the line's end is kept: one line may hold a million marks
+        while mark >= 0:
+            if mark >= line_end:
+                found = raw.find(b"\n", mark)
+                line_end = len(raw) if found < 0 else found
+            begin = mark - 1 if mark > at and raw[mark - 1 : mark] == b"\n" else mark
+            is_whole = line_end < len(raw) or at_end
+            if not is_whole and len(raw) - mark <= _LONGEST_LINE:
+                keep = begin  # the rest of the line is still to come
+                break
+            if raw.endswith(self._tail, mark, line_end):
+                text = raw[mark + len(self._head) : line_end - len(self._tail)]
+                self._lines.append(text.decode("utf-8", "replace"))
+                own.append(raw[at:begin])
+                at = min(line_end + 1, len(raw))
+            elif line_end == len(raw) and at_end:
+                own.append(raw[at:begin])  # it is being written
+                at = len(raw)
+                break
+            mark = raw.find(self._head, max(at, mark + len(self._head)))
+        keep = max(keep, at)
+        own.append(raw[at:keep])
+        self._held = raw[keep:]
+        return b"".join(own)
+
+    def _after_torn_line(self, raw: bytes, at_end: bool) -> int | None:
+        """Return where to begin: after a first line of ours whose beginning is lost. None to wait for its end."""
+        if not self._at_start:
+            return 0
+        first, line_break, _ = raw.partition(b"\n")
+        if not line_break and not at_end and len(raw) <= _LONGEST_LINE:
+            return None
+        self._at_start = False
+        is_torn = bool(line_break) and first.endswith(self._tail) and self._head not in first
+        return len(first) + 1 if is_torn else 0
+
+
+_LONGEST_LINE = 1 << 20  # bytes; no line of ours is longer
 
 
 def parse_receipt(text: str | bytes) -> dict[str, Any] | None:
@@ -85,29 +158,8 @@ def parse_receipt(text: str | bytes) -> dict[str, Any] | None:
     if named is None:
         return None
     name = named[1].decode()
-    start, end = _receipts(name, [line for _, _, line in _marked(raw, name) if line])
+    _, start, end = split_log(raw, name)
     return end or start
-
-
-def _marked(raw: bytes, name: str) -> Iterator[tuple[int, int, str | None]]:
-    """Yield begin, end and text of each receipt line, line breaks included; the text is None if the line is torn."""
-    head, tail = f"{MARK} {name} ".encode(), f" #{name}".encode()
-    first = raw.partition(b"\n")[0]
-    if len(first) < len(raw) and first.endswith(tail) and head not in first:
-        yield 0, len(first) + 1, None  # the log's beginning is lost, in the middle of a receipt line
-    at = raw.find(head)
-    end = 0  # of the line in which the mark stands; kept, because a line may contain a million marks
-    while at >= 0:
-        begin = at - 1 if raw[max(at - 1, 0) : at] == b"\n" else at
-        if at >= end:
-            end = raw.find(b"\n", at)
-            end = len(raw) if end < 0 else end
-        if raw.endswith(tail, at, end):
-            yield begin, min(end + 1, len(raw)), raw[at + len(head) : end - len(tail)].decode("utf-8", "replace")
-        elif end == len(raw):
-            yield begin, len(raw), None  # it is being written
-            return
-        at = raw.find(head, at + len(head))
 
 
 def _receipts(name: str, lines: Iterable[str]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import glob
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,14 @@ from typing import Any
 import attrs
 
 from canfar_batch.errors import CollectError
+from canfar_batch.fields.templates import Template
 from canfar_batch.protocols import Platform, ResultCollector
 from canfar_batch.records import JobRecord
 from canfar_batch.spec import literal_path
+
+log = logging.getLogger("canfar_batch")
+
+_CLOCK_TOLERANCE = 2.0  #: seconds that the clock of the storage may differ from the container's
 
 
 @attrs.frozen
@@ -46,11 +53,14 @@ class Files:
     that only the container sees are taken from its receipt.
 
     ```python
-    batch = session.batch("fits", collect=cb.Files("cat/*.cat"))
+    batch = session.batch("fits", collect=cb.Files("cat/{key}*.cat"))
     ```
 
     Args:
-        patterns: Paths or patterns, relative to the job's working directory; by default the spec's outputs.
+        patterns: Paths or patterns, relative to the job's working directory; by default the spec's outputs. They may
+            hold fields, as in the command: `"cat/{key}*.cat"`. A pattern without a field is the same for every job, so
+            that only files written during the job's attempt are returned, and a warning says that files of jobs that
+            ran at the same time may be among them.
     """
 
     patterns: tuple[str, ...]  #: relative to the job's working directory; by default the spec's outputs
@@ -64,7 +74,12 @@ class Files:
         Raises:
             CollectError: A file is missing.
         """
-        patterns = self.patterns or job.filled.outputs
+        fields = {"key": job.key, "index": job.index, **job.fields}
+        own = tuple(Template.read(pattern).fill(fields) for pattern in self.patterns)
+        for pattern in set(self.patterns) & set(own):
+            if literal_path(pattern) is None:
+                _warn_of_shared_pattern(pattern)
+        patterns = own or job.filled.outputs
         if not patterns:
             raise CollectError(f"job {job.key} declares no outputs: name them in JobSpec(outputs=…) or Files(…)")
         found = [path for pattern in patterns for path in _files(job, pattern)]
@@ -103,7 +118,7 @@ class Json:
         try:
             return json.loads(raw)
         except (ValueError, RecursionError) as error:
-            raise CollectError(f"{where} of job {job.key} is not valid JSON: {error}") from error
+            raise CollectError(f"{where} of job {job.key} is not valid JSON: {error}{_quoted(raw)}") from error
 
     @staticmethod
     def _declared(job: JobRecord) -> str | None:
@@ -123,8 +138,22 @@ class Several:
         return any(getattr(part, "serial", False) for part in self.parts.values())
 
     def __call__(self, job: JobRecord, platform: Platform) -> dict[str, object]:
-        """Return the results of all parts."""
-        return {name: collect(job, platform) for name, collect in self.parts.items()}
+        """Return the results of all parts.
+
+        Raises:
+            CollectError: A part failed; the error has the results of the others.
+        """
+        results: dict[str, object] = {}
+        failed: dict[str, Exception] = {}
+        for name, collect in self.parts.items():
+            try:
+                results[name] = collect(job, platform)
+            except Exception as error:
+                failed[name] = error
+        if failed:
+            causes = "; ".join(f"{name}: {error}" for name, error in failed.items())
+            raise CollectError(causes, partial=results) from next(iter(failed.values()))
+        return results
 
 
 @attrs.frozen
@@ -162,16 +191,49 @@ def _files(job: JobRecord, pattern: str) -> list[Path]:
     # never in the current directory: its files may belong to another run
     seen = directory.is_absolute() or Path(pattern).is_absolute()
     here = sorted(glob.glob(pattern, root_dir=directory)) if seen else []  # noqa: PTH207 (takes no absolute pattern)
-    if here:
-        return [directory / path for path in here]
+    plain = literal_path(pattern)
+    own = [path for path in (directory / name for name in here) if plain is not None or _is_own(job, path)]
+    if own:
+        return own
     receipt = job.last_attempt.receipt if job.last_attempt else None
     outputs = receipt.outputs if receipt else {}
-    plain = literal_path(pattern)
     named = [Path(path) for path in outputs if path == plain or (plain is None and Path(path).match(pattern))]
     if named:
         return [directory / path for path in named]
     where = f"below {directory}" if seen else "that this machine sees"
     raise CollectError(f"job {job.key} left no {plain or pattern} {where}, and its receipt names none")
+
+
+def _is_own(job: JobRecord, path: Path) -> bool:
+    """Return whether *path* may be the job's: it declares it, or the file was written during its attempt."""
+    attempt = job.last_attempt
+    receipt = attempt.receipt if attempt else None
+    if receipt is None or receipt.started_at is None or receipt.finished_at is None:
+        return True
+    directory = Path(job.filled.workdir or "")
+    if any(directory / output == path for output in receipt.outputs):
+        return True
+    try:
+        written = path.stat().st_mtime
+    except OSError:
+        return False
+    begin, end = receipt.started_at.timestamp(), receipt.finished_at.timestamp()
+    return begin - _CLOCK_TOLERANCE <= written <= end + _CLOCK_TOLERANCE
+
+
+@functools.cache
+def _warn_of_shared_pattern(pattern: str) -> None:
+    """Warn once of a pattern that is the same for every job."""
+    log.warning(
+        "Files(%r) is the same pattern for every job, so files of jobs that run at the same time may be among its "
+        "results; put a field in it, such as Files(%r), or declare the outputs in JobSpec(outputs=...)",
+        pattern, str(Path(pattern).with_name("{key}*" + Path(pattern).suffix)),
+    )  # fmt: skip
+
+
+def _quoted(raw: bytes) -> str:
+    """Return the beginning of what is not JSON, if it is short enough to help."""
+    return f": {raw.decode(errors='replace')!r}" if len(raw) <= 200 else ""
 
 
 def _read(job: JobRecord, path: Path) -> bytes:

@@ -116,8 +116,12 @@ def is_supposition(failure: Failure | None) -> bool:
 
 def explain_job(job: JobRecord, events: str = "", now: datetime | None = None) -> str:
     """Return one paragraph: what happened to *job*, and what to do."""
-    text = " ".join(filter(None, (_story(job, now), _why(job), _from_events(job, events), _tip(job))))
+    parts = (_story(job, now), _why(job), _warnings(job), _from_events(job, events), _tip(job))
+    text = " ".join(filter(None, parts))
     return printable(without_secrets(text, secret_values([job])))
+
+
+_SUSPENDED = "was stopped by the platform to make room, and will start again from the beginning."
 
 
 def _story(job: JobRecord, now: datetime | None) -> str:
@@ -127,12 +131,15 @@ def _story(job: JobRecord, now: datetime | None) -> str:
     if now is not None and attempt is not None and attempt.launched_at is not None:
         times = Times.of(attempt, now)
         since = f" for {duration(times.waited if times.ran is None else times.ran)}"
+    suspended = attempt is not None and attempt.is_suspended
     began = "" if attempt is None or attempt.started_at is None else " again"
     waiting = "it has begun before, and does not run now" if began else "it has not begun to run"
     texts: Mapping[JobState, Callable[[], str]] = {
         JobState.PLANNED: lambda: "has not been launched yet.",
         JobState.LAUNCHING: lambda: "was sent to the platform, which has not answered yet.",
-        JobState.PENDING: lambda: f"waits on the platform{'' if began else since}; {waiting}.",
+        JobState.PENDING: lambda: (
+            _SUSPENDED if suspended else f"waits on the platform{'' if began else since}; {waiting}."
+        ),
         JobState.RUNNING: lambda: f"has been running{since}.",
         JobState.WAITING: lambda: "failed and will be launched again.",
         JobState.SUCCEEDED: lambda: f"succeeded{_took(job)}{_unverified(job)}.",
@@ -154,6 +161,11 @@ def _took(job: JobRecord) -> str:
 def _unverified(job: JobRecord) -> str:
     is_verified = job.last_attempt is None or job.last_attempt.verified
     return "" if is_verified else " according to the platform; no receipt confirms it"
+
+
+def _warnings(job: JobRecord) -> str:
+    warnings = job.last_attempt.warnings if job.last_attempt else ()
+    return " ".join(f"Warning: {warning}." for warning in warnings)
 
 
 def _why(job: JobRecord) -> str:

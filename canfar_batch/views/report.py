@@ -120,6 +120,9 @@ class Report:
     counts: Mapping[JobState, int] = attrs.field(hash=False)  #: jobs in each state; states without jobs are left out
     failures: tuple[Cause, ...]  #: of the jobs that failed or were lost; the most frequent first
     not_collected: tuple[Cause, ...]  #: of the jobs that succeeded but whose result could not be collected
+    warnings: Mapping[str, int] = attrs.field(hash=False)  #: what to know of jobs, and how many it concerns
+    restarts: int  #: runs that the platform stopped and began again
+    lost_seconds: float  #: time that those runs took
     unverified: int  #: jobs that succeeded according to the platform, without a receipt
     attempts: int
     retries: Mapping[str, int] = attrs.field(
@@ -175,6 +178,9 @@ class Report:
             not_collected=_causes(
                 (job, _NotCollected(message=job.collect_error)) for job in succeeded if job.collect_error is not None
             ),
+            warnings=_warnings(jobs),
+            restarts=sum(attempt.restarts for attempt in attempts),
+            lost_seconds=math.fsum(attempt.lost_seconds for attempt in attempts),
             unverified=sum(job.last_attempt is not None and not job.last_attempt.verified for job in succeeded),
             attempts=len(attempts),
             retries=_retries(jobs),
@@ -257,6 +263,9 @@ class Report:
             "counts": {state.value: number for state, number in self.counts.items()},
             "failures": [cause.as_dict() for cause in self.failures],
             "not_collected": [cause.as_dict() for cause in self.not_collected],
+            "warnings": dict(self.warnings),
+            "restarts": self.restarts,
+            "lost_seconds": self.lost_seconds,
             "unverified": self.unverified,
             "attempts": self.attempts,
             "retries": dict(self.retries),
@@ -337,10 +346,27 @@ class Report:
         if self.unverified:
             successes = count(self.unverified, "success", "successes")
             yield "unverified", f"{successes} according to the platform, without a receipt"
+        for place, (warning, number) in enumerate(list(self.warnings.items())[:_SHOWN]):
+            yield "warnings" if place == 0 else "", f"{count(number, 'job')}: {printable(warning)}"
+        if self.restarts:
+            again = f"{count(self.restarts, 'run')} stopped by the platform and begun again"
+            yield "restarts", f"{again}, {duration(self.lost_seconds)} lost"
         yield "home", printable(str(self.home))
 
 
 # -- gathering ----------------------------------------------------------------------------------------------------
+
+
+def _warnings(jobs: Iterable[JobRecord]) -> dict[str, int]:
+    """Return the warnings about newest attempts, the most frequent first; names and numbers make no difference."""
+    first: dict[str, str] = {}
+    counted: Counter[str] = Counter()
+    for job in jobs:
+        for warning in job.last_attempt.warnings if job.last_attempt else ():
+            kind = warning.partition(": ")[0]
+            counted[kind] += 1
+            first.setdefault(kind, f"{warning} ({job.key})")
+    return {first[kind]: number for kind, number in counted.most_common()}
 
 
 @attrs.frozen(kw_only=True)

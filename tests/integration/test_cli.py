@@ -417,7 +417,7 @@ def test_failed_jobs_are_retried_with_changed_resources(command: Command):
     assert command("run", "again", *IMAGE, *ON_THIS_MACHINE, "--ram", 1, *words).code == 1
     refused = command("retry", "again", *ON_THIS_MACHINE, "--cause", "out of memory")
     assert refused.code == 2
-    assert "has no job to retry; the causes are: exit code 1" in refused.err
+    assert "no job failed for 'out of memory'; the causes are: 'exit code 1' (1)" in refused.err
     Path("fixed").touch()
     ended = command("retry", "again", *ON_THIS_MACHINE, "--cause", "exit code 1", "--ram", 2, "--json")
     assert (ended.code, ended.json["counts"], ended.json["attempts"]) == (0, {"succeeded": 2}, 3)

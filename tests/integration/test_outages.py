@@ -25,8 +25,9 @@ def recorded(status):
     """The answers of this status that the published service gave to creates during outages, without end."""
     rows = [row for row in OUTAGES if row.get("status") == status and row["request"].startswith("POST")]
     texts = sorted({(row["text"], row["headers"].get("retry-after", [""])[0]) for row in rows})
-    for text, wait in itertools.cycle(texts):
-        yield faults.answer(status, text, {"Server": "OpenCADC/cadc-rest"} | ({"Retry-After": "1"} if wait else {}))
+    server = {"Server": "OpenCADC/cadc-rest"}
+    actions = [faults.answer(status, text, server | ({"Retry-After": "1"} if wait else {})) for text, wait in texts]
+    return itertools.cycle(actions)  # no generator: several threads of the platform take from it
 
 
 def outage(platform, status):

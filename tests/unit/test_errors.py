@@ -24,8 +24,8 @@ def test_a_batch_that_is_only_read_permits_nothing_else():
     [
         errors.UnknownJob("no job"),
         errors.ReadOnlyBatch("read only"),
-        errors.PlatformBusy("later", status=429, words="slow down", retry_after=5.0),
-        errors.LaunchInDoubt("doubt", launch_name="b-1", status=500, words="x", same_again=True),
+        errors.PlatformBusy("later", status=429, server_text="slow down", retry_after=5.0),
+        errors.LaunchInDoubt("doubt", launch_name="b-1", status=500, server_text="x", same_again=True),
         errors.WaitTimeout("late", report={"a": 1}),
         errors.BatchPaused("paused", report=None),
     ],

@@ -302,7 +302,7 @@ def test_a_variable_that_nothing_fills_in_is_doubtful(options):
 
 def test_a_value_of_the_environment_with_a_line_end_is_doubtful():
     assert spec(env={"API_TOKEN": "hush\n"}).doubts == (
-        "the value of API_TOKEN in env is '***', which ends in a line break",
+        "the value of API_TOKEN in env is '[secret]', which ends in a line break",
     )
 
 
