@@ -14,6 +14,7 @@ from canfar_batch.engine.log_reasons import TAIL
 from canfar_batch.engine.verdict import Evidence, Verdict
 from canfar_batch.errors import JobNotFound, PlatformError
 from canfar_batch.failures import Failure, StuckPending
+from canfar_batch.fields.environment import readable, without_values
 from canfar_batch.fields.keys import file_name
 from canfar_batch.lifecycle import Cancelled, Ended
 from canfar_batch.payload import encode, launch_names, receipts
@@ -370,10 +371,17 @@ def end_event(job: JobRecord, gathered: Gathered, verdict: Verdict, at: datetime
     receipt = gathered.ended or gathered.began
     if job.cancelling and not verdict.succeeded:
         return Cancelled(key=job.key, at=at, receipt=receipt, log=gathered.saved)
+    failure = for_ledger(job, verdict.failure)
     return Ended(
-        key=job.key, at=at, succeeded=verdict.succeeded, verified=verdict.verified, failure=verdict.failure,
+        key=job.key, at=at, succeeded=verdict.succeeded, verified=verdict.verified, failure=failure,
         receipt=receipt, log=gathered.saved, log_is_cut=gathered.log_is_cut,
     )  # fmt: skip
+
+
+def for_ledger(job: JobRecord, failure: Failure | None) -> Failure | None:
+    """Return *failure* without the values of the job's secrets, which its log may have quoted."""
+    values = readable(job.filled.secrets)
+    return attrs.evolve(failure, message=without_values(failure.message, values)) if failure and values else failure
 
 
 def stuck_pending(job: JobRecord, at: datetime) -> StuckPending | None:

@@ -7,6 +7,7 @@ from functools import partial
 from canfar_batch.engine.context import Context
 from canfar_batch.engine.pool import Outcome
 from canfar_batch.errors import CanfarBatchError, CollectError
+from canfar_batch.fields.environment import readable, without_values
 from canfar_batch.lifecycle import Collected, Event, NotCollected
 from canfar_batch.records import JobRecord
 from canfar_batch.store.schema import storable
@@ -54,7 +55,9 @@ class Collector:
                 self.results[job.key] = value
             events.append(Collected(key=job.key, at=now, result=value if stored else None, stored=stored))
         if error is not None:
-            events.append(NotCollected(key=job.key, at=now, why=_as_text(error)))
+            events.append(
+                NotCollected(key=job.key, at=now, why=without_values(_as_text(error), readable(job.filled.secrets)))
+            )
         self._journal.record(events)
 
 

@@ -16,6 +16,7 @@ from canfar_batch.engine.attempts import (
     Runs,
     end_event,
     evidence_of,
+    for_ledger,
     gather,
     is_gone,
     is_half,
@@ -359,7 +360,7 @@ class Finisher:
             [
                 EvidenceAdded(
                     key=job.key, at=now, log=found.saved, log_is_cut=found.log_is_cut,
-                    receipt=None if keeps else found.ended, failure=None if keeps else verdict.failure,
+                    receipt=None if keeps else found.ended, failure=None if keeps else for_ledger(job, verdict.failure),
                     verified=not keeps and verdict.verified,
                 )
             ]

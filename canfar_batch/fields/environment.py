@@ -13,6 +13,7 @@ from canfar_batch.errors import SpecError
 from canfar_batch.fields.values import NeverRendered
 
 MASK = "[secret]"  #: shown in place of a secret
+_SHORTEST_SECRET = 4  # characters; replacing shorter values would destroy text and hide nothing
 #: Variables that the wrapper sets. With another value for one of them, a job could not be recognised.
 RESERVED = frozenset({"CANFAR_BATCH_KEY", "CANFAR_BATCH_ATTEMPT", "CANFAR_BATCH_NAME"})
 
@@ -119,6 +120,24 @@ def shown_value(name: str, value: str | Secret) -> str:
 def masked(pairs: Iterable[tuple[str, str | Secret]]) -> dict[str, str]:
     """Return the variables as they may be shown."""
     return {name: shown_value(name, value) for name, value in pairs}
+
+
+def readable(secrets: Iterable[Secret]) -> tuple[str, ...]:
+    """Return the values of *secrets* that this process can read and that are long enough to hide, the longest first."""
+    found = set()
+    for secret in secrets:
+        try:
+            found.add(secret.read())
+        except SpecError:  # not set in this process, so its value is unknown here
+            continue
+    return tuple(sorted((value for value in found if len(value) >= _SHORTEST_SECRET), key=len, reverse=True))
+
+
+def without_values(text: str, values: Iterable[str]) -> str:
+    """Return *text* with each of *values* replaced by `MASK`."""
+    for value in values:
+        text = text.replace(value, MASK)
+    return text
 
 
 _UNFILLED = re.compile(r"(?:^|(?<=[:=]))(?:~(?=/|$)|\$\{?[A-Z_][A-Z0-9_]*\}?(?=[/:]|$))")

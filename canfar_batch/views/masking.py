@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from canfar_batch.errors import SpecError
-from canfar_batch.fields.environment import MASK
+from canfar_batch.fields.environment import MASK, readable, without_values
 from canfar_batch.records import JobRecord
-from canfar_batch.spec import Secret
-
-_SHORTEST = 4  # characters; replacing shorter values would destroy text and hide nothing
 
 _WORDS = r"(?:token|secret|passw(?:or)?d|passphrase|credential|authorization|api[_-]?key)[\w-]{0,40}"
 #: the ways in which secrets are written: `TOKEN=abc`, `"password": "abc"`, `--api-key abc`, `Bearer abc`. A word of
@@ -29,19 +25,11 @@ _KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*
 
 def without_secrets(text: str, values: Iterable[str] = ()) -> str:
     """Return *text* with each of *values*, and whatever looks like a token, password or key, replaced by `MASK`."""
-    for value in values:
-        text = text.replace(value, MASK)
-    text = _KEY_BLOCK.sub(MASK, text)
+    text = _KEY_BLOCK.sub(MASK, without_values(text, values))
     text = _IN_ADDRESS.sub(MASK, text)
     return _SECRET.sub(rf"\g<name>{MASK}", text)
 
 
 def secret_values(jobs: Iterable[JobRecord]) -> tuple[str, ...]:
     """Return the values of the `Secret` variables of *jobs* that this process can read, the longest first."""
-    found = set()
-    for secret in {value for job in jobs for _, value in job.filled.env if isinstance(value, Secret)}:
-        try:
-            found.add(secret.read())
-        except SpecError:  # not set in this process, so its value is unknown here
-            continue
-    return tuple(sorted((value for value in found if len(value) >= _SHORTEST), key=len, reverse=True))
+    return readable({secret for job in jobs for secret in job.filled.secrets})

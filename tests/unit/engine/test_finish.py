@@ -7,7 +7,7 @@ from fakes import Fate
 
 from canfar_batch import errors, failures
 from canfar_batch.records import JobState, Phase
-from canfar_batch.spec import JobSpec
+from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.strategies import Retry, Window, never
 
 S = JobState
@@ -282,3 +282,37 @@ def test_another_batch_object_asks_the_driver_to_cancel(world):
     world.turn(batch, 60)
     assert states(batch) == [S.RUNNING, S.CANCELLED]
     other.close()
+
+
+def test_the_ledger_has_no_secret_that_the_log_quotes(world, monkeypatch):
+    monkeypatch.setenv("SERVICE", "correct-horse")
+    world.platform.fate = lambda request: Fate(code=1, log=b"Error: the archive refused correct-horse\n")
+    spec = JobSpec("fetch {n}", image="i", env={"SERVICE": Secret("SERVICE")})
+    batch = world.planned(1, spec=spec, retry=never)
+    batch.run(progress=False)
+    (failed,) = batch.failed
+    assert failed.record.failure.message == "Error: the archive refused [secret]"
+    ledgers = list(batch.home.glob("ledger.db*"))
+    assert ledgers
+    assert not [path for path in ledgers if b"correct-horse" in path.read_bytes()]
+
+
+def test_a_container_that_ended_and_was_forgotten_is_judged_by_its_status(world):
+    world.platform.fate = lambda request: Fate(lasts=5)
+    batch = world.planned(1, retry=never)
+    world.turn(batch, 1)
+    world.platform.before["logs"] = lambda: world.platform.all.clear()
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED]
+    assert not batch.records[0].attempts[-1].verified
+
+
+def test_what_cannot_come_is_not_asked_for_again(world):
+    world.platform.fate = lambda request: Fate(queue=0, lasts=1e9)
+    batch = world.planned(2, retry=Retry(pause=3000.0, classes=failures.Deleted))
+    world.turn(batch, 30)
+    gone = world.platform.launched[0]
+    world.platform.all = {id: one for id, one in world.platform.all.items() if one.request.name != gone}
+    world.turn(batch, 2000)
+    assert [event.kind for event in batch.history("j0")].count("EvidenceAdded") == 0
+    assert isinstance(batch.records[0].attempts[0].failure, failures.Deleted)

@@ -171,3 +171,15 @@ def test_two_containers_of_one_name_become_one(world):
     assert states(batch) == [S.SUCCEEDED]
     assert len(world.platform.all) == 1
     assert looks[0] >= 3, "the look before the launch, and two that show both"
+
+
+def test_a_driver_that_finds_only_jobs_that_wait_says_so(world, caplog):
+    world.platform.before["launch"] = raising(errors.PlatformBusy("later", retry_after=500.0))
+    batch = world.planned(1)
+    world.turn(batch, 20)
+    assert "the platform asks to wait 8 min before the next launch" in caplog.text
+    batch.close()
+    caplog.clear()
+    again = world.planned(1)
+    world.turn(again, 20)
+    assert "all jobs that are left wait for their next launch, the first until" in caplog.text
