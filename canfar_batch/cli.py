@@ -99,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     raw = {"formatter_class": argparse.RawDescriptionHelpFormatter, "description": _RUN}
     _add_run(command("run", _run, "plan a batch and run it, or resume one", **raw))
     _add_retry(command("retry", _retry_failed, "launch failed jobs again, and run the batch until all are final"))
+    _add_rerun(command("rerun", _rerun, "launch final jobs again, also those that succeeded, and run the batch"))
 
     listing = command("ls", _ls, "list the batches, or the jobs of one")
     _add_name(listing, "the batch whose jobs to list (default: all batches)", nargs="?")
@@ -135,6 +136,8 @@ def parser() -> argparse.ArgumentParser:
     cancel.add_argument("--no-wait", action="store_true", help="do not wait")
     _add_connection(cancel)
 
+    _add_name(command("rm", _rm, "delete a batch's records, logs and receipts; outputs elsewhere stay"))
+
     report = command("report", _report, "print the report on a batch: causes, times, core-hours, memory")
     _add_name(report)
     report.add_argument(
@@ -159,13 +162,28 @@ def _add_retry(retry: argparse.ArgumentParser) -> None:
     _add_name(retry)
     _add_keys(retry, "the jobs (default: all that failed or were lost); cancelled jobs only if named")
     retry.add_argument("--cause", help="only jobs with this cause, as the report shows it: 'out of memory'")
-    changed = retry.add_argument_group("changed resources")
+    _add_changes(retry)
+    _add_how(retry)
+
+
+def _add_rerun(rerun: argparse.ArgumentParser) -> None:
+    _add_name(rerun)
+    _add_keys(rerun, "the jobs; without them, give --all or --missing-outputs")
+    rerun.add_argument("--all", action="store_true", help="all final jobs")
+    rerun.add_argument(
+        "--missing-outputs", action="store_true", help="only jobs that succeeded and whose outputs no longer exist"
+    )
+    _add_changes(rerun)
+    _add_how(rerun)
+
+
+def _add_changes(command: argparse.ArgumentParser) -> None:
+    changed = command.add_argument_group("changed resources")
     changed.add_argument("--cores", type=int, metavar="N", help="cores for each job")
     changed.add_argument("--ram", type=int, metavar="GIB", help="memory for each job")
     changed.add_argument("--gpus", type=int, metavar="N", help="GPUs for each job")
     changed.add_argument("--timeout", type=_above(0), metavar="S", help="seconds that a job may run")
     changed.add_argument("--pending-timeout", type=_above(0), metavar="S", help="seconds that a job may wait to start")
-    _add_how(retry)
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
@@ -383,17 +401,29 @@ def _run(options: argparse.Namespace) -> int:
 
 def _retry_failed(options: argparse.Namespace) -> int:
     """Open failed jobs again, and run the batch."""
+    return _run_again(options, lambda batch, keys, changes: batch.retry_failed(keys, cause=options.cause, **changes))
+
+
+def _rerun(options: argparse.Namespace) -> int:
+    """Open final jobs again, whatever became of them, and run the batch."""
+    if not (options.keys or options.all or options.missing_outputs):
+        raise PlanError("name the jobs to run again, or give --all or --missing-outputs")
+    missing = options.missing_outputs
+    return _run_again(options, lambda batch, keys, changes: batch.rerun(keys, missing_outputs=missing, **changes))
+
+
+def _run_again(
+    options: argparse.Namespace, reopen: Callable[[Batch, list[str] | None, Mapping[str, Any]], list[str]]
+) -> int:
     with Batch.open(options.name, options.home) as batch:
         keys = [_job(batch, key).key for key in options.keys] or None
-        address, causes = batch.address, sorted({job.failure.cause for job in batch.failed if job.failure is not None})
-        has_outputs = any(job.spec.outputs for job in batch.records)
+        address, has_outputs = batch.address, any(job.spec.outputs for job in batch.records)
     options.output = options.collect is None and has_outputs
     changes = {name: getattr(options, name) for name in ("cores", "ram", "gpus", "timeout", "pending_timeout")}
     with _connected(options, options.url or address) as (_, batch):
-        opened = batch.retry_failed(keys, cause=options.cause, **{n: v for n, v in changes.items() if v is not None})
+        opened = reopen(batch, keys, {name: value for name, value in changes.items() if value is not None})
         if not opened:
-            hint = f"; the causes are: {', '.join(causes)}" if options.cause is not None and causes else ""
-            raise PlanError(f"batch {options.name} has no job to retry{hint}")
+            raise PlanError(f"batch {options.name} has no job to run again")
         _say(f"{count(len(opened), 'job')} opened again")
         return _run_until_final(options, batch)
 
@@ -778,6 +808,16 @@ def _cancel(options: argparse.Namespace) -> int:
             batch.cancel(keys)
         return TROUBLE
     return _report_cancelled(options, stopped, "being stopped" if options.no_wait else "stopped")
+
+
+def _rm(options: argparse.Namespace) -> int:
+    """Delete the home of a batch none of whose jobs is active."""
+    with Batch.open(options.name, options.home) as batch:
+        home = batch.home
+    with _connected_for(batch, None) as session:
+        session.batch(options.name, home=options.home).delete()
+    _print(options, {"deleted": str(home)}, f"deleted {home}")
+    return FINE
 
 
 def _connected_for(batch: Batch, url: str | None) -> Session:

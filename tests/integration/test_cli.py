@@ -425,6 +425,22 @@ def test_failed_jobs_are_retried_with_changed_resources(command: Command):
     assert [row["ram"] for row in command("ls", "again", "--json").json] == [1, 2]
 
 
+def test_final_jobs_are_run_again_and_a_batch_is_deleted(command: Command):
+    words = ["--grid", "n=1,2", "--key", "k{n}", "--output", "{key}.out", "--", "sh", "-c", "echo {n} >> k{n}.out"]
+    assert command("run", "again", *IMAGE, *ON_THIS_MACHINE, *words).code == 0
+    assert "name the jobs to run again" in command("rerun", "again", *ON_THIS_MACHINE).err
+    assert "has no job to run again" in command("rerun", "again", "--missing-outputs", *ON_THIS_MACHINE).err
+    Path("k2.out").unlink()
+    assert command("rerun", "again", "--missing-outputs", *ON_THIS_MACHINE).code == 0
+    assert command("rerun", "again", "k1", *ON_THIS_MACHINE).code == 0
+    assert (Path("k1.out").read_text(), Path("k2.out").read_text()) == ("1\n1\n", "2\n")
+    assert command("rerun", "again", "--all", *ON_THIS_MACHINE, "--json").json["attempts"] == 6
+    ended = command("rm", "again")
+    assert (ended.code, ended.out) == (0, f"deleted {Path('batches/again').absolute()}\n")
+    assert not Path("batches/again").exists()
+    assert command("rm", "again").code == 2
+
+
 def test_the_report_is_written_as_a_page(there: Command, ran: Path, tmp_path: Path):
     ended = there("report", "count", "--html", tmp_path / "page.html")
     assert (ended.code, ended.out) == (1, f"{tmp_path}/page.html\n")
