@@ -59,6 +59,16 @@ class Session:
         job = session.launch("python fit.py 7", image="skaha/astroml:latest", cores=2, ram=4)
     ```
 
+    Args:
+        platform: The platform; `connect` makes it.
+        clock: Where times come from.
+        local: The local platform to stop at the end.
+        pool: Makes the pools of threads that talk to the platform.
+        settle: Seconds for which a container must be absent before it counts as gone; by default 120.
+        grace: Seconds for which a container may live on after `Failed` or a delete; by default 35.
+        memory: Seconds for which the platform remembers ended containers at most (skaha's launch template: 3,600).
+            A batch that finds newer ones forgotten believes the platform.
+
     Attributes:
         platform: The platform as a role (`protocols.Platform`), for code that needs more than this class offers.
     """
@@ -72,6 +82,7 @@ class Session:
         pool: Callable[[], Pool] | None = None,
         settle: float | None = None,
         grace: float | None = None,
+        memory: float = 3600.0,
     ) -> None:
         self.platform = platform
         self._clock = clock or SystemClock()
@@ -80,6 +91,7 @@ class Session:
         self._pool = pool or (lambda: ThreadPool(shared=self._workers))
         self._settle = settle if settle is not None else SETTLE_NEARBY if self.nearby else SETTLE
         self._grace = grace if grace is not None else GRACE if local is None else GRACE_LOCAL
+        self._memory = memory
         self._pid = os.getpid()
 
     @classmethod
@@ -298,6 +310,7 @@ class Session:
                 archive=place,
                 settle=self._settle if settle is None else settle,
                 grace=self._grace,
+                memory=self._memory,
                 shared=self._sees(place.path),
             )
 
@@ -359,6 +372,7 @@ class Session:
             clock=self._clock,
             settle=self._settle,
             grace=self._grace,
+            memory=self._memory,
             shared=self._sees(Path.cwd()),
             pool=self._pool,
         )

@@ -19,10 +19,10 @@ from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.verdict import image_trouble
 from canfar_batch.errors import AccessDenied, CredentialError, JobNotFound, LedgerError, PlatformError, StrategyError
 from canfar_batch.failures import Failure, TimedOut
-from canfar_batch.lifecycle import Adopted, Event, PhaseChanged, may_reappear
+from canfar_batch.lifecycle import BY_ABSENCE, Adopted, Event, PhaseChanged, may_reappear
 from canfar_batch.payload import launch_names
 from canfar_batch.protocols import BatchView, MonitorStrategy, Observation, Platform
-from canfar_batch.records import STATE_OF_PHASE, ContainerInfo, JobRecord, JobState, Limits, Phase, Usage
+from canfar_batch.records import STATE_OF_PHASE, Attempt, ContainerInfo, JobRecord, JobState, Limits, Phase, Usage
 
 log = logging.getLogger("canfar_batch")
 
@@ -30,7 +30,7 @@ SHORTEST_WAIT = 0.05  #: seconds between two polls at least, whatever a monitor 
 TIMEOUT_MARGIN = 60.0  #: seconds beyond its time-out after which a job is stopped that its wrapper should have stopped
 PULL_CHECK = 120.0  #: seconds of waiting after which a pending container's events are read, and again at twice that
 _CLOCK_STEP = 60.0  #: seconds by which a clock may go back without a doubt
-_AWAY = 120.0  #: seconds without a poll after which the beginning of a run was not seen
+_AWAY = 120.0  #: seconds without a poll after which a run's beginning was not seen, and an end may be forgotten
 _ASKED_BY_ID = 5  #: containers that are asked for one by one if a list is empty against expectation
 _DISOWNED = 2  #: of them, how many the platform must disown for the list to be believed
 
@@ -117,6 +117,7 @@ class Monitor:
         self._surplus: dict[str, int] = {}  # polls in a row that showed an unexpected container, by id
         self._finished: set[str] = set()  # ids of ended containers that need no more attention
         self._last_seen: dict[str, datetime] = {}  # when this driver last saw a container, by launch name
+        self._memory: float | None = None  # seconds; as the newest poll shows it, if it was asked for
         self._check_pull_after: dict[str, float] = {}  # seconds of waiting after which events are read, by id
 
     @property
@@ -220,6 +221,7 @@ class Monitor:
         """Compare all that was seen with what is known, and record the differences in one transaction."""
         context, journal = self._context, self._journal
         by_name = self._ours(observation)
+        self._memory = None
         events: list[Event] = []
         for job in [journal.job(key) for key in journal.index.active if not self._finisher.is_open(key)]:
             if job.state.active:  # a result drained just before may have ended it
@@ -256,17 +258,41 @@ class Monitor:
         if job.cancelling and job.id is not None and shown:
             self._finisher.begin(job, Finishing(phase=None, stopping=True))  # the platform's answer to that settles it
         elif good and shown and job.key not in self._context.traffic.in_flight:
-            self._finisher.note_absent(job, watched=self._watched(job, observation.at))
+            self._finisher.note_absent(job, watched=self._watched(job, observation))
 
-    def _watched(self, job: JobRecord, at: datetime) -> bool:
+    def _watched(self, job: JobRecord, observation: Observation) -> bool:
         """Return whether the platform was polled so recently that it cannot have forgotten an ended container.
 
         A clock that was set back between two runs makes that unknowable.
         """
         attempt = job.attempts[-1]
         last = self._last_seen.get(attempt.launch_name) or self._context.schedule.last_contact or attempt.seen_at
-        gap = 0.0 if last is None else (at - last).total_seconds()
-        return -_CLOCK_STEP <= gap < self._context.setup.memory
+        gap = 0.0 if last is None else (observation.at - last).total_seconds()
+        if gap <= _AWAY:
+            return gap >= -_CLOCK_STEP
+        if self._memory is None:
+            self._memory = self._remembered(observation)
+        return gap < self._memory
+
+    def _remembered(self, observation: Observation) -> float:
+        """Return for how many seconds the platform is known to remember ended containers.
+
+        The deployment sets it, and tells it nowhere. Where a newer end than the setting allows was forgotten, only what
+        is still there counts. A container that a user has deleted looks forgotten, too.
+        """
+        most = self._context.setup.memory
+        if not observation.complete:
+            return most
+        shown, forgotten = [0.0], [most]
+        for job in self._journal.jobs.values():
+            attempt = job.last_attempt
+            if attempt is not None and attempt.id is not None and attempt.ended_at is not None:
+                age = (observation.at - attempt.ended_at).total_seconds()
+                if attempt.id in observation.containers:
+                    shown.append(age)
+                elif _ended_by_itself(attempt):
+                    forgotten.append(age)
+        return most if min(forgotten) >= most else max(shown)
 
     def _present(self, job: JobRecord, info: ContainerInfo, at: datetime) -> Iterator[Event]:
         """Yield the changes of a container that was expected, and act on them."""
@@ -362,6 +388,10 @@ def _ran_too_long(job: JobRecord, now: datetime) -> TimedOut | None:
     if ran <= timeout + TIMEOUT_MARGIN:
         return None
     return TimedOut(message=f"it ran for {ran:.0f} s; its timeout is {timeout:.0f} s", inferred=True)
+
+
+def _ended_by_itself(attempt: Attempt) -> bool:
+    return attempt.succeeded or (attempt.failure is not None and not isinstance(attempt.failure, BY_ABSENCE))
 
 
 def _ignore(outcome: Outcome[Any]) -> None:

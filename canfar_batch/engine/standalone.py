@@ -51,6 +51,7 @@ class Surroundings:
     clock: Clock
     settle: float
     grace: float = 35.0
+    memory: float = 3600.0
     shared: bool = False
     pool: Callable[[], Pool]  #: makes a pool for one job; the pools share the threads of the session
 
@@ -80,6 +81,7 @@ class Standalone:
             archive=_temporary_home(self),
             settle=around.settle,
             grace=around.grace,
+            memory=around.memory,
             shared=around.shared,
             launch_context=LaunchContext(shared=around.shared),
             quiet=True,

@@ -69,6 +69,20 @@ def test_what_vanished_without_a_word_was_deleted_and_is_launched_again_only_if_
     assert (states(batch), len(batch["j0"].attempts)) == ([S.SUCCEEDED], 2)
 
 
+def test_how_long_the_platform_remembers_is_seen_by_what_it_forgot(world):
+    world.platform.forget_after = 300.0
+    fates = {"0": Fate(lasts=1), "1": Fate(lasts=400)}
+    world.platform.fate = lambda request: fates[request.name.split("-")[1].removeprefix("j")]
+    batch = world.planned(2, retry=always)
+    world.turn(batch, 60)
+    assert states(batch) == [S.SUCCEEDED, S.RUNNING]
+    batch.close()
+    world.clock.sleep(1200.0)
+    again = world.planned(2, retry=never)
+    again.run(progress=False)
+    assert isinstance(again["j1"].failure, failures.Unwatched)
+
+
 def test_what_ended_while_nobody_looked_is_unwatched_and_not_launched_again(world):
     batch = world.planned(1)
     world.turn(batch, 3)
