@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import runpy
 import shlex
 import textwrap
 from contextlib import nullcontext
@@ -132,6 +133,12 @@ def test_the_readmes_test_command_is_the_one_that_ci_runs():
 def test_users_install_without_e(page):
     """An editable clone hides the package from Python started in the folder above it."""
     assert "pip install -e" not in page.read_text()
+
+
+def test_the_table_of_verdicts_agrees_with_the_rules():
+    made = runpy.run_path(str(ROOT / "docs/make_verdicts.py"))
+    (written,) = made["BLOCK"].findall((ROOT / "docs/explanation/verdicts.md").read_text())
+    assert written == made["block"](), "run python docs/make_verdicts.py"
 
 
 def test_the_citation_names_this_version():
