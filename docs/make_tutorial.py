@@ -7,7 +7,7 @@ machine's folders are removed.
 from __future__ import annotations
 
 import os
-import sysconfig
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +17,7 @@ import nbformat
 
 NOTEBOOK = Path(__file__).with_name("tutorial.ipynb")
 SHOWN = "~/tutorial"  # replaces the folder in which the notebook ran
+PACKAGES = re.compile(r"(?:/[\w.+-]+)+/site-packages\b")  # of any environment: one may build on another
 
 
 def run(folder: Path) -> nbformat.NotebookNode:
@@ -65,9 +66,7 @@ def joined(outputs: list[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNo
 
 def without_places(text: str, folder: Path) -> str:
     """Return the text without the names of the machine's folders."""
-    for place, shown in {str(folder): SHOWN, sysconfig.get_path("purelib"): "site-packages"}.items():
-        text = text.replace(place, shown)
-    return text
+    return PACKAGES.sub("site-packages", text.replace(str(folder), SHOWN))
 
 
 def main() -> None:
