@@ -1,5 +1,6 @@
 """Every Python block of README and docs runs, and every command names existing files and options."""
 
+import argparse
 import inspect
 import re
 import runpy
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 import canfar_batch as cb
+from canfar_batch import cli
 from canfar_batch.local import __main__ as local_command
 
 try:
@@ -139,6 +141,20 @@ def test_the_table_of_verdicts_agrees_with_the_rules():
     made = runpy.run_path(str(ROOT / "docs/make_verdicts.py"))
     (written,) = made["BLOCK"].findall((ROOT / "docs/explanation/verdicts.md").read_text())
     assert written == made["block"](), "run python docs/make_verdicts.py"
+
+
+def test_every_command_and_option_of_the_command_line_is_documented():
+    page = (ROOT / "docs/howto/command-line.md").read_text()
+    (commands,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    options = {
+        option
+        for command in commands.choices.values()
+        for action in command._actions
+        for option in action.option_strings
+        if option.startswith("--") and option != "--help"
+    }
+    assert set(commands.choices) == set(re.findall(r"^\| `(\w+) [^`]*NAME[^`]*` \|", page, re.MULTILINE))
+    assert options == set(re.findall(r"`(--[a-z-]+)", page))
 
 
 def test_the_citation_names_this_version():
