@@ -157,6 +157,13 @@ def test_every_command_and_option_of_the_command_line_is_documented():
     assert options == set(re.findall(r"`(--[a-z-]+)", page))
 
 
+@pytest.mark.parametrize("kind", [cb.Session, cb.Batch, cb.Job])
+def test_every_public_member_occurs_in_the_pages(kind):
+    text = "\n".join(page.read_text() for page in [*PAGES, *NOTEBOOKS])
+    members = [name for name in dir(kind) if not name.startswith("_")]
+    assert [name for name in members if not re.search(rf"\.{name}\b", text)] == []
+
+
 def test_the_citation_names_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == cb.__version__
