@@ -19,7 +19,6 @@ import attrs
 from canfar_batch.clock import SystemClock
 from canfar_batch.engine import (
     ALIKE,
-    FAILED,
     Background,
     Engine,
     Notifier,
@@ -49,13 +48,13 @@ from canfar_batch.errors import (
 from canfar_batch.job import Job
 from canfar_batch.planned import PlannedBatch, read_secrets, several
 from canfar_batch.protocols import Clock, Platform
-from canfar_batch.records import JobRecord, JobState
+from canfar_batch.records import GIVEN_UP, JobRecord, JobState
 from canfar_batch.store import home as homes
 from canfar_batch.store.files import file_errors, write_file
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Identity, Ledger
 from canfar_batch.views import messages
-from canfar_batch.views.format import in_use
+from canfar_batch.views.format import count, in_use
 from canfar_batch.views.progress import Progress
 from canfar_batch.views.report import Report
 
@@ -63,7 +62,6 @@ log = logging.getLogger("canfar_batch")
 
 _GLANCE = 0.2  #: seconds that `step` returns at most while worker threads are busy: a caller that sleeps drains nothing
 _CANCEL_DELIVERY = 60.0  #: with wait=False, seconds to try to deliver the cancel requests
-_COMPARED_KEYS = 5000  #: keys that an unknown one is compared with
 
 
 class Batch(PlannedBatch):
@@ -163,7 +161,7 @@ class Batch(PlannedBatch):
         Args:
             progress: Whether to show the progress.
             timeout: Seconds to go on for at most; None for as long as it takes.
-            takeover: Drive the batch even if another driver seems to: for those who know that it is gone.
+            takeover: Drive the batch even if another driver seems to. Use it only if that process is dead.
             stop_alike: Launch no more once this many jobs failed alike and none succeeded; None never stops.
             notify: Called with the report when the run ends or is paused (unfinished jobs in it mean a pause); or a
                 command that is run then, with `CANFAR_BATCH_NAME`, `CANFAR_BATCH_OUTCOME` ("ended" or "paused") and
@@ -250,7 +248,7 @@ class Batch(PlannedBatch):
             self._background.start()
 
     def wait(self, timeout: float | None = None) -> Report:
-        """Wait for the end of what `start` began, and return the report; Ctrl-C ends the wait alone.
+        """Wait for the end of what `start` began, and return the report; Ctrl-C ends only the wait.
 
         Args:
             timeout: Seconds to wait at most; None for as long as it takes.
@@ -540,9 +538,9 @@ class Batch(PlannedBatch):
 
         def choose() -> list[JobRecord]:
             if keys is None:
-                return with_cause((job for job in self.records if job.state in FAILED), cause)
+                return with_cause((job for job in self.records if job.state in GIVEN_UP), cause)
             named = map(self._known, several(keys))
-            return with_cause((job for job in named if job.state in (*FAILED, JobState.CANCELLED)), cause)
+            return with_cause((job for job in named if job.state in (*GIVEN_UP, JobState.CANCELLED)), cause)
 
         return self._reopen("retry_failed()", choose, changes)
 
@@ -634,8 +632,8 @@ class Batch(PlannedBatch):
             active = [job.key for job in self.records if job.state.active]
             engine.release()
             if active:
-                are, them = ("job is", "it") if len(active) == 1 else ("jobs are", "them")
-                raise PlanError(f"{len(active)} {are} active, such as {active[0]!r}: cancel() {them} before delete()")
+                active_jobs = count(len(active), "active job")
+                raise PlanError(f"{active_jobs}, such as {active[0]!r}: cancel() before delete()")
             self.close()
             with file_errors(self.home):
                 shutil.rmtree(self.home)

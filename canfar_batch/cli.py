@@ -37,7 +37,7 @@ from canfar_batch.errors import (
     PlatformError,
 )
 from canfar_batch.job import Job
-from canfar_batch.records import Attempt, JobRecord, JobState
+from canfar_batch.records import GIVEN_UP, Attempt, JobRecord, JobState
 from canfar_batch.session import Session
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.store.home import Home, batches
@@ -386,7 +386,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.preview:
         return _preview(options)
     spec, rows = _plan(options)
-    with _connected(options, options.url) as (session, batch):
+    with _opened(options, Session.connect(options.url)) as (session, batch):
         if spec is not None and options.replicas is not None:
             batch.replicas(spec, options.replicas)
         elif spec is not None:
@@ -417,10 +417,10 @@ def _run_again(
 ) -> int:
     with Batch.open(options.name, options.home) as batch:
         keys = [_job(batch, key).key for key in options.keys] or None
-        address, has_outputs = batch.address, any(job.spec.outputs for job in batch.records)
+        has_outputs = any(job.spec.outputs for job in batch.records)
     options.output = options.collect is None and has_outputs
     changes = {name: getattr(options, name) for name in ("cores", "ram", "gpus", "timeout", "pending_timeout")}
-    with _connected(options, options.url or address) as (_, batch):
+    with _opened(options, _connected_for(batch, options.url)) as (_, batch):
         opened = reopen(batch, keys, {name: value for name, value in changes.items() if value is not None})
         if not opened:
             raise PlanError(f"batch {options.name} has no job to run again")
@@ -429,8 +429,8 @@ def _run_again(
 
 
 @contextlib.contextmanager
-def _connected(options: argparse.Namespace, url: str | None) -> Iterator[tuple[Session, Batch]]:
-    with Session.connect(url) as session, session.batch(
+def _opened(options: argparse.Namespace, session: Session) -> Iterator[tuple[Session, Batch]]:
+    with session, session.batch(
         options.name,
         launch=_launch(options),
         retry=_retry(options),
@@ -607,7 +607,7 @@ def _status(options: argparse.Namespace) -> int:
             job = _job(batch, options.key)
             (row,) = [row for row in batch.to_rows() if row["key"] == job.key]
             _print(options, row, job.explain())
-            return SOME_FAILED if job.state in (JobState.FAILED, JobState.LOST) else FINE
+            return SOME_FAILED if job.state in GIVEN_UP else FINE
         report, driver = batch.report(), batch.driven_by
         data = {
             "name": batch.name, "home": str(batch.home), "platform": batch.address, "driver": driver,

@@ -62,7 +62,7 @@ class PlannedBatch(RecordedBatch):
             _opened.add(self)
 
     def _forget(self) -> None:
-        """Let this batch no longer count as one that may drive."""
+        """Give up the right to drive this batch."""
         _opened.discard(self)
 
     @abc.abstractmethod
@@ -87,7 +87,7 @@ class PlannedBatch(RecordedBatch):
         return self[self._plan(spec, [fields], key)[0]]
 
     def map(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **columns: Any) -> list[str]:
-        """Plan one job for each place in the columns, and return the keys in plan order; scalars repeat.
+        """Plan one job for each row of the columns, and return the keys in plan order; scalars repeat.
 
         Args:
             spec: What to run.
@@ -135,7 +135,7 @@ class PlannedBatch(RecordedBatch):
         return self._plan_all(spec, rows_of_table(table), key, allow_empty)
 
     def replicas(self, spec: JobSpec, n: int) -> list[str]:
-        """Plan *n* jobs that differ in their environment alone, and return the keys.
+        """Plan *n* jobs that differ only in their environment, and return the keys.
 
         `REPLICA_ID` goes from 1 to n, `REPLICA_COUNT` is n; `{replica}` and `{replicas}` are the same two numbers in
         the spec's templates.

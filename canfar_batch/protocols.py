@@ -166,7 +166,7 @@ class Pick:
     A job stands for the bundle that contains only this job.
     """
 
-    loads: Sequence[Bundle | JobRecord] = ()
+    bundles: Sequence[Bundle | JobRecord] = ()
     again: float | None = None
 
 

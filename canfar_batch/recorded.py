@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 
-from canfar_batch.engine import FAILED, Engine, LaunchContext, Turns, estimate_cost
+from canfar_batch.engine import Engine, LaunchContext, Turns, estimate_cost
 from canfar_batch.errors import UnknownJob
 from canfar_batch.job import Job
 from canfar_batch.protocols import Clock
-from canfar_batch.records import ContainerInfo, JobRecord, JobState
+from canfar_batch.records import GIVEN_UP, ContainerInfo, JobRecord, JobState
 from canfar_batch.store.files import file_errors, write_file
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Happened, Ledger
@@ -129,7 +129,7 @@ class RecordedBatch(abc.ABC):
     @property
     def failed(self) -> list[Job]:
         """The jobs that failed for good or were lost, in plan order."""
-        return [self._handle(record) for record in self.records if record.state in FAILED]
+        return [self._handle(record) for record in self.records if record.state in GIVEN_UP]
 
     @property
     def done(self) -> bool:

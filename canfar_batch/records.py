@@ -88,6 +88,7 @@ class JobState(str, enum.Enum):
         return repr(self.value)  # so that counts read well
 
 
+GIVEN_UP = (JobState.FAILED, JobState.LOST)  #: the states that count as failures, as `Batch.failed` shows them
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.LOST, JobState.CANCELLED})
 ACTIVE = frozenset({JobState.LAUNCHING, JobState.PENDING, JobState.RUNNING})
 

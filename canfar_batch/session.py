@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from canfar_batch import protocols
 from canfar_batch.batch import Batch, batches, prepare
 from canfar_batch.clock import SystemClock
 from canfar_batch.engine import (
@@ -163,9 +164,7 @@ class Session:
         """
         if os.getpid() != self._pid:
             return
-        close = getattr(self.platform, "close", None)
-        if close is not None:
-            close()
+        protocols.close(self.platform)
         self._workers.close()
         if self._local is not None:
             self._local.stop()

@@ -29,7 +29,6 @@ from canfar_batch.engine.pool import Pool as Pool
 from canfar_batch.engine.pool import ThreadPool as ThreadPool
 from canfar_batch.engine.pool import Workers as Workers
 from canfar_batch.engine.preflight import Preflight as Preflight
-from canfar_batch.engine.reopening import FAILED as FAILED
 from canfar_batch.engine.reopening import check_changes as check_changes
 from canfar_batch.engine.reopening import reopenings as reopenings
 from canfar_batch.engine.reopening import with_cause as with_cause

@@ -24,7 +24,6 @@ from canfar_batch.spec import full_image
 from canfar_batch.store.files import write_file, write_stream
 from canfar_batch.store.home import Home
 
-PLATFORM_MEMORY = 3600.0  #: seconds for which the platform remembers an ended container (skaha, launch template)
 ABSENT_POLLS = 3  #: polls that must miss a container, spread over the settle time, before it counts as gone
 
 

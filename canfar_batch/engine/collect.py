@@ -9,6 +9,7 @@ from canfar_batch.engine.pool import Outcome
 from canfar_batch.errors import CanfarBatchError, CollectError
 from canfar_batch.fields.environment import readable, without_values
 from canfar_batch.lifecycle import Collected, Event, NotCollected
+from canfar_batch.protocols import is_serial
 from canfar_batch.records import JobRecord
 from canfar_batch.store.schema import storable
 
@@ -37,7 +38,7 @@ class Collector:
         """Start to fetch the result of *job*."""
         self.in_flight.add(job.key)
         work = partial(self._collect, self._context.launch_context.placed(job), self._context.platform)
-        if getattr(self._collect, "serial", False):
+        if is_serial(self._collect):
             self._collected(job, Outcome.of(work))
         else:
             self._context.pool.submit("collect", work, partial(self._collected, job))

@@ -221,7 +221,7 @@ class Traffic:
 
 @attrs.frozen(kw_only=True)
 class Context:
-    """What the stages share while one driver holds the batch. The calling thread alone changes any of it."""
+    """What the stages share while one driver holds the batch. Only the calling thread changes it."""
 
     setup: Setup
     ledger: LedgerLike

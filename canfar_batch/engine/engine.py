@@ -32,7 +32,7 @@ from canfar_batch.engine.retry import ALIKE, Retrier
 from canfar_batch.errors import AlreadyClosed, HomeError, LeaseLost
 from canfar_batch.failures import LaunchRefused
 from canfar_batch.lifecycle import CancelAsked, Cancelled, Event
-from canfar_batch.protocols import BatchView, Observer, Platform
+from canfar_batch.protocols import BatchView, Observer, Platform, is_closed
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase
 from canfar_batch.store.memory import LedgerLike
 
@@ -80,7 +80,7 @@ class Engine:
 
     @property
     def launch_context(self) -> LaunchContext:
-        """What launches have in common: jobs run in the directory the batch was made in, unless that is gone."""
+        """The data that all launches share: jobs run in the directory the batch was made in, unless that is gone."""
         if self.setup.launch_context is not None:
             return self.setup.launch_context
         stored, identity = self._ledger.workdir, self._ledger.identity
@@ -125,7 +125,7 @@ class Engine:
                 self.release()
 
     def _acquired(self, *, takeover: bool = False) -> _Stages:
-        if getattr(self.platform, "closed", False):
+        if is_closed(self.platform):
             raise AlreadyClosed(
                 f"the session that batch {self._ledger.identity.name!r} belongs to was closed; open the batch in a new "
                 "one, by session.batch()"

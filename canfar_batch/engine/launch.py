@@ -38,12 +38,12 @@ log = logging.getLogger("canfar_batch")
 
 #: launches that are recorded and not answered, of which the pool sends 32 at once: a crash leaves no more in doubt
 MOST_IN_FLIGHT = 64
-WORTH_TELLING = 60.0  #: seconds; a longer wait is announced
+ANNOUNCED_WAIT = 60.0  #: seconds; a longer wait is announced
 SOON = 5.0  #: seconds until the platform's list is asked about a launch that got no answer
 
 
 class HeldBack(NotSent):
-    """A launch was recorded, and not sent since the platform refused another one meanwhile."""
+    """A launch was recorded and then held back, because the platform had refused another one."""
 
 
 class Permit:
@@ -116,7 +116,7 @@ class Launcher:
         self._permit = Permit(context.ledger)
         self._intended: list[Intended] = []  # recorded, or to be in the present transaction, and not sent yet
         self._setbacks = 0  # in a row
-        self._told_of_waits = False
+        self._announced_waits = False
         self._recoveries = 0  # of the platform's list that a probe has followed
         self._not_before = 0.0  # in the clock's ticks
         self._ask_again: float | None = None  # when the strategy wants to be asked again, in the clock's ticks
@@ -174,7 +174,7 @@ class Launcher:
         if context.health.pause is not None or now < self._not_before or not self.room:
             return
         view = make_view()
-        self._tell_of_waits(view)
+        self._announce_waits(view)
         pick = self._pick(view)
         self._ask_again = None if pick.again is None else now + pick.again
         picked = dict.fromkeys(job.key for bundle in pick.bundles for job in bundle.jobs)
@@ -195,15 +195,15 @@ class Launcher:
                 self._permit.is_given = True
                 self._send(job, event.at)
 
-    def _tell_of_waits(self, view: BatchView) -> None:
+    def _announce_waits(self, view: BatchView) -> None:
         """Say once that nothing will be launched for long, as a new driver does not know what an earlier one said."""
-        if self._told_of_waits:
+        if self._announced_waits:
             return
-        self._told_of_waits = True
+        self._announced_waits = True
         due = self._journal.index.next_due(view.now)
         if due is None or self._journal.index.active or view.ready(at_most=1):
             return
-        if (due - view.now).total_seconds() >= WORTH_TELLING:
+        if (due - view.now).total_seconds() >= ANNOUNCED_WAIT:
             until = due.astimezone().strftime("%H:%M")
             self._context.health.say(f"all jobs that are left wait for their next launch, the first until {until}")
 
@@ -212,7 +212,7 @@ class Launcher:
         answer = self._strategy(view)
         pick = answer if isinstance(answer, Pick) else Pick(answer)
         try:
-            bundles = [each if isinstance(each, Bundle) else Bundle(_record(each)) for each in pick.loads]
+            bundles = [each if isinstance(each, Bundle) else Bundle(_record(each)) for each in pick.bundles]
         except TypeError as error:
             raise StrategyError(
                 f"the launch strategy {self._strategy!r} returned {answer!r}; it returns a list of jobs or Bundles, "
@@ -309,7 +309,7 @@ class Launcher:
         self._journal.record([ended, self._retrier.decide(apply(job, ended))])
 
     def _slow_down(self, asked: float | None) -> None:
-        """Launch more slowly, the longer the platform is unwell or unwilling."""
+        """Launch more slowly, the longer the platform refuses launches or does not answer."""
         context = self._context
         context.traffic.refusals.append(context.clock.now())
         self._permit.is_given = False
@@ -317,7 +317,7 @@ class Launcher:
             self._setbacks += 1
             pause = max(asked or 0.0, context.schedule.back_off(self._setbacks - 1))
             self._not_before = context.clock.ticks() + pause
-            if asked is not None and asked >= WORTH_TELLING:
+            if asked is not None and asked >= ANNOUNCED_WAIT:
                 context.health.say(f"the platform asks to wait {asked / 60:.0f} min before the next launch")
 
 

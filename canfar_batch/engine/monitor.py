@@ -277,8 +277,9 @@ class Monitor:
     def _remembered(self, observation: Observation) -> float:
         """Return for how many seconds the platform is known to remember ended containers.
 
-        The deployment sets it, and tells it nowhere. Where a newer end than the setting allows was forgotten, only what
-        is still there counts. A container that a user has deleted looks forgotten, too.
+        Each deployment sets it, and no answer of the server shows it. If the platform has forgotten a container that
+        the setting says it should know, the setting is wrong, and the oldest ended container that is listed decides.
+        A container that a user has deleted looks forgotten, too.
         """
         most = self._context.setup.memory
         if not observation.complete:

@@ -187,7 +187,7 @@ class Patience:
         elif now >= stop.due:  # launches that were in flight at the stop are no probes
             probes, at_once = stop.probes + 1, True
             stop = attrs.evolve(stop, probes=probes, due=now + self._schedule.back_off(probes))
-        # a platform that refuses every other launch is reported once, and a pause that polls caused has been
+        # reported once, though every other launch is accepted; not at all if failed polls have reported it already
         if at_once and not stop.is_said and now >= self._say_after and self._health.pause is None:
             self._health.say(stop.why)
             self._say_after = now + _SAY_EVERY

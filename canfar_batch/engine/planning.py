@@ -35,7 +35,7 @@ _SCALARS = (str, bytes, os.PathLike, Mapping)
 
 
 def rows_of_columns(columns: Mapping[str, Any]) -> list[Row]:
-    """Return one row for each place in the columns; a value that is not a column is repeated.
+    """Return one row for each row of the columns; a value that is not a column is repeated.
 
     Raises:
         PlanError: The columns differ in length, or there is none.

@@ -19,7 +19,6 @@ from canfar_batch.protocols import Clock
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import JobSpec
 
-FAILED = (JobState.FAILED, JobState.LOST)  #: the states that `Batch.failed` shows
 _CHANGEABLE = frozenset({"cores", "ram", "gpus", "timeout", "pending_timeout", "name"})
 _OTHER_NAMES = {"memory": "ram", "mem": "ram", "cpus": "cores", "cpu": "cores"}
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import attrs
 
+from canfar_batch.containers import offered_at_least
 from canfar_batch.engine.context import Context, Pause
 from canfar_batch.engine.job_index import shape_of
 from canfar_batch.errors import StrategyError
@@ -61,7 +62,7 @@ class Retrier:
         return RetryExhausted(key=job.key, at=now, why=answer.why)
 
     def wants_again(self, job: JobRecord, doubt: Failure) -> bool:
-        """Return whether the policy would launch a job again that succeeded, for a *doubt* about its success."""
+        """Return whether the policy would retry a success because of this *doubt*."""
         return isinstance(self._policy(job, doubt), Again)
 
     def _is_outage(self, job: JobRecord) -> bool:
@@ -79,8 +80,7 @@ class Retrier:
         options = self._health.limits.ram if self._health.limits else ()
         if wished.ram is None or not options or wished.ram in options:
             return wished
-        fitting = [option for option in sorted(options) if option >= wished.ram]
-        return attrs.evolve(wished, ram=fitting[0] if fitting else max(options))
+        return attrs.evolve(wished, ram=offered_at_least(options, wished.ram) or max(options))
 
     # -- failing alike --------------------------------------------------------------------------------------------
 

@@ -24,7 +24,6 @@ from canfar_batch.errors import (
     CredentialError,
     LaunchInDoubt,
     PlatformError,
-    PlatformRefused,
     PlatformUnreachable,
     TransitionError,
     WaitTimeout,
@@ -278,10 +277,7 @@ def renew_container(record: JobRecord, platform: Platform) -> None:
     """
     if record.id is None or not record.state.active:
         raise TransitionError(f"job {record.key!r} is {record.state}, so it has no container whose lifetime could grow")
-    renew = getattr(platform, "renew", None)
-    if renew is None:
-        raise PlatformRefused(f"{platform.url} cannot extend the lifetime of a container")
-    renew(record.id)
+    platform.renew(record.id)
 
 
 def newest_events(record: JobRecord, archive: Home, platform: Platform | None) -> str:

@@ -107,12 +107,12 @@ def _reported(evidence: Evidence) -> bool:
 
 
 def _stopped(evidence: Evidence) -> bool:
-    """Whether the command was told to stop from outside: by its time-out, by us, or by the platform."""
+    """Whether the command was asked to stop from outside: by its time-out, by us, or by the platform."""
     return evidence.receipt is not None and (evidence.receipt.timed_out or evidence.receipt.stopped_by is not None)
 
 
 def _is_complete(evidence: Evidence) -> bool:
-    """Whether the declared outputs prove that a command that was told to stop had done its work."""
+    """Whether the declared outputs prove that a command that was asked to stop had done its work."""
     receipt = evidence.receipt
     return _code(evidence) == 0 and evidence.has_outputs and receipt is not None and not receipt.missing
 
@@ -232,7 +232,7 @@ def _taken(evidence: Evidence) -> Failure:
         return Evicted(message=f"{note}{more}", inferred=True)
     told = evidence.receipt.stopped_by if evidence.receipt else None
     if told is not None:
-        return Evicted(message=f"the container was told to stop ({told}) from outside", inferred=True)
+        return Evicted(message=f"the container was asked to stop ({told}) from outside", inferred=True)
     return Evicted(message="the container was stopped from outside", inferred=True)
 
 
@@ -293,7 +293,7 @@ def _lost(evidence: Evidence) -> Failure:
 
 
 def _unwatched(evidence: Evidence) -> Failure:
-    message = "it was gone when the watch was taken up again: it ended unseen, or was removed, and left no receipt"
+    message = "it ended, or was removed, while no driver was running, and left no receipt"
     return Unwatched(message=message, inferred=True)
 
 
@@ -305,7 +305,7 @@ _MEANING = {
     136: "arithmetic error (SIGFPE)",
     137: "killed (SIGKILL), often for lack of memory",
     139: "the program crashed (SIGSEGV)",
-    143: "told to stop (SIGTERM)",
+    143: "asked to stop (SIGTERM)",
 }
 
 # -- the table ----------------------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ RULES: tuple[Rule, ...] = (
         conclude=_fails(_start_error_in_workdir),
     ),
     Rule(
-        seen="an end receipt: told to stop, code 0, and every declared output is there",
+        seen="an end receipt: stopped by SIGTERM, code 0, and every declared output is there",
         outcome="success, with a warning",
         certain=False,
         applies=lambda it: _stopped(it) and _is_complete(it),
@@ -334,42 +334,42 @@ RULES: tuple[Rule, ...] = (
         conclude=_fails(_timed_out),
     ),
     Rule(
-        seen="an end receipt: told to stop, and the user cancelled the job",
+        seen="an end receipt: stopped by SIGTERM, and the user cancelled the job",
         outcome="cancelled",
         certain=True,
         applies=lambda it: _stopped(it) and it.cancelling,
         conclude=_cancelled,
     ),
     Rule(
-        seen="an end receipt: told to stop, and we stopped it for a reason",
+        seen="an end receipt: stopped by SIGTERM, and we stopped it for a reason",
         outcome="that reason",
         certain=True,
         applies=lambda it: _stopped(it) and it.stopped_for is not None,
         conclude=_fails(_stopped_for),
     ),
     Rule(
-        seen="an end receipt: told to stop, within a minute of the container's expiry time",
+        seen="an end receipt: stopped by SIGTERM, within a minute of the container's expiry time",
         outcome="DeadlineExceeded",
         certain=False,
         applies=lambda it: _stopped(it) and _at_deadline(it),
         conclude=_fails(_deadline),
     ),
     Rule(
-        seen="an end receipt: told to stop, and the platform forgot the container before its time",
+        seen="an end receipt: stopped by SIGTERM, and the platform forgot the container before its time",
         outcome="Deleted",
         certain=False,
         applies=lambda it: _stopped(it) and _was_deleted(it),
         conclude=_fails(_deleted),
     ),
     Rule(
-        seen="an end receipt: told to stop, and an event says that the job exceeded its own limit on disk",
+        seen="an end receipt: stopped by SIGTERM, and an event says that the job exceeded its own limit on disk",
         outcome="DiskFull",
         certain=True,
         applies=lambda it: _stopped(it) and _own_disk_limit(it.events) is not None,
         conclude=_fails(_own_disk),
     ),
     Rule(
-        seen="an end receipt: told to stop from outside, whatever the code",
+        seen="an end receipt: stopped by SIGTERM from outside, whatever the code",
         outcome="Evicted",
         certain=False,
         applies=_stopped,
@@ -404,7 +404,7 @@ RULES: tuple[Rule, ...] = (
         conclude=_fails(_out_of_memory),
     ),
     Rule(
-        seen="an end receipt: another code, the log speaks of a full disk",
+        seen="an end receipt: another code, the log names a full disk",
         outcome="DiskFull",
         certain=False,
         applies=lambda it: _reported(it) and DISK_FULL.search(it.log or b"") is not None,

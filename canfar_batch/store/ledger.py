@@ -19,7 +19,15 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.errors import BatchBusy, CanfarBatchError, HomeError, LeaseLost, LedgerError, SpecError, UnknownBatch
+from canfar_batch.errors import (
+    BatchBusy,
+    CanfarBatchError,
+    HomeError,
+    LeaseLost,
+    LedgerError,
+    SpecError,
+    UnknownBatch,
+)
 from canfar_batch.lifecycle import Event, apply
 from canfar_batch.protocols import Clock
 from canfar_batch.records import Attempt, JobRecord
@@ -614,7 +622,7 @@ class Ledger:
 
     def _check_lease(self) -> None:
         if self._holder is None or not self.driving:
-            raise BatchBusy("this batch is open for reading only: it has no driver here")
+            raise BatchBusy("this process does not drive the batch, so it can only read it")
         row = self._lease_row()
         if (row["holder"], row["generation"]) != (self._holder.id, self.generation):
             self._holder = None
@@ -634,8 +642,8 @@ def _busy(other: LeaseState) -> BatchBusy:
         )
     return BatchBusy(
         f"this batch is being run by process {who.pid} on {who.host}; its lease holds for another {other.left:.0f} s "
-        "unless renewed. Stop it there, or wait; canfar_batch.open() reads the batch meanwhile, and "
-        "run(takeover=True) takes it over if you know that the other one is gone, before more jobs are planned"
+        "unless renewed. Stop it there, or wait; canfar_batch.open() reads the batch meanwhile. If that process is "
+        "dead: run(takeover=True)"
     )
 
 

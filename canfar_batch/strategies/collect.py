@@ -15,7 +15,7 @@ import attrs
 
 from canfar_batch.errors import CollectError
 from canfar_batch.fields.templates import Template
-from canfar_batch.protocols import Platform, ResultCollector
+from canfar_batch.protocols import Platform, ResultCollector, is_serial
 from canfar_batch.records import JobRecord
 from canfar_batch.spec import literal_path
 
@@ -135,7 +135,7 @@ class Several:
     @property
     def serial(self) -> bool:
         """Whether one of the parts must be called in the thread that drives the batch; then all are."""
-        return any(getattr(part, "serial", False) for part in self.parts.values())
+        return any(is_serial(part) for part in self.parts.values())
 
     def __call__(self, job: JobRecord, platform: Platform) -> dict[str, object]:
         """Return the results of all parts.

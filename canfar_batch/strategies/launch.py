@@ -27,7 +27,7 @@ class AtOnce:
 
     def __call__(self, view: BatchView) -> Sequence[Bundle]:
         """Return as many jobs as can be sent now."""
-        return _loads(view.ready(at_most=view.room))
+        return _bundles(view.ready(at_most=view.room))
 
 
 @attrs.frozen
@@ -49,7 +49,7 @@ class Window:
 
     def __call__(self, view: BatchView) -> Sequence[Bundle]:
         """Return as many jobs as the window has room for."""
-        return _loads(view.ready(at_most=self.size - view.containers))
+        return _bundles(view.ready(at_most=self.size - view.containers))
 
 
 @attrs.frozen
@@ -86,7 +86,7 @@ class Chunks:
             left = (view.finishes[-1] + timedelta(seconds=self.pause) - view.now).total_seconds()
             if left > 0:
                 return Pick(again=left)
-        return _loads(job for job in ready if self._number(job) == number)
+        return _bundles(job for job in ready if self._number(job) == number)
 
     def _number(self, job: JobRecord) -> int:
         return job.index // self.size
@@ -119,8 +119,8 @@ class Throttle:
         recent = [at for at in view.launches if at > since]
         answer = self.then(view)
         pick = answer if isinstance(answer, Pick) else Pick(answer)
-        chosen = list(pick.loads)[: max(0, quota - len(recent))]
-        if len(chosen) == len(pick.loads):
+        chosen = list(pick.bundles)[: max(0, quota - len(recent))]
+        if len(chosen) == len(pick.bundles):
             return Pick(chosen, pick.again)
         spent = [*recent, *[view.now] * len(chosen)]
         again = (spent[-quota] - since).total_seconds()
@@ -146,7 +146,7 @@ class Adaptive:
 
     def __call__(self, view: BatchView) -> Sequence[Bundle]:
         """Return as many jobs as the present window has room for."""
-        return _loads(view.ready(at_most=self.window(view) - view.containers))
+        return _bundles(view.ready(at_most=self.window(view) - view.containers))
 
     def window(self, view: BatchView) -> int:
         """Return the number of containers that this batch should have now."""
@@ -164,7 +164,7 @@ class Adaptive:
         return int(max(self.lowest, min(size, self.highest - others)))
 
 
-def _loads(jobs: Iterable[JobRecord]) -> list[Bundle]:
+def _bundles(jobs: Iterable[JobRecord]) -> list[Bundle]:
     return [Bundle(job) for job in jobs]
 
 

@@ -10,15 +10,13 @@ from datetime import datetime
 from canfar_batch import failures
 from canfar_batch._version import __version__
 from canfar_batch.failures import Failure
-from canfar_batch.records import JobRecord, JobState
+from canfar_batch.records import GIVEN_UP, JobRecord, JobState
 from canfar_batch.spec import full_image, shown_value
 from canfar_batch.text import printable, printable_lines
 from canfar_batch.views.attempt_times import Times
 from canfar_batch.views.format import asked_for, count, duration, gib, memory, timestamp
 from canfar_batch.views.masking import secret_values, without_secrets
 from canfar_batch.views.terminal import clip
-
-LOST_OR_FAILED = (JobState.FAILED, JobState.LOST)  #: the states that count as failures
 
 _MESSAGE_WIDTH = 120  # columns of a message in the explanation of a batch
 _CAUSES = 6  # causes that the explanation of a batch lists
@@ -245,7 +243,7 @@ def explain_batch(jobs: Iterable[JobRecord]) -> str:
     is_final = True
     for job in jobs:
         is_final = is_final and job.state.final
-        if job.state in LOST_OR_FAILED:
+        if job.state in GIVEN_UP:
             failure = job.failure or failures.Unknown()
             groups.setdefault(failure.group, []).append((job, failure))
         elif job.state is JobState.SUCCEEDED and job.collect_error is not None:

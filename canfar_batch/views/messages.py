@@ -7,13 +7,14 @@ from pathlib import Path
 
 import attrs
 
-from canfar_batch.records import JobRecord, JobState
+from canfar_batch.records import GIVEN_UP, JobRecord, JobState
+from canfar_batch.views.format import count
 
 MANY = 100  #: jobs from which on CANFAR's guide asks for a message to support@canfar.net before the first batch
 
 NOT_SHARED = (
     "Containers do not see this directory, so receipts come back in logs alone: do not stay away longer than an hour "
-    "after a job's end, or it counts as lost unseen."
+    "after a job's end, or it is marked LOST (Unwatched)."
 )
 
 
@@ -40,7 +41,7 @@ class Opening:
         yield first + (f", {self.unasked} no longer asked for (they stay)" if self.unasked else "")
         if self.reopened:
             verb = "has" if self.reopened == 1 else "have"
-            yield f"{_jobs(self.reopened)} that had not succeeded {verb} another command now: opened again."
+            yield f"{count(self.reopened, 'job')} that had not succeeded {verb} another command now: reopened."
         if self.jobs and sum(count for state, count in self.counts.items() if state.final) == self.jobs:
             yield nothing_new(self.counts)
         if self.moved is not None:
@@ -53,25 +54,21 @@ class Opening:
 
 def nothing_new(counts: Mapping[JobState, int]) -> str:
     """Return the message for a run in which all jobs are final already."""
-    failed = sum(counts.get(state, 0) for state in (JobState.FAILED, JobState.LOST))
+    failed = sum(counts.get(state, 0) for state in GIVEN_UP)
     cancelled = counts.get(JobState.CANCELLED, 0)
     parts = [f"Nothing new was launched: all {sum(counts.values())} jobs are final from an earlier run."]
     if failed:
-        parts.append(f"retry_failed() opens the {failed} that failed again.")
+        parts.append(f"retry_failed() reopens the {count(failed, 'failed job')}.")
     if cancelled:
-        parts.append(f"rerun(keys) opens the {cancelled} that were cancelled again.")
+        parts.append(f"rerun(keys) reopens the {count(cancelled, 'cancelled job')}.")
     return " ".join(parts)
-
-
-def _jobs(number: int, kind: str = "") -> str:
-    return f"{number} {kind}job{'s' * (number != 1)}"
 
 
 def gone(keys: int, example: Path) -> str:
     """Return the warning that the outputs of this many succeeded jobs no longer exist."""
     return (
-        f"outputs of {_jobs(keys, 'succeeded ')} no longer exist, such as {example}: rerun(missing_outputs=True) and "
-        "run() make them again"
+        f"outputs of {count(keys, 'succeeded job')} no longer exist, such as {example}: rerun(missing_outputs=True) "
+        "and run() make them again"
     )
 
 

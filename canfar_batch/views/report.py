@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 import attrs
 
+from canfar_batch.containers import offered_at_least
 from canfar_batch.errors import BatchFailed
 from canfar_batch.failures import Failure, Unknown
-from canfar_batch.records import Attempt, JobRecord, JobState, Limits, Resources
+from canfar_batch.records import GIVEN_UP, Attempt, JobRecord, JobState, Limits, Resources
 from canfar_batch.text import printable
 from canfar_batch.views import explain, html
 from canfar_batch.views.attempt_times import Times, run_seconds
-from canfar_batch.views.explain import LOST_OR_FAILED
 from canfar_batch.views.format import asked_for, count, counts, duration, first_few, gib, rounded
 from canfar_batch.views.masking import secret_values, without_secrets
 from canfar_batch.views.terminal import clip, wrapped
@@ -171,9 +171,7 @@ class Report:
             made_at=now,
             counts={state: counted[state] for state in JobState if counted[state]},
             failures=_causes(
-                (job, job.failure or Unknown(message="no reason is known"))
-                for job in jobs
-                if job.state in LOST_OR_FAILED
+                (job, job.failure or Unknown(message="no reason is known")) for job in jobs if job.state in GIVEN_UP
             ),
             not_collected=_causes(
                 (job, _NotCollected(message=job.collect_error)) for job in succeeded if job.collect_error is not None
@@ -296,7 +294,7 @@ class Report:
 
     def next_steps(self) -> str:
         """Return what to do with a batch whose jobs are all final and did not all succeed; empty for any other."""
-        failed = sum(self.counts.get(state, 0) for state in LOST_OR_FAILED)
+        failed = sum(self.counts.get(state, 0) for state in GIVEN_UP)
         if self.unfinished or not failed:
             return ""
         them = "it" if failed == 1 else "them"
@@ -487,7 +485,7 @@ def _offered(amount: float, options: Sequence[int]) -> int | None:
     """The smallest option that is not less than *amount*; a whole number if the options are unknown."""
     if not options:
         return max(1, math.ceil(amount))
-    return min((option for option in options if option >= amount), default=None)
+    return offered_at_least(options, amount)
 
 
 # -- wording ------------------------------------------------------------------------------------------------------

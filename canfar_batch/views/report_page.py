@@ -21,7 +21,13 @@ from typing import Any
 import attrs
 
 from canfar_batch._version import __version__
-from canfar_batch.records import ContainerInfo, JobRecord, JobState, resources_of
+from canfar_batch.records import (
+    GIVEN_UP,
+    ContainerInfo,
+    JobRecord,
+    JobState,
+    resources_of,
+)
 from canfar_batch.spec import JobSpec, full_image, shown_value
 from canfar_batch.text import printable
 from canfar_batch.views import html, tables, timeline_svg
@@ -163,7 +169,7 @@ def _totals(report: Report, live: Mapping[str, ContainerInfo] | None) -> str:
 
 
 def _tiles(report: Report, live: Mapping[str, ContainerInfo] | None) -> Iterator[tuple[str, str, bool]]:
-    failed = report.counts.get(JobState.FAILED, 0) + report.counts.get(JobState.LOST, 0)
+    failed = sum(report.counts.get(state, 0) for state in GIVEN_UP)
     yield "jobs", f"{report.jobs:,}", False
     yield "succeeded", _share(report.counts.get(JobState.SUCCEEDED, 0), report.jobs), False
     yield "failed or lost", f"{failed:,}" if failed else "", True

@@ -158,7 +158,7 @@ def test_delete_is_refused_while_jobs_are_active_or_another_process_drives(world
     other = world.batch()
     with pytest.raises(errors.BatchBusy):
         other.delete()
-    with pytest.raises(errors.PlanError, match=r"1 job is active, such as 'j0': cancel\(\) it"):
+    with pytest.raises(errors.PlanError, match=r"1 active job, such as 'j0': cancel\(\) before"):
         batch.delete()
     batch.cancel()
     batch.delete()

@@ -84,7 +84,7 @@ def test_a_job_that_failed_is_opened_again_with_its_new_command(half_failed, cap
     batch = half_failed.batch()
     batch.map(OTHER, key="j{n}", n=[0])
     batch.run()
-    assert "1 job that had not succeeded has another command now: opened again" in capsys.readouterr().err
+    assert "1 job that had not succeeded has another command now: reopened" in capsys.readouterr().err
     job = batch["j0"]
     assert (job.state, job.attempt, job.record.filled.argv) == (S.SUCCEEDED, 2, ("better", "0"))
     assert [attempt.number for attempt in Batch.open("test", half_failed.root)["j0"].attempts] == [1, 2]
@@ -125,8 +125,8 @@ def test_a_run_in_which_all_is_final_says_what_opens_jobs_again(world, capsys):
     world.planned(3).run()
     said = capsys.readouterr().err
     assert "Nothing new was launched: all 3 jobs are final from an earlier run." in said
-    assert "retry_failed() opens the 1 that failed again." in said
-    assert "rerun(keys) opens the 1 that were cancelled again." in said
+    assert "retry_failed() reopens the 1 failed job." in said
+    assert "rerun(keys) reopens the 1 cancelled job." in said
 
 
 # -- outputs that were deleted --------------------------------------------------------------------------------------

@@ -376,7 +376,7 @@ def test_a_reader_sees_the_last_commit_while_another_process_writes(made, home, 
 
 def test_a_reader_cannot_write(made, home, clock):
     reader = reopened(home, clock)
-    with pytest.raises(errors.BatchBusy, match="reading only"):
+    with pytest.raises(errors.BatchBusy, match="can only read it"):
         reader.record([Intended(key="j0", at=clock.now(), launch_name="t", resources=Resources())])
     with pytest.raises(errors.HomeError):
         reader.acquire(takeover=True)

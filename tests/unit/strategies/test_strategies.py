@@ -33,8 +33,8 @@ def view(ready=(), active=(), **more):
 
 
 def picked(answer):
-    loads = answer.loads if isinstance(answer, Pick) else answer
-    return [job.index for load in loads for job in load.jobs]
+    bundles = answer.bundles if isinstance(answer, Pick) else answer
+    return [job.index for bundle in bundles for job in bundle.jobs]
 
 
 def ago(*seconds):
