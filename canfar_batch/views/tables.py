@@ -35,6 +35,9 @@ UNITS: Mapping[str, str | None] = {
     "cause": None,
     "message": None,
     "inferred": None,
+    "warning": None,
+    "restarts": None,
+    "lost_seconds": "s",
     "launched_at": None,
     "started_at": None,
     "finished_at": None,
@@ -51,12 +54,12 @@ UNITS: Mapping[str, str | None] = {
 }
 #: the columns that tables of running jobs have too, if the platform measures them, each with its unit
 LIVE_UNITS: Mapping[str, str | None] = {"cores_in_use": None, "ram_in_use": "GiB"}
-_WHOLE = ("attempt", "exit_code", "cores", "ram", "gpus")
+_WHOLE = ("attempt", "exit_code", "restarts", "cores", "ram", "gpus")
 _TIMES = ("launched_at", "started_at", "finished_at")
 _MEASURED = frozenset(_WHOLE) | {name for name, unit in UNITS.items() if unit is not None}
 _BRIEF = (
     "key", "state", "attempt", "wait_seconds", "run_seconds", "cores_in_use", "ram_in_use", "peak_ram", "exit_code",
-    "cause",
+    "cause", "warning",
 )  # fmt: skip
 _SPARED = ("peak_ram", "wait_seconds", "attempt", "exit_code")  # columns that are dropped first in a narrow terminal
 _EXACT = 2**53  # a float holds all integers up to here
@@ -85,7 +88,9 @@ def to_rows(
     `result_<name>` for each value of a dict. A field or result whose name is taken is called `field_<name>` or
     `result_<name>`. Times are aware datetimes, `started_at` and `finished_at` by the container's clock; `wait_seconds`
     and `run_seconds` hold also if that clock and the driver's differ. `inferred` is True if `cause` is a conclusion
-    from logs or events that may be wrong, because no receipt reported it. Secrets in `message` are masked.
+    from logs or events that may be wrong, because no receipt reported it. `warning` is what to know of a success.
+    `restarts` counts the runs of the newest attempt that the platform stopped and began again, and `lost_seconds` is
+    the time that they took. Secrets in `message` and `warning` are masked.
 
     Args:
         jobs: Their records.
@@ -154,6 +159,7 @@ def _facts(job: JobRecord, now: datetime | None) -> Row:
     receipt = attempt.receipt if attempt is not None else None
     asked = attempt.resources if attempt is not None else job.resources
     message = failure.message if failure is not None else job.collect_error
+    warning = "; ".join(attempt.warnings) if attempt is not None else ""
     waited, ran = _lengths(attempt, now)
     return {
         "state": job.state.value,
@@ -162,6 +168,9 @@ def _facts(job: JobRecord, now: datetime | None) -> Row:
         "cause": failure.cause if failure is not None else None,
         "message": message and without_secrets(message, secret_values([job])),
         "inferred": is_supposition(failure) if failure is not None else None,
+        "warning": without_secrets(warning, secret_values([job])) or None,
+        "restarts": attempt.restarts if attempt is not None else 0,
+        "lost_seconds": attempt.lost_seconds if attempt is not None else 0.0,
         "launched_at": attempt.launched_at if attempt is not None else None,
         "started_at": attempt.started_at if attempt is not None else None,
         "finished_at": attempt.finished_at if attempt is not None else None,

@@ -6,6 +6,7 @@ import csv
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,8 @@ def test_a_row_holds_all_facts_about_a_job():
     (row,) = to_rows([DONE])
     assert row == {
         "key": "obs-1", "path": "obs-1.fits", "state": "succeeded", "attempt": 1, "exit_code": 0, "cause": None,
-        "message": None, "inferred": None, "launched_at": after(0), "started_at": after(20), "finished_at": after(620),
+        "message": None, "inferred": None, "warning": None,
+        "restarts": 0, "lost_seconds": 0.0, "launched_at": after(0), "started_at": after(20), "finished_at": after(620),
         "wait_seconds": 20.0, "run_seconds": 600.0, "cores": 2, "ram": 8, "gpus": None, "peak_ram": 3.1,
         "cpu_seconds": 600.0, "host": "node-1", "id": "id1", "launch_name": "cb-1-0",
     }  # fmt: skip
@@ -50,6 +52,15 @@ def test_a_job_that_was_never_launched_has_no_times():
 def test_a_row_says_why_a_job_failed():
     (row,) = to_rows([BAD])
     assert (row["exit_code"], row["cause"], row["message"]) == (2, "exit code 2", "no such option")
+
+
+def test_a_row_warns_of_a_success_and_counts_lost_runs():
+    killed = attrs.evolve(DONE.attempts[-1].receipt, oom_kills=2)
+    told = attrs.evolve(DONE.attempts[-1], receipt=killed, restarts=3, lost_seconds=90.0)
+    (row,) = to_rows([job("a", told)])
+    assert row["warning"] == "2 of its processes were killed for lack of memory"
+    assert (row["restarts"], row["lost_seconds"]) == (3, 90.0)
+    assert "2 of its processes" in text_table([row], 200)
 
 
 def test_a_row_says_why_a_result_is_missing():
