@@ -280,7 +280,7 @@ class Transport:
         if self._was_accepted:
             advice = f"It was accepted before, so the platform may be having an outage. If it lasts: {advice}"
         return CredentialRefused(
-            f"{where} does not accept the {provider.source} ({refusal}). {advice}",
+            f"{where} does not accept this credential, {provider.source} ({refusal}). {advice}",
             status=refusal.status, server_text=refusal.text, was_accepted=self._was_accepted,
         )  # fmt: skip
 
