@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from canfar_batch.engine import (
     found_on_platform,
 )
 from canfar_batch.errors import LedgerError, PlatformError, PlatformRefused, SpecError, StrategyError
+from canfar_batch.fields.image_names import nearest_image
 from canfar_batch.job import Job
 from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
 from canfar_batch.records import ContainerInfo, Image, Limits, Resources, Usage, resources_of
@@ -358,9 +358,8 @@ class Session:
             listed = {one.id for one in self.platform.images(None)}
         except PlatformError:
             return ""
-        wanted = full_image(image)
-        near = difflib.get_close_matches(wanted, listed - {wanted}, n=1, cutoff=0.8)
-        return "" if wanted in listed or not near else f" {image} is not listed: did you mean {near[0]}?"
+        near = nearest_image(full_image(image), listed)
+        return f" {image} is not listed: did you mean {near}?" if near else ""
 
     @property
     def _surroundings(self) -> Surroundings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ import attrs
 
 from canfar_batch.engine.estimate import Estimate
 from canfar_batch.errors import PlatformError, SpecError
+from canfar_batch.fields.image_names import nearest_image
 from canfar_batch.payload import encode
 from canfar_batch.protocols import Platform
 from canfar_batch.records import JobRecord, JobState
@@ -120,8 +120,8 @@ def _check_images(specs: Sequence[JobSpec], platform: Platform, findings: _Findi
     findings.checked.append("images")
     for image in dict.fromkeys(full_image(spec.image) for spec in specs):
         if image not in listed:
-            near = difflib.get_close_matches(image, listed, n=1, cutoff=0.8)
-            guess = f"; did you mean {near[0]}?" if near else ""
+            near = nearest_image(image, listed)
+            guess = f"; did you mean {near}?" if near else ""
             findings.warnings.append(
                 f"image {image} is not in the platform's list{guess} (private images, other tags than the first, and "
                 "images pushed within the last half hour are not listed either; if this worked before, the platform "
