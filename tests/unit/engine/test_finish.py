@@ -1,5 +1,7 @@
 """Finishing: evidence, verdicts and cancels."""
 
+from datetime import timedelta
+
 import attrs
 import pytest
 from engine import SLOW, always, doubt, raising, states
@@ -67,6 +69,38 @@ def test_what_vanished_without_a_word_was_deleted_and_is_launched_again_only_if_
     batch.retry_failed()
     batch.run(progress=False)
     assert (states(batch), len(batch["j0"].attempts)) == ([S.SUCCEEDED], 2)
+
+
+def test_a_container_that_is_deleted_while_it_waits_is_not_launched_again(world):
+    world.platform.fate = lambda request: Fate(queue=1e6)
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    world.platform.all.clear()
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.Deleted)
+    assert (states(batch), len(world.platform.launched)) == ([S.FAILED], 1)
+
+
+def test_a_receipt_shows_that_a_container_existed_which_no_list_showed(world):
+    world.platform.shown = lambda infos: []
+    batch = world.planned(1)
+    world.turn(batch, 3)
+    world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0], code=143)
+    end = batch.home / "receipts" / "j0.1.end"
+    end.write_text(end.read_text().replace("outputs=0", "told=TERM outputs=0"))
+    world.platform.all.clear()
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.Deleted)
+    assert len(world.platform.launched) == 1
+
+
+def test_the_deadline_is_known_from_a_final_status_alone(world):
+    world.platform.fate = lambda request: Fate(lasts=1, code=1, log=b"step 1\n", receipt=False)
+    expires_at = world.clock.now() + timedelta(seconds=1)
+    world.platform.shown = lambda infos: [attrs.evolve(info, expires_at=expires_at) for info in infos]
+    batch = world.planned(1)
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.DeadlineExceeded)
 
 
 def test_what_ended_while_nobody_looked_is_unwatched_and_not_launched_again(world):
