@@ -141,7 +141,7 @@ class Gathered:
             log_has_end=self.log_has_end or earlier.log_has_end,
             began=self.began or earlier.began,
             ended=self.ended or earlier.ended,
-            events=self.events if self.events.pod or earlier.events.pod is None else earlier.events,
+            events=self.events.merged_with(earlier.events),
             saved=self.saved or earlier.saved,
             cancel_sent=self.cancel_sent if self.cancel_sent is not None else earlier.cancel_sent,
             pod_is_gone=self.pod_is_gone or earlier.pod_is_gone,

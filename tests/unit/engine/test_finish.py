@@ -149,6 +149,16 @@ def test_a_torn_log_is_fetched_again(world):
     assert world.platform.calls["logs"] == 3
 
 
+def test_a_pod_that_is_removed_while_its_end_is_looked_into_was_evicted(world):
+    world.platform.fate = lambda request: Fate(code=137, log=b"step 1\n")
+    whole, answers = world.platform._log, iter(["", None, None, None, None, None, None])
+    world.platform._log = lambda c: whole(c).partition(b" end ")[0]
+    world.platform.events = lambda id: next(answers)
+    batch = world.planned(1, retry=never)
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.Evicted)
+
+
 def test_logs_that_break_for_hours_do_not_hold_a_verdict_up_for_ever(world):
     world.platform.before["logs"] = always(errors.PlatformBroken("no logs today"))
     batch = world.planned(2)
