@@ -123,6 +123,11 @@ class Gathered:
     cancel_error: Exception | None = None  #: why the platform could not be asked to remove it
     phase: Phase | None = None  #: the platform's final status, as far as it is known
 
+    @property
+    def shows_a_run(self) -> bool:
+        """Whether a receipt or the job's own output proves that its command began."""
+        return self.began is not None or self.ended is not None or bool(self.log)
+
     def merged_with(self, earlier: Gathered | None) -> Gathered:
         """Return this evidence, with gaps filled from an earlier attempt to fetch it."""
         if earlier is None:
@@ -135,7 +140,7 @@ class Gathered:
             log_has_end=self.log_has_end or earlier.log_has_end,
             began=self.began or earlier.began,
             ended=self.ended or earlier.ended,
-            events=self.events if self.events.pod or earlier.events.pod is None else earlier.events,
+            events=self.events.merged_with(earlier.events),
             saved=self.saved or earlier.saved,
             cancel_sent=self.cancel_sent if self.cancel_sent is not None else earlier.cancel_sent,
             pod_is_gone=self.pod_is_gone or earlier.pod_is_gone,
@@ -330,6 +335,7 @@ class Absence:
 
     since: float  #: in the clock's ticks
     watched: bool  #: False if no one polled for longer than the platform remembers
+    seen: bool = False  #: whether this driver saw the container before
     polls: int = 1  #: good polls that missed it
 
     def missed_again(self) -> Absence:
@@ -342,9 +348,28 @@ class Absence:
 
 
 def evidence_of(
-    job: JobRecord, gathered: Gathered, *, phase: Phase | None, watched: bool, stopped_for: Failure | None, at: datetime
+    job: JobRecord,
+    gathered: Gathered,
+    *,
+    phase: Phase | None,
+    watched: bool,
+    stopped_for: Failure | None,
+    at: datetime,
+    seen: bool = False,
+    expires_at: datetime | None = None,
 ) -> Evidence:
-    """Return the evidence for a verdict on the newest attempt of *job*."""
+    """Return the evidence for a verdict on the newest attempt of *job*.
+
+    Args:
+        job: The job.
+        gathered: The evidence that was fetched.
+        phase: The platform's final status; None if the container is absent, or was stopped by us.
+        watched: False if no one polled for longer than the platform remembers.
+        stopped_for: Why we stopped it, if we did.
+        at: When its end became known.
+        seen: Whether the platform showed the container, though perhaps not as running.
+        expires_at: Its expiry time as the final status gave it, if it did.
+    """
     attempt = job.attempts[-1]
     return Evidence(
         phase=phase,
@@ -353,14 +378,14 @@ def evidence_of(
         log=gathered.log,
         events=gathered.events,
         watched=watched,
-        seen=attempt.has_run or attempt.start_time is not None,
+        seen=seen or attempt.has_run or attempt.start_time is not None or gathered.shows_a_run,
         ran=attempt.has_run,
         expects_receipt=job.spec.receipt,
         has_outputs=bool(job.filled.outputs),
         workdir=job.filled.workdir,
         stopped_for=stopped_for,
         cancelling=job.cancelling and gathered.cancel_sent is not None,
-        expires_at=attempt.expires_at,
+        expires_at=expires_at or attempt.expires_at,
         ended_at=at,
     )
 

@@ -40,6 +40,12 @@ class Events:
         """Return the events in the platform's answer; *text* is None if it said that there is no pod."""
         return cls(pod=False) if text is None else cls(notes=parse(text), pod=True, text=text)
 
+    def merged_with(self, earlier: Events) -> Events:
+        """Return these events; if the pod is gone or they were not available, with the notes of an *earlier* answer."""
+        if self.pod or earlier.pod is None:
+            return self
+        return attrs.evolve(earlier, pod=earlier.pod if self.pod is None else False)
+
     def with_reason(self, reasons: Iterable[str]) -> Note | None:
         """Return the newest note with one of these reasons, or None."""
         wanted = frozenset(reasons)

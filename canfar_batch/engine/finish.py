@@ -35,8 +35,17 @@ from canfar_batch.errors import (
     LaunchInDoubt,
     PlatformError,
 )
-from canfar_batch.failures import Failure, LaunchRefused
-from canfar_batch.lifecycle import Cancelled, Ended, Event, EvidenceAdded, LateSuccess, apply, may_be_overturned
+from canfar_batch.failures import Failure, LaunchRefused, StuckPending
+from canfar_batch.lifecycle import (
+    Cancelled,
+    Ended,
+    Event,
+    EvidenceAdded,
+    LateSuccess,
+    PhaseChanged,
+    apply,
+    may_be_overturned,
+)
 from canfar_batch.records import JobRecord, JobState, Phase
 
 log = logging.getLogger("canfar_batch")
@@ -54,6 +63,8 @@ class Finishing:
     stopping: bool = False  #: whether the container has to be removed, not only read
     stopped_for: Failure | None = None
     watched: bool = True
+    seen: bool = False  #: whether this driver saw the container before it was absent
+    expires_at: datetime | None = None  #: as the final status gave it
     found_ended: bool = False  #: whether it had ended before anyone asked, so that no more is to come
     since: float = 0.0  #: when the end was first seen, in the clock's ticks
     tries: int = 0
@@ -122,19 +133,20 @@ class Finisher:
         """Forget an absence: the newest attempt's container was seen."""
         self._absences.pop(job.attempts[-1].launch_name, None)
 
-    def note_absent(self, job: JobRecord, *, watched: bool) -> None:
+    def note_absent(self, job: JobRecord, *, watched: bool, seen: bool) -> None:
         """Count a good poll that missed the container of *job*'s newest attempt.
 
         Args:
             job: The job.
             watched: False if no one polled for so long that the platform may have forgotten the container.
+            seen: Whether this driver saw the container before.
         """
         now, name = self._context.clock.ticks(), job.attempts[-1].launch_name
         before = self._absences.get(name)
-        absence = before.missed_again() if before else Absence(since=now, watched=watched)
+        absence = before.missed_again() if before else Absence(since=now, watched=watched, seen=seen)
         self._absences[name] = absence
         if absence.is_proven(now, self._context.setup.settle):
-            self.begin(job, Finishing(phase=None, watched=absence.watched))
+            self.begin(job, Finishing(phase=None, watched=absence.watched, seen=absence.seen))
 
     def begin(self, job: JobRecord, finishing: Finishing) -> None:
         """Look into the end of *job*'s newest attempt, unless that has begun."""
@@ -175,6 +187,8 @@ class Finisher:
         found = attrs.evolve(found.merged_with(finishing.gathered), phase=finishing.phase)
         if not finishing.stopping or id is None or (found.trouble is not None and finishing.tries < ABSENT_POLLS):
             return found
+        if _is_not_stuck(finishing, found):
+            return found
         try:
             platform.cancel(id)
             sent = found.cancel_sent if found.cancel_sent is not None else request.at
@@ -200,6 +214,10 @@ class Finisher:
         found = outcome.get()
         if found is not None:
             finishing = attrs.evolve(finishing, gathered=found, phase=found.phase)
+            if _is_not_stuck(finishing, found):
+                del self._open[job.key]
+                self._journal.record([_has_begun(current, found, self._context.clock.now())])
+                return
             if found.cancel_error is not None:
                 self._try_later(job, finishing, found.cancel_error)
                 return
@@ -263,7 +281,14 @@ class Finisher:
         """Return the verdict; a doubtful success becomes a failure if the retry policy wants to act on the doubt."""
         verdict = classify(
             evidence_of(
-                job, found, phase=finishing.phase, watched=finishing.watched, stopped_for=finishing.stopped_for, at=now
+                job,
+                found,
+                phase=finishing.phase,
+                watched=finishing.watched,
+                stopped_for=finishing.stopped_for,
+                at=now,
+                seen=finishing.seen,
+                expires_at=finishing.expires_at,
             )
         )
         if verdict.doubt is None or not self._retrier.wants_again(job, verdict.doubt):
@@ -375,6 +400,19 @@ def _why_it_never_came(doubt: LaunchInDoubt | None) -> str:
     if doubt.status is None:
         return f"no answer came to the launch, and {absent}: {doubt}"
     return f"the answer to the launch was not clear, and {absent}: {doubt}"
+
+
+def _is_not_stuck(finishing: Finishing, found: Gathered) -> bool:
+    """Return whether a container that was to be stopped for its waiting has begun between two polls."""
+    is_stuck = isinstance(finishing.stopped_for, StuckPending)
+    return is_stuck and found.shows_a_run and found.cancel_sent is None
+
+
+def _has_begun(job: JobRecord, found: Gathered, at: datetime) -> PhaseChanged:
+    """Return the event of a run that no poll showed; the next poll shows whether it still runs."""
+    began = (found.began and found.began.started_at) or at
+    start_time = job.attempts[-1].start_time or began
+    return PhaseChanged(key=job.key, at=at, phase=Phase.RUNNING, started_at=began, start_time=start_time)
 
 
 def _may_still_report(job: JobRecord, finishing: Finishing, found: Gathered) -> bool:

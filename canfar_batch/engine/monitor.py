@@ -258,7 +258,8 @@ class Monitor:
         if job.cancelling and job.id is not None and shown:
             self._finisher.begin(job, Finishing(phase=None, stopping=True))  # the platform's answer to that settles it
         elif good and shown and job.key not in self._context.traffic.in_flight:
-            self._finisher.note_absent(job, watched=self._watched(job, observation))
+            seen = attempt.launch_name in self._last_seen
+            self._finisher.note_absent(job, watched=self._watched(job, observation), seen=seen)
 
     def _watched(self, job: JobRecord, observation: Observation) -> bool:
         """Return whether the platform was polled so recently that it cannot have forgotten an ended container.
@@ -346,7 +347,7 @@ class Monitor:
         """Begin to finish a container that has ended, or that has to be stopped."""
         if info.phase.final:
             self._context.traffic.finishes.append(self._context.clock.now())
-            self._finisher.begin(job, Finishing(phase=info.phase))
+            self._finisher.begin(job, Finishing(phase=info.phase, expires_at=info.expires_at))
         elif job.cancelling:
             self._finisher.begin(job, Finishing(phase=None, stopping=True))
         elif (failure := self._overdue(job, info)) is not None:

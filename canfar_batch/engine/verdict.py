@@ -521,10 +521,10 @@ RULES: tuple[Rule, ...] = (
         conclude=_fails(_no_wrapper),
     ),
     Rule(
-        seen="`Failed`, a start receipt but no end receipt, and the pod was removed with the log",
+        seen="`Failed`, a start receipt but no end receipt, and the pod was removed",
         outcome="Evicted",
         certain=False,
-        applies=lambda it: it.events.pod is False and not it.log,
+        applies=lambda it: it.events.pod is False and (it.began is not None or not it.log),
         conclude=_fails(_pod_removed),
     ),
     Rule(

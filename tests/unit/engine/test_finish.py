@@ -1,5 +1,7 @@
 """Finishing: evidence, verdicts and cancels."""
 
+from datetime import timedelta
+
 import attrs
 import pytest
 from engine import SLOW, always, doubt, raising, states
@@ -83,6 +85,38 @@ def test_how_long_the_platform_remembers_is_seen_by_what_it_forgot(world):
     assert isinstance(again["j1"].failure, failures.Unwatched)
 
 
+def test_a_container_that_is_deleted_while_it_waits_is_not_launched_again(world):
+    world.platform.fate = lambda request: Fate(queue=1e6)
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    world.platform.all.clear()
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.Deleted)
+    assert (states(batch), len(world.platform.launched)) == ([S.FAILED], 1)
+
+
+def test_a_receipt_shows_that_a_container_existed_which_no_list_showed(world):
+    world.platform.shown = lambda infos: []
+    batch = world.planned(1)
+    world.turn(batch, 3)
+    world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0], code=143)
+    end = batch.home / "receipts" / "j0.1.end"
+    end.write_text(end.read_text().replace("outputs=0", "told=TERM outputs=0"))
+    world.platform.all.clear()
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.Deleted)
+    assert len(world.platform.launched) == 1
+
+
+def test_the_deadline_is_known_from_a_final_status_alone(world):
+    world.platform.fate = lambda request: Fate(lasts=1, code=1, log=b"step 1\n", receipt=False)
+    expires_at = world.clock.now() + timedelta(seconds=1)
+    world.platform.shown = lambda infos: [attrs.evolve(info, expires_at=expires_at) for info in infos]
+    batch = world.planned(1)
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.DeadlineExceeded)
+
+
 def test_what_ended_while_nobody_looked_is_unwatched_and_not_launched_again(world):
     batch = world.planned(1)
     world.turn(batch, 3)
@@ -127,6 +161,16 @@ def test_a_torn_log_is_fetched_again(world):
     batch.run(progress=False)
     assert batch["j0"].attempts[-1].verified
     assert world.platform.calls["logs"] == 3
+
+
+def test_a_pod_that_is_removed_while_its_end_is_looked_into_was_evicted(world):
+    world.platform.fate = lambda request: Fate(code=137, log=b"step 1\n")
+    whole, answers = world.platform._log, iter(["", None, None, None, None, None, None])
+    world.platform._log = lambda c: whole(c).partition(b" end ")[0]
+    world.platform.events = lambda id: next(answers)
+    batch = world.planned(1, retry=never)
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.Evicted)
 
 
 def test_logs_that_break_for_hours_do_not_hold_a_verdict_up_for_ever(world):

@@ -1,11 +1,13 @@
 """Monitoring: polls that are right, wrong, late or missing."""
 
+import attrs
 import pytest
 from engine import SLOW, always, raising, states
 from fakes import Fate
 
 from canfar_batch import errors
 from canfar_batch.records import JobState, Phase
+from canfar_batch.spec import JobSpec
 from canfar_batch.strategies import OneByOne
 
 S = JobState
@@ -119,3 +121,18 @@ def test_a_new_ledger_refuses_a_name_whose_containers_run_already(world, tmp_pat
     with pytest.raises(errors.LedgerError, match="already has 2 containers"):
         other.run(progress=False)
     assert len(world.platform.launched) == 2
+
+
+@pytest.mark.parametrize("has_receipt", [True, False])
+def test_a_container_that_began_between_two_polls_is_not_stopped_for_its_waiting(world, has_receipt):
+    world.platform.fate = lambda request: Fate(queue=10, lasts=200, receipt=has_receipt, log=b"step 1\n")
+    silent = {True: Phase.PENDING, False: Phase.RUNNING}  # the node of a running container is silent at first
+    world.platform.shown = lambda infos: [
+        info if info.phase.final else attrs.evolve(info, phase=silent[world.clock.seconds < 120]) for info in infos
+    ]
+    batch = world.planned(1, JobSpec("fit {n}", image="skaha/astroml", pending_timeout=60, receipt=has_receipt))
+    world.turn(batch, 90)
+    assert batch["j0"].attempts[-1].has_run
+    batch.run(progress=False)
+    assert (states(batch), len(world.platform.launched)) == ([S.SUCCEEDED], 1)
+    assert world.platform.calls["cancel"] == 0

@@ -1,0 +1,458 @@
+"""Whatever a cluster does to a container, the verdict does not contradict the truth, and no job runs twice at once."""
+
+from __future__ import annotations
+
+import base64
+import math
+import random
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+import attrs
+from engine import SPEC, World
+from fakes import EPOCH, FakeClock, FakePlatform
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from canfar_batch import failures
+from canfar_batch.errors import JobNotFound
+from canfar_batch.fields.keys import file_name
+from canfar_batch.payload.receipts import receipt_paths
+from canfar_batch.payload.wrapper import MARK
+from canfar_batch.records import ContainerInfo, JobState, Phase
+from canfar_batch.strategies import Listing, OneByOne, Retry
+
+PENDING, RUNNING, COMPLETED, FAILED, ABSENT = Phase.PENDING, Phase.RUNNING, Phase.COMPLETED, Phase.FAILED, None
+OUTPUT = "{n}.fits"
+LIFETIME = 14 * 86400.0  #: seconds from the start of a run to the platform's deadline
+GRACE = 20.0  #: seconds that the wrapper gives a command that was told to stop
+ROTATES_AFTER = 120.0  #: seconds from the start of a run until its log can lose its beginning
+NEVER = math.inf
+
+ENDS = (
+    "by itself", "out of memory", "evicted", "drained", "pre-empted", "forced", "node lost", "deleted", "deadline",
+    "deleted before it begins", "deleted after its end",
+)  # fmt: skip
+#: the failure of an attempt that ended so
+CLASSES = {
+    "out of memory": failures.Killed,
+    "evicted": failures.Evicted,
+    "drained": failures.Evicted,
+    "pre-empted": failures.Evicted,
+    "forced": failures.Evicted,
+    "node lost": failures.Evicted,
+    "deleted": failures.Deleted,
+    "deleted before it begins": failures.Deleted,
+    "deadline": failures.DeadlineExceeded,
+}
+
+HEADING = f"{'TYPE':9}{'REASON':18}{'MESSAGE':70}{'FIRST-TIME':23}LAST-TIME\n"
+
+
+def row(reason, message):
+    return f"{'Normal':9}{reason:18}{message:70}{'<nil>':23}<nil>\n"
+
+
+@attrs.define
+class Run:
+    """What truly happens to one run of a command. Times are the clock's ticks."""
+
+    pod_from: float
+    begin: float
+    end: float = NEVER
+    code: int | None = None
+    told_at: float = NEVER  #: when it was told to stop
+    killed: bool = False  #: whether its wrapper was killed, too, so that there is no end receipt
+    oom_kills: int = 0
+    complete: bool = True  #: whether its outputs are there at its end
+    pod_until: float = NEVER
+    mute: tuple[float, float] = (NEVER, NEVER)  #: when the platform answers with an empty log
+    rotated: bool = False  #: whether the log loses its beginning
+    notes: list = attrs.field(factory=list)  #: the cluster's events: since when, and the line
+
+    @property
+    def told(self):
+        return self.told_at < NEVER
+
+    @property
+    def by_itself(self):
+        return not self.told and not self.killed
+
+    def begun(self, now):
+        return self.begin <= min(now, self.end)
+
+    def alive(self, now):
+        return self.begun(now) and now < self.end
+
+    def stop(self, at, dice):
+        """Tell it to stop, as it takes it: it ends with some code, or ignores it until it is killed."""
+        if min(self.end, self.told_at) <= at:
+            return
+        if at <= self.begin:
+            self.begin, self.end = NEVER, at  # it never begins
+            return
+        temper = dice.choice(("0", "143", "other", "ignores"))
+        self.told_at, self.killed, self.oom_kills, self.complete = at, False, 0, dice.random() < 0.5
+        self.code = {"0": 0, "143": 143, "other": 7, "ignores": 137}[temper]
+        self.end = at + (GRACE if temper == "ignores" else dice.choice((0.0, 0.5, 9.0, 18.0)))
+        self.notes.append((at + dice.choice((0.0, 6.0)), row("Killing", "Stopping container skaha-headless")))
+
+    def kill(self, at):
+        self.end, self.killed, self.code = at, True, 137
+
+
+@attrs.define
+class Story:
+    """The truth about one container, and what the platform shows of it."""
+
+    runs: list[Run] = attrs.field(factory=list)
+    looks: list = attrs.field(factory=list)  #: since when; the phase, None if forgotten; the start time shown
+    end: str = "by itself"
+    lifetime: float = LIFETIME
+    key: str = ""
+    number: int = 0
+    name: str = ""
+    seen: bool = False
+    seen_running: bool = False
+
+    def look(self, at, phase, start=None):
+        assert not self.looks or at >= self.looks[-1][0]
+        self.looks.append((at, phase, start))
+
+    @property
+    def final_at(self):
+        return next((at for at, phase, _ in self.looks if phase in (COMPLETED, FAILED, ABSENT)), NEVER)
+
+    def shown(self, now):
+        """Return the phase and the start time that the platform shows."""
+        _, phase, start = next(look for look in reversed(self.looks) if look[0] <= now)
+        return phase, start
+
+    @property
+    def last(self):
+        """The last run that began, or None."""
+        begun = [run for run in self.runs if run.begun(NEVER)]
+        return max(begun, key=lambda run: run.begin, default=None)
+
+    def delete(self, at, dice):
+        """Let it be deleted by a client: it is forgotten at once, and lives for its grace time."""
+        self.looks = [look for look in self.looks if look[0] < at] or self.looks[:1]
+        self.look(max(at, self.looks[-1][0]), ABSENT)
+        for run in self.runs:
+            run.stop(at, dice)
+            run.pod_until = min(run.pod_until, max(at, run.end))
+        self.runs = [run for run in self.runs if run.begin < at]
+
+
+def write_story(dice, now):
+    """Draw the history of a container that is made *now*."""
+    story = Story(end=dice.choice(ENDS) if dice.random() < 0.7 else "by itself")
+    story.look(now, PENDING)
+    now += dice.choice((0.0, 3.0, 40.0, 300.0))
+    for _ in range(dice.choice((0, 0, 1, 2))):
+        run = admit(story, dice, now)
+        stop = run.begin + dice.uniform(0.5, 90)
+        run.stop(stop, dice)
+        run.pod_until = run.end
+        if dice.random() < 0.3:
+            story.look(stop, RUNNING)  # a row without a start time, for a moment
+        story.look(stop + 0.5, PENDING)
+        now = stop + dice.choice((0.6, 5.0, 15.0, 60.0, 200.0))
+    if story.end == "deleted before it begins":
+        story.delete(story.looks[-1][0] + dice.choice((0.1, 10.0, 100.0)), dice)
+    else:
+        conclude(story, dice, admit(story, dice, now))
+    return story
+
+
+def admit(story, dice, now):
+    """Let a pod be made, and its command begin after a pull."""
+    run = Run(pod_from=now, begin=now + dice.choice((0.5, 2.0, 30.0)), rotated=dice.random() < 0.1)
+    story.look(now, PENDING, now)
+    story.look(run.begin + dice.choice((0.0, 0.5)), RUNNING, now)
+    story.runs.append(run)
+    return run
+
+
+def conclude(story, dice, run):
+    """Let the last run end as the story has it."""
+    kind, start = story.end, run.pod_from
+    end = story.looks[-1][0] + dice.choice((0.5, 8.0, 70.0, 500.0))
+    if kind in ("by itself", "deleted after its end"):
+        end_by_itself(story, dice, run, end)
+        if kind == "deleted after its end":
+            story.delete(story.final_at + dice.choice((0.1, 3.0, 20.0)), dice)
+        return
+    if kind == "out of memory":
+        run.kill(end)
+        story.look(end + dice.choice((0.0, 1.0)), FAILED, start)
+    elif kind == "evicted":
+        run.stop(end, dice) if dice.random() < 0.5 else run.kill(end)
+        run.notes = [(end, row("Evicted", "The node was low on resource: memory."))]
+        run.mute = (end, NEVER) if dice.random() < 0.5 else run.mute
+        story.look(end, PENDING, start)
+        story.look(end + 2.0, FAILED, start)
+    elif kind in ("drained", "pre-empted"):
+        run.stop(end, dice)
+        run.pod_until = run.end
+        if kind == "drained" and run.code == 0:
+            story.look(run.end, PENDING, start)
+            story.look(run.end + 1.0, COMPLETED, start)
+        else:
+            story.look(end + dice.choice((0.5, 4.0)), FAILED, start)
+    elif kind == "forced":
+        run.kill(end)
+        run.pod_until = end
+        story.look(end + dice.choice((0.0, 2.0)), FAILED, start)
+    elif kind == "node lost":
+        run.kill(end)
+        run.mute, run.pod_until = (end, NEVER), end + dice.choice((50.0, 70.0))
+        if dice.random() < 0.5:
+            story.look(end + 40.0, PENDING, start)
+        story.look(end + 55.0, FAILED, start)
+    elif kind == "deleted":
+        story.delete(end, dice)
+    elif kind == "deadline":
+        story.lifetime = end - start
+        run.stop(end, dice)
+        run.pod_until = run.end
+        story.look(end, FAILED, start)
+
+
+def end_by_itself(story, dice, run, end):
+    start = run.pod_from
+    run.end, run.code = end, dice.choice((0, 0, 0, 1, 143))
+    run.oom_kills, run.complete = int(dice.random() < 0.2), dice.random() < 0.9
+    if dice.random() < 0.3:
+        run.mute = (end - dice.choice((0.0, 10.0)), end + dice.choice((3.0, 60.0, 400.0)))
+    silent = dice.random() < 0.2
+    if silent and end - story.looks[-1][0] > 60:
+        begin = story.looks[-1][0] + dice.uniform(0, 10)
+        run.notes.append((begin, row("NodeNotReady", "Node is not ready")))
+        story.look(begin, PENDING, start)
+        story.look(begin + dice.choice((10.0, 45.0)), RUNNING, start)
+    flash = dice.choice((0.0, 1.0, 5.0))
+    if flash:
+        story.look(end, PENDING, start)
+    story.look(end + flash, COMPLETED if run.code == 0 else FAILED, start)
+
+
+class ClusterClock(FakeClock):
+    """A clock with which the cluster goes on."""
+
+    cluster = None
+
+    def sleep(self, seconds):
+        super().sleep(seconds)
+        self.cluster.happen()
+
+
+class Cluster(FakePlatform):
+    """A platform whose containers have random histories, and which keeps the truth about each."""
+
+    def __init__(self, dice, *, visible, outputs):
+        super().__init__(ClusterClock())
+        self.clock.cluster = self
+        self.dice, self.visible, self.outputs = dice, visible, outputs
+        self.stories = {}  # by id
+        self.batch = None
+        self.written = 0.0  # receipt files are written up to this time
+        self.violations = []
+
+    # -- what happens by itself
+
+    def make(self, request):
+        id = super().make(request)
+        job = next(job for job in self.batch.records if job.attempts and job.attempts[-1].launch_name == request.name)
+        story = self.stories[id] = write_story(self.dice, self.clock.ticks())
+        story.key, story.number, story.name = job.key, job.attempts[-1].number, request.name
+        for earlier in job.attempts[:-1]:
+            before = self.stories[earlier.id]
+            if any(run.end > self.clock.ticks() for run in before.runs):
+                self.violations.append(f"{request.name} is launched while {before} may run")
+        return id
+
+    def happen(self):
+        """Let the wrappers write the receipt files of the time that has passed."""
+        since, self.written = self.written, self.clock.ticks()
+        due = [
+            (at, kind, story, run)
+            for story in self.stories.values()
+            for run in story.runs
+            for at, kind in ((run.begin, "start"), (run.end, "end"))
+            if since < at <= self.written and run.begun(at)
+        ]
+        for _, kind, story, run in sorted(due, key=lambda one: one[0]) if self.visible else ():
+            start, end = map(Path, receipt_paths(str(self.batch.home), file_name(story.key), story.number))
+            if kind == "start":
+                end.unlink(missing_ok=True)
+                start.write_text(self.start_line(story, run))
+            elif not run.killed:
+                end.write_text(self.end_lines(story, run))
+
+    def start_line(self, story, run):
+        return f"{MARK} {story.name} start {self.facts(story, run)} #{story.name}\n"
+
+    def end_lines(self, story, run):
+        count = int(run.complete)
+        name = OUTPUT.format(n=story.key[1:])
+        found = f"f100@{clock_time(run.end):.0f} {name}\0" * count + f"n{count} {name}\0"
+        encoded = base64.b64encode(found.encode()).decode()
+        outputs = f"{MARK} {story.name} outputs {encoded} #{story.name}\n" * self.outputs
+        facts = f"{self.facts(story, run)} finished={clock_time(run.end):.6f} code={run.code} cpu0=0 cpu=1 oom0=0"
+        told = "TERM" if run.told else ""
+        facts = f"{facts} oom={run.oom_kills} peak= told={told} late= trouble= outputs={int(self.outputs)}"
+        return f"{outputs}{MARK} {story.name} end {facts} #{story.name}\n"
+
+    def facts(self, story, run):
+        return f"key={story.key} attempt={story.number} started={clock_time(run.begin):.6f} workdir=home"
+
+    # -- what the driver asks
+
+    def containers(self, kind=None):
+        self._called("containers")
+        infos = map(self._info, self.stories)
+        return [info for info in infos if info is not None]
+
+    def container(self, id):
+        self._called("container")
+        info = self._info(id) if id in self.stories else None
+        if info is None:
+            raise JobNotFound(f"session {id} not found", status=404, server_text=f"session {id} not found")
+        return info
+
+    def logs(self, id):
+        self._called("logs")
+        return self.log(self.stories[id])
+
+    def log(self, story):
+        now = self.clock.ticks()
+        pods = [run for run in self.pods(story) if run.begun(now)]
+        if any(run.mute[0] <= now < run.mute[1] for run in pods):
+            return b""
+        self.dice.shuffle(pods)  # the order of two is not stable
+        return "".join(self.log_of(story, run) for run in pods).encode()
+
+    def log_of(self, story, run):
+        now = self.clock.ticks()
+        has_end, is_rotated = run.end <= now and not run.killed, run.rotated and now - run.begin > ROTATES_AFTER
+        start = "t\n" if is_rotated else f"\n{self.start_line(story, run)}"
+        return f"{start}working\n" + (f"\n{self.end_lines(story, run)}" if has_end else "")
+
+    def pods(self, story):
+        now = self.clock.ticks()
+        forgotten = now - story.final_at > self.forget_after
+        return [] if forgotten else [run for run in story.runs if run.pod_from <= now < run.pod_until]
+
+    def events(self, id):
+        self._called("events")
+        pods, now = self.pods(self.stories[id]), self.clock.ticks()
+        if not pods:
+            return None
+        noted = [line for at, line in pods[0].notes if at <= now]
+        return "" if len(pods) > 1 else HEADING + row("FailedScheduling", "0/5 nodes; preemption: 0/5") + "".join(noted)
+
+    def cancel(self, id):
+        self._called("cancel")
+        story, now = self.stories[id], self.clock.ticks()
+        if story.shown(now)[0] is ABSENT:
+            return
+        shows = self.visible or story.seen_running or bool(self.log(story))
+        if shows and any(run.begun(now) for run in story.runs):
+            self.violations.append(f"{story} is cancelled at {now}, though it has run")
+        story.end = "cancelled"
+        story.delete(now, self.dice)
+
+    def _info(self, id):
+        story, now = self.stories[id], self.clock.ticks()
+        phase, start = story.shown(now)
+        if phase is ABSENT or now - story.final_at > self.forget_after:
+            return None
+        story.seen = True
+        story.seen_running |= phase is RUNNING
+        started = None if start is None else EPOCH + timedelta(seconds=math.floor(start))
+        return ContainerInfo(
+            id=id, name=story.name, phase=phase, status=phase.value.capitalize(), started_at=started,
+            expires_at=None if started is None else started + timedelta(seconds=story.lifetime),
+        )  # fmt: skip
+
+
+def clock_time(ticks):
+    return EPOCH.timestamp() + ticks
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    jobs=st.integers(1, 6),
+    visible=st.booleans(),
+    outputs=st.booleans(),
+    pending_timeout=st.sampled_from((None, 20.0, 60.0, 400.0)),
+    monitor=st.sampled_from((Listing(), Listing(every=(1.0, 2.0)), OneByOne())),
+    retries_deleted=st.booleans(),
+)
+def test_no_verdict_contradicts_the_truth(seed, jobs, visible, outputs, pending_timeout, monitor, retries_deleted):
+    cluster = Cluster(random.Random(seed), visible=visible, outputs=outputs)
+    spec = attrs.evolve(SPEC, outputs=(OUTPUT,) * outputs, pending_timeout=pending_timeout)
+    retry = Retry(2, classes=[failures.Deleted] * retries_deleted)
+    with tempfile.TemporaryDirectory() as place:
+        world = World(Path(place))
+        world.platform, world.clock = cluster, cluster.clock
+        batch = cluster.batch = world.planned(jobs, spec, monitor=monitor, retry=retry)
+        (Path(batch.home) / "receipts").mkdir(exist_ok=True)
+        batch.run(progress=False, stop_alike=None, timeout=200_000)
+        assert cluster.violations == []
+        for job in batch.records:
+            assert job.state.final
+            for attempt in job.attempts:
+                check_attempt(attempt, cluster)
+            check_retries(job, retries_deleted)
+        batch.close()
+
+
+def check_attempt(attempt, cluster):
+    story = cluster.stories[attempt.id]
+    last, receipt = story.last, attempt.receipt
+    truth = f"{attempt}\n{story}"
+    event(f"{story.end}: {'success' if attempt.succeeded else type(attempt.failure).__name__}")
+    is_complete = last is not None and last.code == 0 and (last.complete or not cluster.outputs)
+    if attempt.succeeded:
+        assert is_complete, truth
+        assert not last.killed, truth
+        assert last.by_itself or (cluster.outputs and attempt.warnings), truth
+    if attempt.verified:
+        assert receipt.exit_code == last.code, truth
+        assert receipt.started_at.timestamp() == round(clock_time(last.begin), 6), truth
+    leaves_file = cluster.visible and last is not None and all(run.end <= last.end for run in story.runs)
+    if story.end == "deleted after its end" and not leaves_file:
+        return  # its log went with it
+    if last is not None and last.by_itself:
+        unseen = not (leaves_file or story.seen_running) and last.mute[1] > story.final_at + 30
+        if isinstance(attempt.failure, failures.Unknown) and unseen:
+            return  # nothing shows that it began
+        check_own_end(attempt, last, is_complete, truth)
+    elif not story.seen and isinstance(attempt.failure, failures.Lost):
+        assert "deleted" in story.end, truth
+    elif not attempt.succeeded and story.end in CLASSES:
+        assert isinstance(attempt.failure, CLASSES[story.end]), truth
+
+
+def check_own_end(attempt, last, is_complete, truth):
+    assert attempt.verified, truth
+    assert attempt.succeeded == is_complete, truth
+    if last.code == 0:
+        assert is_complete or isinstance(attempt.failure, failures.MissingOutput), truth
+    elif last.oom_kills:
+        assert isinstance(attempt.failure, failures.OutOfMemory), truth
+    else:
+        assert attempt.failure.code == last.code, truth
+
+
+def check_retries(job, retries_deleted):
+    kinds = [type(attempt.failure) for attempt in job.attempts]
+    assert retries_deleted or failures.Deleted not in kinds[:-1], kinds
+    assert all(failure.platform or failure is failures.Deleted for failure in kinds[:-1]), kinds
+    if kinds[-1] is failures.Evicted:
+        assert job.state is JobState.FAILED
+        assert kinds.count(failures.Evicted) == 3 or len(kinds) == 5, kinds
