@@ -137,6 +137,11 @@ def _pod_is_gone(evidence: Evidence) -> bool:
     return evidence.events.pod is False and _is_silent(evidence)
 
 
+def _was_removed(evidence: Evidence) -> bool:
+    """Whether the pod was removed before it could report, though a start receipt or an earlier log may be there."""
+    return evidence.events.pod is False and (evidence.began is not None or not evidence.log)
+
+
 #: Reasons of the cluster's events that mean that something else ended the container (real-service.md; Kubernetes).
 _TAKEN = ("Evicted", "Preempted", "Preempting", "TaintManagerEviction", "NodeShutdown", "Terminated", "Killing")
 #: Reasons with which a node refuses a pod that was assigned to it.
@@ -433,15 +438,15 @@ RULES: tuple[Rule, ...] = (
         conclude=_cancelled,
     ),
     Rule(
-        seen="`Completed` under the wrapper, and the pod and all output are gone, or an event says `Killing`",
+        seen="`Completed` under the wrapper, no end receipt, and the pod is gone, or an event says `Killing`",
         outcome="Evicted",
         certain=False,
         applies=lambda it: (
             it.phase is Phase.COMPLETED
             and it.expects_receipt
-            and (_pod_is_gone(it) or it.events.with_reason(["Killing"]) is not None)
+            and (_was_removed(it) or it.events.with_reason(["Killing"]) is not None)
         ),
-        conclude=_fails(lambda it: _pod_removed(it) if _pod_is_gone(it) else _taken(it)),
+        conclude=_fails(lambda it: _pod_removed(it) if _was_removed(it) else _taken(it)),
     ),
     Rule(
         seen="`Completed`, no receipt",
@@ -524,7 +529,7 @@ RULES: tuple[Rule, ...] = (
         seen="`Failed`, a start receipt but no end receipt, and the pod was removed",
         outcome="Evicted",
         certain=False,
-        applies=lambda it: it.events.pod is False and (it.began is not None or not it.log),
+        applies=_was_removed,
         conclude=_fails(_pod_removed),
     ),
     Rule(

@@ -113,7 +113,7 @@ class Story:
     key: str = ""
     number: int = 0
     name: str = ""
-    seen: bool = False
+    seen: bool = False  #: whether the present driver saw it
     seen_running: bool = False
 
     def look(self, at, phase, start=None):
@@ -308,6 +308,11 @@ class Cluster(FakePlatform):
     def facts(self, story, run):
         return f"key={story.key} attempt={story.number} started={clock_time(run.begin):.6f} workdir=home"
 
+    def forget_sights(self):
+        """Let another driver begin, which does not know what waits; what runs is recorded."""
+        for story in self.stories.values():
+            story.seen = story.seen_running
+
     # -- what the driver asks
 
     def containers(self, kind=None):
@@ -391,8 +396,11 @@ def clock_time(ticks):
     pending_timeout=st.sampled_from((None, 20.0, 60.0, 400.0)),
     monitor=st.sampled_from((Listing(), Listing(every=(1.0, 2.0)), OneByOne())),
     retries_deleted=st.booleans(),
+    drivers=st.sampled_from((1, 1, 2, 3)),
 )
-def test_no_verdict_contradicts_the_truth(seed, jobs, visible, outputs, pending_timeout, monitor, retries_deleted):
+def test_no_verdict_contradicts_the_truth(
+    seed, jobs, visible, outputs, pending_timeout, monitor, retries_deleted, drivers
+):
     cluster = Cluster(random.Random(seed), visible=visible, outputs=outputs)
     spec = attrs.evolve(SPEC, outputs=(OUTPUT,) * outputs, pending_timeout=pending_timeout)
     retry = Retry(2, classes=[failures.Deleted] * retries_deleted)
@@ -401,6 +409,12 @@ def test_no_verdict_contradicts_the_truth(seed, jobs, visible, outputs, pending_
         world.platform, world.clock = cluster, cluster.clock
         batch = cluster.batch = world.planned(jobs, spec, monitor=monitor, retry=retry)
         (Path(batch.home) / "receipts").mkdir(exist_ok=True)
+        for _ in range(drivers - 1):
+            world.turn(batch, cluster.dice.choice((3, 30, 300)))
+            batch.close()
+            cluster.forget_sights()
+            world.clock.sleep(cluster.dice.choice((0, 30, 900)))
+            batch = cluster.batch = world.planned(jobs, spec, monitor=monitor, retry=retry)
         batch.run(progress=False, stop_alike=None, timeout=200_000)
         assert cluster.violations == []
         for job in batch.records:

@@ -156,6 +156,7 @@ def test_completed_without_a_receipt_is_an_unverified_success():
 
 def test_completed_is_no_success_if_the_pod_was_removed_or_killed():
     assert kind(Phase.COMPLETED, events=NO_POD) is why.Evicted
+    assert kind(Phase.COMPLETED, began=BEGAN, events=NO_POD) is why.Evicted, "as if a start receipt is in a file"
     assert kind(Phase.COMPLETED, began=BEGAN, events=noted(("Killing", "Stopping container x"))) is why.Evicted
     assert verdict(Phase.COMPLETED, events=NO_POD, expects_receipt=False).succeeded, "no receipt was to be expected"
 
