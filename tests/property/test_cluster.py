@@ -341,7 +341,8 @@ class Cluster(FakePlatform):
 
     def log_of(self, story, run):
         now = self.clock.ticks()
-        has_end, is_rotated = run.end <= now and not run.killed, run.rotated and now - run.begin > ROTATES_AFTER
+        has_end = run.end <= now and not run.killed
+        is_rotated = run.rotated and min(now, run.end) - run.begin > ROTATES_AFTER
         start = "t\n" if is_rotated else f"\n{self.start_line(story, run)}"
         return f"{start}working\n" + (f"\n{self.end_lines(story, run)}" if has_end else "")
 
@@ -448,6 +449,9 @@ def check_attempt(attempt, cluster):
         check_own_end(attempt, last, is_complete, truth)
     elif not story.seen and isinstance(attempt.failure, failures.Lost):
         assert "deleted" in story.end, truth
+    elif isinstance(attempt.failure, failures.Unknown) and last is not None and last.rotated:
+        assert not cluster.visible, truth
+        assert not story.seen_running, truth  # its log has lost the line that shows that it began
     elif not attempt.succeeded and story.end in CLASSES:
         assert isinstance(attempt.failure, CLASSES[story.end]), truth
 
