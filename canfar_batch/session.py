@@ -93,6 +93,7 @@ class Session:
         self._settle = settle if settle is not None else SETTLE_NEARBY if self.nearby else SETTLE
         self._grace = grace if grace is not None else GRACE if local is None else GRACE_LOCAL
         self._memory = memory
+        self._began = self._clock.now() if local is not None else None
         self._pid = os.getpid()
 
     @classmethod
@@ -310,6 +311,7 @@ class Session:
                 settle=self._settle if settle is None else settle,
                 grace=self._grace,
                 memory=self._memory,
+                platform_began=self._began,
                 shared=self._sees(place.path),
             )
 

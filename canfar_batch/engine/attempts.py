@@ -356,6 +356,7 @@ def evidence_of(
     stopped_for: Failure | None,
     at: datetime,
     seen: bool = False,
+    replaced: bool = False,
     expires_at: datetime | None = None,
 ) -> Evidence:
     """Return the evidence for a verdict on the newest attempt of *job*.
@@ -368,6 +369,7 @@ def evidence_of(
         stopped_for: Why we stopped it, if we did.
         at: When its end became known.
         seen: Whether the platform showed the container, though perhaps not as running.
+        replaced: Whether the platform that it ran on has ended.
         expires_at: Its expiry time as the final status gave it, if it did.
     """
     attempt = job.attempts[-1]
@@ -379,6 +381,7 @@ def evidence_of(
         events=gathered.events,
         watched=watched,
         seen=seen or attempt.has_run or attempt.start_time is not None or gathered.shows_a_run,
+        replaced=replaced,
         ran=attempt.has_run,
         expects_receipt=job.spec.receipt,
         has_outputs=bool(job.filled.outputs),

@@ -26,7 +26,7 @@ from canfar_batch.protocols import (
     ResultCollector,
     RetryPolicy,
 )
-from canfar_batch.records import JobRecord, Limits, Usage
+from canfar_batch.records import Attempt, JobRecord, Limits, Usage
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Change
 from canfar_batch.store.memory import LedgerLike
@@ -58,12 +58,18 @@ class Setup:
     settle: float = 120.0  #: seconds for which a container must be absent before it counts as gone
     grace: float = 35.0  #: seconds for which a container may live on after `Failed` or a delete
     memory: float = 3600.0  #: seconds for which the platform remembers an ended container (skaha, launch template)
+    platform_began: datetime | None = None  #: when the platform began, if it lives only as long as the session
     shared: bool = False  #: whether containers are known to see this machine's files
     quiet: bool = False  #: whether troubles are logged for information only, since the caller reports them
     launch_context: LaunchContext | None = None  #: of a single job; None to make it from the ledger
     observers: Sequence[Observer] = ()
     pool: Callable[[], Pool] = ThreadPool  #: makes the pool of threads that talk to the platform
     random: Callable[[], float] = random.random  #: from 0 to 1, so that no two drivers poll in step
+
+    def has_replaced(self, attempt: Attempt) -> bool:
+        """Return whether the platform is a newer one than that which *attempt* was launched on, and that has ended."""
+        began, launched = self.platform_began, attempt.launched_at or attempt.intended_at
+        return began is not None and launched < began
 
 
 class Journal:

@@ -288,6 +288,7 @@ class Finisher:
                 stopped_for=finishing.stopped_for,
                 at=now,
                 seen=finishing.seen,
+                replaced=self._context.setup.has_replaced(job.attempts[-1]),
                 expires_at=finishing.expires_at,
             )
         )

@@ -47,6 +47,7 @@ class Evidence:
     events: Events = attrs.field(factory=Events)
     watched: bool = True  #: False if no one polled for longer than the platform remembers
     seen: bool = True  #: whether the container was ever seen
+    replaced: bool = False  #: whether the platform that it ran on has ended (an embedded local one)
     ran: bool = False  #: whether the platform showed it running
     expects_receipt: bool = True  #: whether the command ran under the wrapper
     has_outputs: bool = False  #: whether the job declares outputs
@@ -124,7 +125,8 @@ def _at_deadline(evidence: Evidence) -> bool:
 
 def _was_deleted(evidence: Evidence) -> bool:
     """Whether the platform forgot the container before its time: someone else deleted it."""
-    return evidence.phase is None and evidence.stopped_for is None and evidence.watched and evidence.seen
+    is_absent = evidence.phase is None and evidence.stopped_for is None and not evidence.replaced
+    return is_absent and evidence.watched and evidence.seen
 
 
 def _is_silent(evidence: Evidence) -> bool:
@@ -243,6 +245,10 @@ def _taken(evidence: Evidence) -> Failure:
 
 def _pod_removed(evidence: Evidence) -> Failure:
     return Evicted(message="the pod was removed (drained, pre-empted, or its node was lost)", inferred=True)
+
+
+def _platform_ended(evidence: Evidence) -> Failure:
+    return Evicted(message="the local platform ended with its session, and the job with it", inferred=True)
 
 
 def _missing_output(evidence: Evidence) -> Failure:
@@ -461,6 +467,13 @@ RULES: tuple[Rule, ...] = (
         certain=False,
         applies=_at_deadline,
         conclude=_fails(_deadline),
+    ),
+    Rule(
+        seen="the container is absent, because the embedded local platform that it ran on has ended",
+        outcome="Evicted",
+        certain=True,
+        applies=lambda it: it.phase is None and it.replaced,
+        conclude=_fails(_platform_ended),
     ),
     Rule(
         seen="the container is absent, though the platform should still remember it",

@@ -10,6 +10,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -176,3 +177,23 @@ def test_the_analysis_runs_without_canfar_batch():
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert json.loads(done.stdout)["peaks"] == 10, "so many lines were put into the spectrum"
+
+
+@pytest.mark.parametrize("obedient", [True, False], ids=["ends when asked", "killed"])
+def test_jobs_that_end_with_the_local_platform_are_launched_by_the_next_run(tmp_path, obedient):
+    trap = "trap 'exit 3' TERM" if obedient else "trap '' TERM"
+    command = f"{trap}; test -e go || while :; do sleep 0.05; done"
+    spec = cb.JobSpec(["sh", "-c", command], image="skaha/astroml:latest", workdir=tmp_path)
+    with cb.Session.connect("local") as session, session.batch("ends", home=tmp_path) as batch:
+        batch.map(spec, key="j{n}", n=[1])
+        while batch.jobs[0].state is not cb.JobState.RUNNING:
+            batch.step()
+            time.sleep(0.05)
+    (tmp_path / "go").touch()
+    with cb.Session.connect("local") as session, session.batch("ends", home=tmp_path) as batch:
+        batch.run(progress=False, timeout=60)
+        (job,) = batch.jobs
+        assert (job.state, len(job.attempts)) == (cb.JobState.SUCCEEDED, 2)
+        assert (
+            "the job with it" in job.attempts[0].failure.message or "asked to stop" in job.attempts[0].failure.message
+        )
