@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import canfar_batch as cb
+from canfar_batch import failures
 
 np = pytest.importorskip("numpy", reason="the examples need numpy; the extra `examples` brings it")
 fits = pytest.importorskip("astropy.io.fits", reason="the examples need astropy; the extra `examples` brings it")
@@ -194,6 +195,4 @@ def test_jobs_that_end_with_the_local_platform_are_launched_by_the_next_run(tmp_
         batch.run(progress=False, timeout=60)
         (job,) = batch.jobs
         assert (job.state, len(job.attempts)) == (cb.JobState.SUCCEEDED, 2)
-        assert (
-            "the job with it" in job.attempts[0].failure.message or "asked to stop" in job.attempts[0].failure.message
-        )
+        assert isinstance(job.attempts[0].failure, failures.Evicted)
