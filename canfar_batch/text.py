@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+MASK = "[secret]"  #: shown in place of a secret
+
 # ESC [ … letter, ESC ] … BEL or ESC \, ESC letter, and the same in one 8-bit character (C1)
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[@-Z\\-_]"

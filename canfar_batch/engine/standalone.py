@@ -49,9 +49,9 @@ class Surroundings:
     monitor: MonitorStrategy
     clock: Clock
     settle: float
-    grace: float = 35.0
-    memory: float = 3600.0
-    shared: bool = False
+    grace: float
+    memory: float
+    shared: bool
     pool: Callable[[], Pool]  #: makes a pool for one job; the pools share the threads of the session
 
 

@@ -11,8 +11,8 @@ import attrs
 
 from canfar_batch.errors import SpecError
 from canfar_batch.fields.values import NeverRendered
+from canfar_batch.text import MASK
 
-MASK = "[secret]"  #: shown in place of a secret
 _SHORTEST_SECRET = 4  # characters; replacing shorter values would destroy text and hide nothing
 #: Variables that the wrapper sets. With another value for one of them, a job could not be recognised.
 RESERVED = frozenset({"CANFAR_BATCH_KEY", "CANFAR_BATCH_ATTEMPT", "CANFAR_BATCH_NAME"})

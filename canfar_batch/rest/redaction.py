@@ -7,7 +7,7 @@ import re
 import threading
 from urllib.parse import quote, quote_plus
 
-MASK = "[secret]"
+from canfar_batch.text import MASK
 
 #: pieces of a secret of this length or more are recognised; shorter ones give little away, and cause false alarms
 _PIECE = 12

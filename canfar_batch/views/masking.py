@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from canfar_batch.fields.environment import MASK, readable, without_values
+from canfar_batch.fields.environment import readable, without_values
 from canfar_batch.records import JobRecord
+from canfar_batch.text import MASK
 
 _WORDS = r"(?:token|secret|passw(?:or)?d|passphrase|credential|authorization|api[_-]?key)[\w-]{0,40}"
 #: the ways in which secrets are written: `TOKEN=abc`, `"password": "abc"`, `--api-key abc`, `Bearer abc`. A word of

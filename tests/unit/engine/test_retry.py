@@ -24,7 +24,7 @@ def test_five_that_fail_alike_before_any_success_pause_the_batch(world):
         batch.run(progress=False)
     assert stopped.value.report is not None
     assert len(world.platform.launched) <= 8
-    assert batch.run(progress=False, stop_alike=None)
+    assert batch.run(progress=False, stop_alike=None).counts == {S.FAILED: 50}
     assert set(states(batch)) == {S.FAILED}
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from canfar_batch.rest.redaction import MASK, Secrets
+from canfar_batch.rest.redaction import Secrets
+from canfar_batch.text import MASK
 
 TOKEN = "a+b/c=d&e.f-g_h~i0123456789"
 WORDS = st.text(string.printable, max_size=40)
