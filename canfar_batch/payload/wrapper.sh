@@ -15,7 +15,7 @@
 # variables and functions come from encode.py; an empty `x=` in a row of assignments is meant
 # shellcheck disable=SC1007,SC2034,SC2154,SC2317
 
-cb_job= cb_gone= cb_dog= cb_told= cb_dying= cb_late= cb_again= cb_trouble= cb_text= cb_ours= cb_where=
+cb_job= cb_gone= cb_dog= cb_told= cb_dying= cb_late= cb_again= cb_trouble= cb_text= cb_mine= cb_ours= cb_where=
 cb_group= cb_lines=0 cb_left=@MOST@
 
 # -- facts about the container; each function leaves its answer in cb_v, empty if there is none
@@ -71,13 +71,17 @@ cb_say() {
   printf %s "$cb_nl$cb_v" 2>/dev/null
 }
 # Writes the same lines to a file, if the home is this batch's. An end receipt of an earlier run of this container is
-# removed, because it is out of date.
+# removed, because it is out of date. If a later run has begun meanwhile, only its receipts count.
 cb_save() {
+  [ "$1" = end ] || cb_mine=${cb_text%"$cb_nl"}
   [ -z "$cb_ours" ] || (
     umask 077
     cb_f=$cb_home/receipts/$cb_key.$cb_attempt
     [ -d "$cb_home/receipts" ] || mkdir "$cb_home/receipts"
     [ "$1" = end ] || [ ! -e "$cb_f.end" ] || rm -f "$cb_f.end"
+    if [ "$1" = end ] && [ -r "$cb_f.start" ] && read -r cb_v <"$cb_f.start" && [ "$cb_v" != "$cb_mine" ]; then
+      exit 0
+    fi
     printf %s "$cb_text" >"$cb_home/receipts/.$cb_name.$1" && mv -f "$cb_home/receipts/.$cb_name.$1" "$cb_f.$1" ||
       printf %s "$cb_text" >"$cb_f.$1"
   ) </dev/null >/dev/null 2>&1

@@ -659,6 +659,25 @@ def test_a_restarted_container_removes_its_old_end_receipt(run, begin, home):
     assert parse_receipt(Path(receipt_paths(str(home), "k", 2)[1]).read_bytes())["exit_code"] == 3
 
 
+def test_the_end_of_an_earlier_run_leaves_the_receipts_of_a_later_one(begin, home):
+    """The platform may begin a container again while its first run is still ending."""
+    begun, over = (Path(path) for path in receipt_paths(str(home), "k", 2))
+    waits = sh("echo ready; cat; exit 3")
+    earlier = begin(waits, home=str(home), token="s3cret", popen={"stdin": subprocess.PIPE})
+    read_until_ready(earlier)
+    first = begun.read_text()
+    begun.write_text(first.replace(" started=", " started=1"))
+    earlier.communicate(timeout=PATIENCE)
+    assert earlier.returncode == 3
+    assert not over.exists()
+    begun.write_text("")  # nothing says that another run has begun
+    alone = begin(waits, home=str(home), token="s3cret", popen={"stdin": subprocess.PIPE})
+    read_until_ready(alone)
+    begun.write_text("torn")
+    alone.communicate(timeout=PATIENCE)
+    assert parse_receipt(over.read_bytes())["exit_code"] == 3
+
+
 def test_a_home_that_cannot_be_written_does_not_affect_the_job(run, home):
     (home / "receipts").write_text("not a directory")
     ended = run(["echo", "ran"], home=str(home), token="s3cret")
