@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import difflib
 import glob
 import io
 import itertools
@@ -24,7 +23,6 @@ import attrs
 
 from canfar_batch._version import __version__
 from canfar_batch.batch import Batch
-from canfar_batch.engine import records, rows_of_table
 from canfar_batch.errors import (
     BatchPaused,
     CanfarBatchError,
@@ -37,14 +35,17 @@ from canfar_batch.errors import (
     PlatformError,
 )
 from canfar_batch.job import Job
+from canfar_batch.planning.jobs import records
+from canfar_batch.planning.rows import rows_of_table
 from canfar_batch.records import GIVEN_UP, Attempt, JobRecord, JobState
 from canfar_batch.session import Session
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.store.home import Home, batches
+from canfar_batch.store.log_files import read_lines_from_end
 from canfar_batch.strategies import ANY, Chunks, Files, Json, Logs, Retry, Throttle, Window
+from canfar_batch.text import count, did_you_mean
 from canfar_batch.views import explain
-from canfar_batch.views.format import count, counts
-from canfar_batch.views.log_tail import read_lines_from_end
+from canfar_batch.views.format import counts
 from canfar_batch.views.progress import Progress
 from canfar_batch.views.report import Report
 from canfar_batch.views.tables import overview, text_table
@@ -849,9 +850,8 @@ def _job(batch: Batch, key: str | None) -> Job:
     meant = [known for known in keys if known.startswith(key or "")]
     if len(meant) == 1:
         return batch[meant[0]]
-    near = meant or difflib.get_close_matches(key or "", keys, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near[:3])}?" if near else listed
-    raise JobNotFound(f"batch {batch.name} has no job {key!r}; {hint}")
+    hint = did_you_mean(key or "", meant or keys, at_most=3, cutoff=0.0 if meant else 0.4)
+    raise JobNotFound(f"batch {batch.name} has no job {key!r}; {hint or listed}")
 
 
 def _print(options: argparse.Namespace, data: Any, text: str) -> None:

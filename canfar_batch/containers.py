@@ -107,14 +107,6 @@ class Limits:
         if problems:
             raise SpecError("; ".join(problems))
 
-    def ram_for(self, need: float) -> int | None:
-        """Return the smallest RAM offered that is at least *need* GiB, or None if there is none."""
-        return offered_at_least(self.ram, need)
-
-    def cores_for(self, need: float) -> int | None:
-        """Return the smallest number of cores offered that is at least *need*, or None if there is none."""
-        return offered_at_least(self.cores, need)
-
 
 def offered_at_least(options: Sequence[int], need: float) -> int | None:
     """Return the smallest of *options* that is at least *need*, or None."""

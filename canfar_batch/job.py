@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar, overload
 
 from canfar_batch.clock import SystemClock
-from canfar_batch.errors import JobFailed, PlatformError, WaitTimeout
+from canfar_batch.errors import JobFailed, PlatformError, TransitionError, WaitTimeout
 from canfar_batch.failures import Failure
+from canfar_batch.payload import receipts
 from canfar_batch.protocols import Platform
 from canfar_batch.records import Attempt, JobRecord, JobState, Receipt
 from canfar_batch.spec import JobSpec
+from canfar_batch.store.home import Home
+from canfar_batch.store.log_files import end_of_log
 from canfar_batch.views import explain, notebook
-from canfar_batch.views.log_tail import job_log_tail, text_tail
+from canfar_batch.views.log_tail import SHOWN, log_tail
+from canfar_batch.views.masking import secret_values
 
 Self = TypeVar("Self", bound="Job")
 
@@ -362,14 +366,15 @@ class Job:
         return f"<Job {self.key} {self.state}{cause or code}, id={self.id}>"
 
     def _repr_html_(self) -> str:
-        return notebook.job(self._record, SystemClock().now())
+        return notebook.job(self._record, SystemClock().now(), log=end_of_log(self.log, SHOWN))
 
     def _explain(self, events: str) -> str:
         return explain.explain_job(self._record, events, SystemClock().now())
 
     def _log_end(self, lines: int) -> str:
         """The last lines of the log, from the saved file if there is one: a log may have hundreds of MB."""
-        return job_log_tail(self._record, lines) or text_tail(self._or_nothing(self.logs), lines, self._record)
+        log = end_of_log(self.log, lines) or self._or_nothing(self.logs)
+        return log_tail(log, lines, secret_values([self._record]))
 
     @staticmethod
     def _or_nothing(ask: Callable[[], str]) -> str:
@@ -377,6 +382,43 @@ class Job:
             return ask()
         except PlatformError as error:
             return f"(unavailable: {error})"
+
+
+def newest_log(record: JobRecord, platform: Platform | None) -> bytes:
+    """Return the saved log of the newest attempt, else the platform's; empty if there is neither."""
+    attempt = record.last_attempt
+    if attempt is None:
+        return b""
+    if attempt.log is not None and attempt.log.exists():
+        return attempt.log.read_bytes()
+    if platform is None or attempt.id is None:
+        return b""
+    return receipts.split_log(platform.logs(attempt.id), attempt.launch_name)[0]
+
+
+def renew_container(record: JobRecord, platform: Platform) -> None:
+    """Ask the platform to extend the lifetime of the container of *record*'s newest attempt.
+
+    Raises:
+        PlatformError: The platform refused, or no clear answer came.
+        TransitionError: The job has no container.
+    """
+    if record.id is None or not record.state.active:
+        raise TransitionError(f"job {record.key!r} is {record.state}, so it has no container whose lifetime could grow")
+    platform.renew(record.id)
+
+
+def newest_events(record: JobRecord, archive: Home, platform: Platform | None) -> str:
+    """Return the saved events of the newest attempt, else the platform's; empty if there is neither."""
+    attempt = record.last_attempt
+    if attempt is None:
+        return ""
+    saved = archive.events(record.key, attempt.number)
+    if saved.exists():
+        return saved.read_text()
+    if platform is None or attempt.id is None or attempt.ended:
+        return ""
+    return platform.events(attempt.id) or ""
 
 
 def _pauses(longest: float) -> Iterator[float]:

@@ -1,6 +1,7 @@
 """How a job changes: the events, and the states in which each may happen.
 
-`apply` makes the next record of a job from an event.
+`apply` makes the next record of a job from an event, and `replaced` puts another definition in the place of a job. No
+other module makes one record of a job from another.
 """
 
 from __future__ import annotations
@@ -219,6 +220,22 @@ def may_be_overturned(job: JobRecord) -> bool:
         return False
     stopped = attempt.failure is None and not attempt.succeeded and not attempt.verified
     return stopped or isinstance(attempt.failure, BY_ABSENCE)
+
+
+def may_be_replaced(job: JobRecord) -> bool:
+    """Return whether another definition may take the place of the job: it never was launched, or has no success."""
+    return not job.attempts or (job.state.final and job.state is not JobState.SUCCEEDED)
+
+
+def replaced(job: JobRecord, by: JobRecord) -> JobRecord:
+    """Return *by*, another definition of the same job, in the place of *job*, whose attempts and state stay.
+
+    Raises:
+        TransitionError: The job is active or succeeded.
+    """
+    if not may_be_replaced(job):
+        raise TransitionError(f"job {job.key!r} is {job.state}, so no other definition can take its place")
+    return attrs.evolve(by, key=job.key, index=job.index, attempts=job.attempts, state=job.state)
 
 
 def _newest(job: JobRecord, **changes: Any) -> tuple[Attempt, ...]:

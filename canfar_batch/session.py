@@ -15,25 +15,16 @@ import attrs
 from canfar_batch import protocols
 from canfar_batch.batch import Batch, batches, prepare
 from canfar_batch.clock import SystemClock
-from canfar_batch.engine import (
-    ABSENT_POLLS,
-    Pool,
-    Setup,
-    Standalone,
-    Strategies,
-    Surroundings,
-    ThreadPool,
-    Workers,
-    found_on_platform,
-)
+from canfar_batch.engine import Engine
 from canfar_batch.errors import LedgerError, PlatformError, PlatformRefused, SpecError, StrategyError
-from canfar_batch.fields.image_names import nearest_image
+from canfar_batch.fields.image_names import suggest_image
 from canfar_batch.job import Job
 from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
 from canfar_batch.records import ContainerInfo, Image, Limits, Resources, Usage, resources_of
 from canfar_batch.rest import open_platform
+from canfar_batch.setup import ABSENT_POLLS, GRACE, MEMORY, SETTLE, Pool, Setup, Strategies
 from canfar_batch.spec import JobSpec, full_image
-from canfar_batch.store.home import Home
+from canfar_batch.standalone import Standalone, found_on_platform, single_strategies
 from canfar_batch.strategies import Listing, Logs, OneByOne, Retry, Window, as_collector
 from canfar_batch.views import notebook
 
@@ -42,10 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("canfar_batch")
 
-SETTLE = 120.0  #: seconds to look for a launch that got no answer: the time-out of a create, and 30 s
 SETTLE_NEARBY = 3.0  #: seconds to look for one on this machine, which answers at once
-GRACE = 35.0  #: seconds for which a container may live on after `Failed` or a delete (30 s; Kubernetes)
-GRACE_LOCAL = 2.0  #: the same on the embedded local platform, which reports an end when it is one
+GRACE_LOCAL = 2.0  #: seconds for which a container may live on, on the embedded local platform
 #: threads that single jobs share, for each kind of work
 _WORKERS: Mapping[str, int] = {"launch": 16, "poll": 8, "gather": 8, "collect": 1}
 
@@ -83,13 +72,13 @@ class Session:
         pool: Callable[[], Pool] | None = None,
         settle: float | None = None,
         grace: float | None = None,
-        memory: float = 3600.0,
+        memory: float = MEMORY,
     ) -> None:
         self.platform = platform
         self._clock = clock or SystemClock()
         self._local = local
-        self._workers = Workers(_WORKERS)
-        self._pool = pool or (lambda: ThreadPool(shared=self._workers))
+        self._workers = Engine.workers(_WORKERS)
+        self._pool = pool or self._workers.pool
         self._settle = settle if settle is not None else SETTLE_NEARBY if self.nearby else SETTLE
         self._grace = grace if grace is not None else GRACE if local is None else GRACE_LOCAL
         self._memory = memory
@@ -235,7 +224,7 @@ class Session:
         spec = self._spec(cmd, fields)
         self._check(spec)
         try:
-            source, record = Standalone.launch(self._surroundings, spec)
+            source, record = Standalone.launch(self._single_setup, spec)
         except PlatformRefused as error:
             error.args = (f"{error}{self._nearest_image(spec.image)}", *error.args[1:])
             raise
@@ -302,18 +291,8 @@ class Session:
             collect=as_collector(collect or Logs()),
         )
 
-        def setup(place: Home) -> Setup:
-            return Setup(
-                platform=self.platform,
-                strategies=strategies,
-                clock=self._clock,
-                archive=place,
-                settle=self._settle if settle is None else settle,
-                grace=self._grace,
-                memory=self._memory,
-                platform_began=self._began,
-                shared=self._sees(place.path),
-            )
+        def setup(place: Path) -> Setup:
+            return self._setup(strategies, directory=place, settle=settle)
 
         return prepare(name, setup=setup, address=self.address, home=home)
 
@@ -360,25 +339,30 @@ class Session:
             listed = {one.id for one in self.platform.images(None)}
         except PlatformError:
             return ""
-        near = nearest_image(full_image(image), listed)
-        return f" {image} is not listed: did you mean {near}?" if near else ""
+        meant = suggest_image(full_image(image), listed)
+        return f" {image} is not listed: {meant}" if meant else ""
 
-    @property
-    def _surroundings(self) -> Surroundings:
-        """What single jobs share."""
-        return Surroundings(
+    def _setup(self, strategies: Strategies, *, directory: Path, settle: float | None = None) -> Setup:
+        """Return the setup of an engine whose jobs run in *directory*."""
+        return Setup(
             platform=self.platform,
-            monitor=OneByOne(every=min(5.0, self._settle / ABSENT_POLLS), failures=1),
+            strategies=strategies,
             clock=self._clock,
-            settle=self._settle,
+            settle=self._settle if settle is None else settle,
             grace=self._grace,
             memory=self._memory,
-            shared=self._sees(Path.cwd()),
-            pool=self._pool,
+            platform_began=self._began,
+            shared=self._sees(directory),
         )
 
+    @property
+    def _single_setup(self) -> Setup:
+        """The setup of the engines that drive single jobs, which share their threads."""
+        monitor = OneByOne(every=min(5.0, self._settle / ABSENT_POLLS), failures=1)
+        return attrs.evolve(self._setup(single_strategies(monitor), directory=Path.cwd()), pool=self._pool)
+
     def _found(self, info: ContainerInfo) -> Job:
-        source, record = found_on_platform(self._surroundings, info)
+        source, record = found_on_platform(self._single_setup, info)
         return Job(record, source)
 
     def _sees(self, directory: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from canfar_batch.fields.shell import check_shell, hides_failures, shell_argv, s
 from canfar_batch.fields.templates import Template, shell_quoted
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.fields.words import split_words
+from canfar_batch.text import did_you_mean
 
 __all__ = [
     "Environment",
@@ -312,9 +312,8 @@ def _checking_names(init: Callable[..., None]) -> Callable[..., None]:
         known = attrs.fields_dict(JobSpec)
         for name in named:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                advice = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
-                raise SpecError(f"a job has no {name}{advice}")
+                advice = did_you_mean(name, known) or f"it has {', '.join(known)}"
+                raise SpecError(f"a job has no {name}; {advice}")
         init(self, *values, **named)
 
     return checked

@@ -1,11 +1,14 @@
-"""Text from outside (logs, answers, file names), made safe to print.
+"""Text: what comes from outside, made safe to print; numbers with their nouns; and names that were nearly right.
 
-Such text may hold anything: escape sequences that recolour or rename a terminal, and characters that reverse a line.
+Text from outside (logs, answers, file names) may hold anything: escape sequences that recolour or rename a terminal,
+and characters that reverse a line.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Callable, Iterable
 
 MASK = "[secret]"  #: shown in place of a secret
 
@@ -33,3 +36,34 @@ def printable_lines(text: str) -> str:
     """Return *text* without escape sequences and control characters other than line feeds and tabs."""
     kept = without_escapes(text).replace("\r\n", "\n")
     return kept if kept.isprintable() else "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in kept)
+
+
+# -- numbers and names ----------------------------------------------------------------------------------------------
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun: `"1 job"`, `"2,000 jobs"`; *plural* if adding an "s" does not make it."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def gib(amount: float) -> str:
+    """Return a size in GiB as text: `"3.1 GiB"`, `"118 GiB"`, or `"38 MiB"` if it is less than 1000 MiB."""
+    if amount * 1024 < 999.5:
+        return f"{amount * 1024:.0f} MiB"
+    return f"{amount:.1f} GiB" if amount < 99.95 else f"{amount:,.0f} GiB"
+
+
+def did_you_mean(
+    name: str, known: Iterable[str], *, at_most: int = 1, cutoff: float = 0.6, shown: Callable[[str], str] = str
+) -> str:
+    """Return the question whether a name that is known was meant, as `"did you mean cores?"`; empty if none is alike.
+
+    Args:
+        name: The name that is not known.
+        known: The names that are.
+        at_most: How many of them to name, the most alike first.
+        cutoff: How alike they must be, from 0 to 1.
+        shown: How to show one.
+    """
+    near = difflib.get_close_matches(name, list(known), n=at_most, cutoff=cutoff)
+    return f"did you mean {' or '.join(map(shown, near))}?" if near else ""

@@ -28,7 +28,7 @@ def contracts() -> list[dict]:
 
 def layers() -> list[list[str]]:
     """Return the public names in each layer, from the top layer to the bottom one."""
-    (contract,) = (contract for contract in contracts() if contract["type"] == "layers")
+    (contract,) = (contract for contract in contracts() if contract.get("containers") == ["canfar_batch"])
     named = ([name.strip(" ()") for name in layer.split("|")] for layer in contract["layers"])
     public = ([name for name in layer if not name.startswith("_")] for layer in named)
     return [layer for layer in public if layer]

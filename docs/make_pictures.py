@@ -33,9 +33,8 @@ from PIL import Image  # noqa: E402 (comes with matplotlib)
 
 import canfar_batch as cb  # noqa: E402
 from canfar_batch.batch import Batch, prepare  # noqa: E402
-from canfar_batch.engine.context import Setup, Strategies  # noqa: E402
 from canfar_batch.records import LaunchRequest  # noqa: E402
-from canfar_batch.store.home import Home  # noqa: E402
+from canfar_batch.setup import Setup, Strategies  # noqa: E402
 
 SHOWN = "~/survey"  # stands for the temporary folder in which the pictures' batch runs
 SIZES = (5, 500)
@@ -187,9 +186,9 @@ def in_memory(folder: Path, count: int) -> Batch:
         collect=lambda job, platform: None,
     )  # fmt: skip
 
-    def setup(home: Home) -> Setup:
+    def setup(directory: Path) -> Setup:
         return Setup(
-            platform=FakePlatform(clock, fate), strategies=strategies, clock=clock, archive=home,
+            platform=FakePlatform(clock, fate), strategies=strategies, clock=clock,
             pool=lambda: InlinePool(clock),
         )  # fmt: skip
 

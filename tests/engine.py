@@ -10,13 +10,12 @@ from typing import Any
 from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
 from canfar_batch.batch import Batch, prepare
+from canfar_batch.batch.planned import _opened as opened
 from canfar_batch.engine import Engine
-from canfar_batch.engine.context import Setup, Strategies
 from canfar_batch.errors import LaunchInDoubt
-from canfar_batch.planned import _opened as opened
 from canfar_batch.records import JobState, LaunchRequest
+from canfar_batch.setup import Setup, Strategies
 from canfar_batch.spec import JobSpec
-from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Ledger
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
 
@@ -40,10 +39,10 @@ class World:
         platform, settle = given.pop("platform", self.platform), given.pop("settle", 120.0)
         shared, observers = given.pop("shared", False), given.pop("observers", ())
 
-        def setup(home: Home) -> Setup:
+        def setup(directory: Path) -> Setup:
             return Setup(
-                platform=platform, strategies=strategies, clock=self.clock, archive=home, settle=settle,
-                shared=shared, observers=observers, pool=lambda: InlinePool(self.clock),
+                platform=platform, strategies=strategies, clock=self.clock, settle=settle, shared=shared,
+                observers=observers, pool=lambda: InlinePool(self.clock),
             )  # fmt: skip
 
         made = prepare(name, setup=setup, address=given.pop("address", "local"), home=self.root)

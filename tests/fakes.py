@@ -12,12 +12,12 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.engine.pool import Outcome
 from canfar_batch.errors import JobNotFound, PlatformRefused
 from canfar_batch.fields.keys import file_name
 from canfar_batch.payload.receipts import receipt_paths
 from canfar_batch.payload.wrapper import MARK
 from canfar_batch.records import ContainerInfo, Image, LaunchRequest, Limits, Phase
+from canfar_batch.setup import Outcome
 
 EPOCH = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 

@@ -17,15 +17,14 @@ from canfar_batch.failures import Failure, StuckPending
 from canfar_batch.fields.environment import readable, without_values
 from canfar_batch.fields.keys import file_name
 from canfar_batch.lifecycle import Cancelled, Ended
-from canfar_batch.payload import encode, launch_names, receipts
+from canfar_batch.payload import encode, receipts
+from canfar_batch.planning.jobs import launch_name
 from canfar_batch.protocols import Platform
 from canfar_batch.records import Attempt, JobRecord, LaunchRequest, Phase, Receipt
+from canfar_batch.setup import ABSENT_POLLS
 from canfar_batch.spec import full_image
 from canfar_batch.store.files import write_file, write_stream
 from canfar_batch.store.home import Home
-
-ABSENT_POLLS = 3  #: polls that must miss a container, spread over the settle time, before it counts as gone
-
 
 # -- launching ----------------------------------------------------------------------------------------------------
 
@@ -57,9 +56,7 @@ class LaunchContext:
         """Return the name of *job*'s next launch. The key of a single job is its launch name."""
         if self.batch is None or self.token is None:
             return job.key
-        return launch_names.launch_name(
-            self.batch, job.filled.name or job.key, token=self.token, index=job.index, attempt=job.next_number
-        )
+        return launch_name(job, batch=self.batch, token=self.token)
 
 
 def request_for(job: JobRecord, context: LaunchContext) -> LaunchRequest:

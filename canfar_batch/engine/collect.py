@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from canfar_batch.engine.context import Context
-from canfar_batch.engine.pool import Outcome
 from canfar_batch.errors import CanfarBatchError, CollectError
 from canfar_batch.fields.environment import readable, without_values
 from canfar_batch.lifecycle import Collected, Event, NotCollected
 from canfar_batch.protocols import is_serial
 from canfar_batch.records import JobRecord
+from canfar_batch.setup import Outcome
 from canfar_batch.store.schema import storable
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,19 +13,11 @@ import attrs
 
 from canfar_batch.engine.attempts import LaunchContext
 from canfar_batch.engine.job_index import JobIndex
-from canfar_batch.engine.pool import Pool, ThreadPool
 from canfar_batch.errors import CanfarBatchError, LaunchInDoubt
 from canfar_batch.lifecycle import Event, Launched, apply
-from canfar_batch.protocols import (
-    Clock,
-    LaunchStrategy,
-    MonitorStrategy,
-    Observer,
-    Platform,
-    ResultCollector,
-    RetryPolicy,
-)
-from canfar_batch.records import Attempt, JobRecord, Limits, Usage
+from canfar_batch.protocols import Clock, Observer, Platform
+from canfar_batch.records import JobRecord, Limits, Usage
+from canfar_batch.setup import Pool, Setup
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Change
 from canfar_batch.store.memory import LedgerLike
@@ -35,41 +26,6 @@ log = logging.getLogger("canfar_batch")
 
 LONGEST_PAUSE = 300.0  #: seconds between two tries at most, however often they failed
 _REMEMBERED = 4096  #: launches, ends and refusals whose times strategies may see
-
-
-@attrs.frozen(kw_only=True)
-class Strategies:
-    """The four strategies that a batch is driven by."""
-
-    launch: LaunchStrategy
-    monitor: MonitorStrategy
-    retry: RetryPolicy
-    collect: ResultCollector
-
-
-@attrs.frozen(kw_only=True)
-class Setup:
-    """Everything that an engine needs beside the ledger."""
-
-    platform: Platform
-    strategies: Strategies
-    clock: Clock
-    archive: Home  #: the directory that logs and events are saved in
-    settle: float = 120.0  #: seconds for which a container must be absent before it counts as gone
-    grace: float = 35.0  #: seconds for which a container may live on after `Failed` or a delete
-    memory: float = 3600.0  #: seconds for which the platform remembers an ended container (skaha, launch template)
-    platform_began: datetime | None = None  #: when the platform began, if it lives only as long as the session
-    shared: bool = False  #: whether containers are known to see this machine's files
-    quiet: bool = False  #: whether troubles are logged for information only, since the caller reports them
-    launch_context: LaunchContext | None = None  #: of a single job; None to make it from the ledger
-    observers: Sequence[Observer] = ()
-    pool: Callable[[], Pool] = ThreadPool  #: makes the pool of threads that talk to the platform
-    random: Callable[[], float] = random.random  #: from 0 to 1, so that no two drivers poll in step
-
-    def has_replaced(self, attempt: Attempt) -> bool:
-        """Return whether the platform is a newer one than that which *attempt* was launched on, and that has ended."""
-        began, launched = self.platform_began, attempt.launched_at or attempt.intended_at
-        return began is not None and launched < began
 
 
 class Journal:
@@ -231,6 +187,7 @@ class Context:
 
     setup: Setup
     ledger: LedgerLike
+    archive: Home  #: the directory that logs and events are saved in
     launch_context: LaunchContext
     clock: Clock  #: steady: no change of the machine's date disturbs it
     pool: Pool

@@ -19,21 +19,26 @@ import attrs
 from canfar_batch.clock import SteadyClock
 from canfar_batch.engine.attempts import LaunchContext
 from canfar_batch.engine.collect import Collector
-from canfar_batch.engine.context import Context, Health, Journal, Schedule, Setup, Traffic
-from canfar_batch.engine.estimate import Estimate, estimate_cost
+from canfar_batch.engine.context import Context, Health, Journal, Schedule, Traffic
 from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.launch import Launcher
 from canfar_batch.engine.monitor import Monitor
+from canfar_batch.engine.outputs import gone_outputs
 from canfar_batch.engine.oversized import OversizedJobs
-from canfar_batch.engine.planning import Plan
-from canfar_batch.engine.preflight import Preflight, inspect
-from canfar_batch.engine.reopening import gone_outputs
-from canfar_batch.engine.retry import ALIKE, Retrier
+from canfar_batch.engine.pool import ThreadPool, Workers
+from canfar_batch.engine.retry import Retrier
+from canfar_batch.engine.verdict import Evidence, classify
 from canfar_batch.errors import AlreadyClosed, HomeError, LeaseLost
 from canfar_batch.failures import LaunchRefused
-from canfar_batch.lifecycle import CancelAsked, Cancelled, Event
+from canfar_batch.lifecycle import CancelAsked, Cancelled, Ended, Event, RetryExhausted
+from canfar_batch.lifecycle import apply as after
+from canfar_batch.planning.compare import Plan
+from canfar_batch.planning.estimate import Estimate, estimate_cost
+from canfar_batch.planning.preflight import Preflight, inspect
 from canfar_batch.protocols import BatchView, Observer, Platform, is_closed
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase
+from canfar_batch.setup import ALIKE, Setup
+from canfar_batch.store.home import Home
 from canfar_batch.store.memory import LedgerLike
 
 ANSWER_DUE = 1.0  #: seconds between two steps at most while a launch is in flight, for callers that sleep between them
@@ -56,11 +61,13 @@ class Engine:
 
     Attributes:
         setup: The platform, the strategies and the settings.
+        archive: The directory that logs and events are saved in.
         results: Results that the ledger cannot store, by key.
     """
 
-    def __init__(self, setup: Setup, ledger: LedgerLike) -> None:
+    def __init__(self, setup: Setup, ledger: LedgerLike, archive: Home) -> None:
         self.setup = setup
+        self.archive = archive
         self.results: dict[str, object] = {}
         self._ledger = ledger
         self._stages: _Stages | None = None
@@ -81,13 +88,13 @@ class Engine:
     @property
     def launch_context(self) -> LaunchContext:
         """The data that all launches share: jobs run in the directory the batch was made in, unless that is gone."""
-        if self.setup.launch_context is not None:
-            return self.setup.launch_context
+        if self.setup.is_single:
+            return LaunchContext(shared=self.setup.shared)
         stored, identity = self._ledger.workdir, self._ledger.identity
         return LaunchContext(
             batch=identity.name,
             token=identity.token,
-            home=self.setup.archive,
+            home=self.archive,
             workdir=stored if stored is not None and stored.is_dir() else Path.cwd(),
             shared=self.setup.shared,
         )
@@ -132,7 +139,9 @@ class Engine:
             )
         if self._stages is None or not self._ledger.driving:
             self._ledger.acquire(takeover=takeover)
-            self._stages = _Stages(self.setup, self._ledger, self.launch_context, self.results)
+            self._stages = _Stages(
+                self.setup, self._ledger, self.archive, launch_context=self.launch_context, results=self.results
+            )
         return self._stages
 
     # -- state ----------------------------------------------------------------------------------------------------
@@ -201,7 +210,14 @@ class Engine:
         with self._undivided() as stages:
             return stages.step()
 
-    def drive(self, until: Callable[[], bool] | None = None, *, deadline: float | None = None) -> Iterator[Turn]:
+    def drive(
+        self,
+        until: Callable[[], bool] | None = None,
+        *,
+        deadline: float | None = None,
+        step: Callable[[], float] | None = None,
+        wait: Callable[[float], None] | None = None,
+    ) -> Iterator[Turn]:
         """Step and wait, again and again, and yield after each step.
 
         Ends when *until* is true (by default when all is done), when the batch is stuck, or at the deadline: the
@@ -210,15 +226,16 @@ class Engine:
         Args:
             until: The condition to end on.
             deadline: When to end, in ticks of the setup's clock.
+            step: Called for each step in place of `step`, which it calls, to do more in the same turn of the thread.
+            wait: Called for each wait in place of `wait`, to let other threads use the engine meanwhile.
         """
         ticks = self.setup.clock.ticks
-        finished = until or (lambda: self.is_done)
-        self._acquired()
+        finished, step, wait = until or (lambda: self.is_done), step or self.step, wait or self.wait
         while not finished() and not self.is_stuck and (deadline is None or ticks() < deadline):
-            turn = Turn(self.step())
+            turn = Turn(step())
             yield turn
             if not finished():
-                self.wait(turn.wait if deadline is None else min(turn.wait, deadline - ticks()))
+                wait(turn.wait if deadline is None else min(turn.wait, deadline - ticks()))
 
     def wait(self, seconds: float) -> None:
         """Sleep for *seconds*, or until a worker thread delivers something."""
@@ -293,6 +310,23 @@ class Engine:
     def cancel_sent(self, key: str) -> bool:
         """Return whether a cancel was delivered for this job, or it has no container to cancel."""
         return self._acquired().cancel_sent(key)
+
+    @staticmethod
+    def ended_by_status(job: JobRecord, phase: Phase) -> JobRecord:
+        """Return the record of a job whose container ended before anyone watched it, by the platform's status alone."""
+        at = job.attempts[-1].seen_at or job.attempts[-1].intended_at
+        verdict = classify(Evidence(phase=phase))
+        ended = after(job, Ended(key=job.key, at=at, succeeded=verdict.succeeded, failure=verdict.failure))
+        return ended if verdict.succeeded else after(ended, RetryExhausted(key=job.key, at=at))
+
+    @staticmethod
+    def workers(queues: Mapping[str, int]) -> Workers:
+        """Return threads that several engines may share, whose `pool` a setup takes.
+
+        Args:
+            queues: How many threads do each kind of work: `launch`, `poll`, `gather` and `collect`.
+        """
+        return Workers(queues)
 
     @contextlib.contextmanager
     def only(self, key: str) -> Iterator[None]:
@@ -393,19 +427,26 @@ class _Stages:
     """The stages of the loop, for as long as one driver holds the lease."""
 
     def __init__(
-        self, setup: Setup, ledger: LedgerLike, launch_context: LaunchContext, results: dict[str, object]
+        self,
+        setup: Setup,
+        ledger: LedgerLike,
+        archive: Home,
+        *,
+        launch_context: LaunchContext,
+        results: dict[str, object],
     ) -> None:
         clock = SteadyClock(setup.clock)
         schedule = Schedule(clock=clock, random=setup.random, last_contact=ledger.last_contact)
         self.context = context = Context(
             setup=setup,
             ledger=ledger,
+            archive=archive,
             launch_context=launch_context,
             clock=clock,
-            pool=setup.pool(),
+            pool=(setup.pool or ThreadPool)(),
             journal=Journal(ledger, setup.observers),
             schedule=schedule,
-            health=Health(name=ledger.identity.name, schedule=schedule, quiet=setup.quiet),
+            health=Health(name=ledger.identity.name, schedule=schedule, quiet=setup.is_single),
             traffic=Traffic(),
         )
         self.retrier = Retrier(context)

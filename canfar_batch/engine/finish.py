@@ -10,7 +10,6 @@ from functools import partial
 import attrs
 
 from canfar_batch.engine.attempts import (
-    ABSENT_POLLS,
     Absence,
     Gathered,
     Runs,
@@ -24,7 +23,6 @@ from canfar_batch.engine.attempts import (
 )
 from canfar_batch.engine.context import LONGEST_PAUSE, Context
 from canfar_batch.engine.job_index import shape_of
-from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.engine.verdict import Verdict, classify
 from canfar_batch.errors import (
@@ -47,6 +45,7 @@ from canfar_batch.lifecycle import (
     may_be_overturned,
 )
 from canfar_batch.records import JobRecord, JobState, Phase
+from canfar_batch.setup import ABSENT_POLLS, Outcome
 
 log = logging.getLogger("canfar_batch")
 
@@ -172,7 +171,7 @@ class Finisher:
     def _gather(self, request: FinishRequest) -> Gathered | None:
         """In a worker thread: gather the evidence about an end; None if the container is there after all."""
         job, finishing = request.job, request.finishing
-        platform, archive = self._context.platform, self._context.setup.archive
+        platform, archive = self._context.platform, self._context.archive
         receipt_home, id = self._context.launch_context.home, job.id
         if finishing.phase is None and not finishing.stopping and id is not None:
             try:
@@ -364,10 +363,10 @@ class Finisher:
 
     def _gather_late(self, job: JobRecord) -> Gathered:
         """In a worker thread: fetch the evidence about an attempt that ended without a log."""
-        setup = self._context.setup
-        receipt_home = self._context.launch_context.home
+        context = self._context
+        receipt_home = context.launch_context.home
         phase = Phase.COMPLETED if job.attempts[-1].succeeded else Phase.FAILED
-        return gather(self._context.platform, job, phase=phase, archive=setup.archive, receipt_home=receipt_home)
+        return gather(context.platform, job, phase=phase, archive=context.archive, receipt_home=receipt_home)
 
     def _gathered_late(self, job: JobRecord, outcome: Outcome[Gathered]) -> None:
         self._late_logs.discard(job.key)

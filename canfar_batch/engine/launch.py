@@ -14,7 +14,6 @@ import attrs
 from canfar_batch.engine.attempts import LaunchContext, request_for
 from canfar_batch.engine.context import Context
 from canfar_batch.engine.patience import Patience, add_outage_hint
-from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.errors import (
     CanfarBatchError,
@@ -32,6 +31,7 @@ from canfar_batch.failures import LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Deferred, Ended, Event, Intended, LateSuccess, Launched, apply
 from canfar_batch.protocols import BatchView, Bundle, LaunchStrategy, Pick, Platform
 from canfar_batch.records import JobRecord, JobState
+from canfar_batch.setup import Outcome
 from canfar_batch.store.memory import LedgerLike
 
 log = logging.getLogger("canfar_batch")

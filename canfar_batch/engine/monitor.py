@@ -15,7 +15,6 @@ from canfar_batch.engine.attempts import stuck_pending
 from canfar_batch.engine.cluster_events import Events
 from canfar_batch.engine.context import Context
 from canfar_batch.engine.finish import Finisher, Finishing
-from canfar_batch.engine.pool import Outcome
 from canfar_batch.engine.verdict import image_trouble
 from canfar_batch.errors import AccessDenied, CredentialError, JobNotFound, LedgerError, PlatformError, StrategyError
 from canfar_batch.failures import Failure, TimedOut
@@ -23,6 +22,7 @@ from canfar_batch.lifecycle import BY_ABSENCE, Adopted, Event, PhaseChanged, may
 from canfar_batch.payload import launch_names
 from canfar_batch.protocols import BatchView, MonitorStrategy, Observation, Platform
 from canfar_batch.records import STATE_OF_PHASE, Attempt, ContainerInfo, JobRecord, JobState, Limits, Phase, Usage
+from canfar_batch.setup import Outcome
 
 log = logging.getLogger("canfar_batch")
 

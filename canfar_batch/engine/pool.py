@@ -14,9 +14,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import attrs
+
+from canfar_batch.setup import Outcome
 
 T = TypeVar("T")
 
@@ -28,54 +30,7 @@ GATHERING = 0.02
 ENOUGH = 24  #: results that are not kept waiting for more
 
 
-@attrs.frozen
-class Outcome(Generic[T]):
-    """The result of a piece of work: a value, or the exception that it raised."""
-
-    value: T | None = None
-    error: BaseException | None = None
-
-    def get(self) -> T:
-        """Return the value.
-
-        Raises:
-            BaseException: The work raised it.
-        """
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]  # there is a value if there is no error
-
-    @classmethod
-    def of(cls, work: Callable[[], T], caught: type[BaseException] = Exception) -> Outcome[T]:
-        """Do *work* and return its outcome; exceptions other than *caught* are raised."""
-        try:
-            return cls(value=work())
-        except caught as error:
-            return cls(error=error)
-
-
 Callback = Callable[[Outcome[Any]], None]
-
-
-class Pool(Protocol):
-    """Threads that work for one engine."""
-
-    def submit(self, queue: str, work: Callable[[], T], then: Callable[[Outcome[T]], None]) -> None:
-        """Have *work* done by a thread of *queue*; `drain` calls *then* with its outcome."""
-
-    def drain(self) -> int:
-        """Call back for all work that is done by now, and return how many callbacks were made.
-
-        If a callback raises, the remaining results wait for the next call.
-        """
-
-    def wait(self, seconds: float) -> None:
-        """Sleep for *seconds*, or until there is a result to drain."""
-
-    def close(self) -> None:
-        """Start no more work. Work in progress is not waited for."""
-
-
 Inbox = queue.SimpleQueue[tuple[Callback, Outcome[Any]]]
 
 
@@ -120,6 +75,10 @@ class Workers:
                 unfinished[name] -= 1
             task.inbox.put((task.then, outcome))
             del task, outcome  # an idle thread keeps nothing alive
+
+    def pool(self) -> ThreadPool:
+        """Return a pool of these threads, for one engine."""
+        return ThreadPool(shared=self)
 
     def close(self) -> None:
         """Let every thread end after its present work; work that has not begun is dropped."""

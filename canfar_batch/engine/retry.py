@@ -15,8 +15,8 @@ from canfar_batch.failures import Deleted, Failure, LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Event, RetryExhausted, Retrying
 from canfar_batch.protocols import Again, Stop
 from canfar_batch.records import Attempt, JobRecord, JobState, Resources
+from canfar_batch.setup import ALIKE
 
-ALIKE = 5  #: jobs that must be given up for one cause, before any success, to pause the batch
 OUTAGE_PATIENCE = 3600.0  #: seconds for which launches that get no clear answer are repeated, if others were accepted
 OUTAGE_PAUSE = 60.0  #: seconds between two of them
 

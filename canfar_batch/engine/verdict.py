@@ -32,6 +32,7 @@ from canfar_batch.failures import (
     Unwatched,
 )
 from canfar_batch.records import Phase, Receipt
+from canfar_batch.text import gib
 
 DEADLINE_MARGIN = timedelta(minutes=1)  #: an end this close to the container's expiry is the platform's deadline
 
@@ -170,13 +171,13 @@ def _not_started(events: Events) -> Note | None:
     return next((note for note in failed if _NOT_STARTED.search(note.message)), None)
 
 
+def _says_not_pulled(note: Note) -> bool:
+    return note.reason in _PULL_REASONS and _PULL.search(note.message) is not None
+
+
 def _not_pulled(events: Events) -> Note | None:
     """Return the note that best says why the image could not be fetched, or None."""
-    failed = [
-        note for note in events.notes if note.reason in ("Failed", "BackOff", "InspectFailed", "ErrImageNeverPull")
-    ]
-    pulls = [note for note in failed if _PULL.search(note.message)]
-    return max(pulls, key=lambda note: len(note.message), default=None)
+    return max(filter(_says_not_pulled, events.notes), key=lambda note: len(note.message), default=None)
 
 
 # -- conclusions --------------------------------------------------------------------------------------------------
@@ -259,7 +260,7 @@ def _missing_output(evidence: Evidence) -> Failure:
 
 def _out_of_memory(evidence: Evidence) -> Failure:
     peak = evidence.receipt.peak_ram if evidence.receipt else None
-    shown = f", its peak was {peak:.1f} GiB" if peak else ""
+    shown = f", its peak was {gib(peak)}" if peak else ""
     return OutOfMemory(message=f"the kernel killed a process for lack of memory{shown}")
 
 
@@ -570,7 +571,7 @@ def image_trouble(events: Events) -> ImagePull | None:
     """
     trouble: Note | None = None
     for note in events.notes:
-        if note.reason in _PULL_REASONS and _PULL.search(note.message):
+        if _says_not_pulled(note):
             longer = trouble is None or len(note.message) >= len(trouble.message)
             trouble = note if longer else trouble
         elif note.reason in ("Pulled", "Started") and trouble is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection
+
+from canfar_batch.text import did_you_mean
 
 REGISTRY = "images.canfar.net"
 
@@ -21,7 +22,6 @@ def full_image(image: str, registry: str = REGISTRY) -> str:
     return image if re.search(r"[:@]", image.rpartition("/")[2]) or "@" in image else f"{image}:latest"
 
 
-def nearest_image(image: str, listed: Collection[str]) -> str | None:
-    """Return the listed image with a name like that of *image*, a full name; None if none is close, or it is listed."""
-    near = [] if image in listed else difflib.get_close_matches(image, listed, n=1, cutoff=0.8)
-    return near[0] if near else None
+def suggest_image(image: str, listed: Collection[str]) -> str:
+    """Return the question whether a listed image was meant by *image*, a full name; empty if none is like it."""
+    return "" if image in listed else did_you_mean(image, listed, cutoff=0.8)

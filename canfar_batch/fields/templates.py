@@ -10,7 +10,6 @@ as at the end of nested JSON, are left unchanged.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import os
 import re
@@ -24,6 +23,7 @@ import attrs
 from canfar_batch.errors import SpecError
 from canfar_batch.fields.quoting import surroundings
 from canfar_batch.fields.values import is_mangled_id, missing_kind, shortened, unwritable_kind
+from canfar_batch.text import did_you_mean
 
 _NAME = r"[^\W\d]\w*"
 FIELD = re.compile(
@@ -314,9 +314,6 @@ def _unknown(field: Field, values: Mapping[str, Any]) -> str:
             f"{field.text} is a field, and the job has no field of this name: give it one, as "
             f"{field.name}=… in add() or map(); write {{{field.text}}} to mean the braces"
         )
-    close = difflib.get_close_matches(field.name, known, n=1)
-    return (
-        f"unknown field {field.text}; "
-        + (f"did you mean {{{close[0]}}}? " if close else "")
-        + f"known are {', '.join(known)}. Write {{{field.text}}} to mean the braces"
-    )
+    meant = did_you_mean(field.name, known, shown="{{{}}}".format)
+    listed = f"known are {', '.join(known)}. Write {{{field.text}}} to mean the braces"
+    return f"unknown field {field.text}; {meant}{' ' if meant else ''}{listed}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -10,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import attrs
 
 from canfar_batch.errors import AddressError
+from canfar_batch.text import did_you_mean
 
 DEFAULT_URL = "https://ws-uv.canfar.net/skaha/v1"
 
@@ -54,8 +54,9 @@ def platform_url(text: str) -> str:
     text = text.strip()
     text = text if "://" in text else f"https://{text}"
     where = origin(text)
-    if difflib.get_close_matches(where.host, ["local"]) and not is_loopback(where):
-        raise AddressError(f'{where.host!r} is not the address of a platform; did you mean "local"?')
+    meant = did_you_mean(where.host, ["local"], shown='"{}"'.format)
+    if meant and not is_loopback(where):
+        raise AddressError(f"{where.host!r} is not the address of a platform; {meant}")
     if not is_confidential(where):
         raise AddressError(f"{where} is not https: a credential would travel unencrypted; write https://{where.host}…")
     parts = urlsplit(text)

@@ -12,9 +12,9 @@ from canfar_batch._version import __version__
 from canfar_batch.failures import Failure
 from canfar_batch.records import GIVEN_UP, JobRecord, JobState
 from canfar_batch.spec import full_image, shown_value
-from canfar_batch.text import printable, printable_lines
+from canfar_batch.text import count, gib, printable, printable_lines
 from canfar_batch.views.attempt_times import Times
-from canfar_batch.views.format import asked_for, count, duration, gib, memory, timestamp
+from canfar_batch.views.format import asked_for, duration, memory, timestamp
 from canfar_batch.views.masking import secret_values, without_secrets
 from canfar_batch.views.terminal import clip
 

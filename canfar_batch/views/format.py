@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 
 from canfar_batch.records import ContainerInfo, JobState, Resources
+from canfar_batch.text import count, gib
 
 
 def duration(length: timedelta | float) -> str:
@@ -19,23 +20,11 @@ def duration(length: timedelta | float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def gib(amount: float) -> str:
-    """Return a size in GiB as text: `"3.1 GiB"`, `"118 GiB"`, or `"38 MiB"` if it is less than 1000 MiB."""
-    if amount * 1024 < 999.5:
-        return f"{amount * 1024:.0f} MiB"
-    return f"{amount:.1f} GiB" if amount < 99.95 else f"{amount:,.0f} GiB"
-
-
 def rounded(number: float) -> str:
     """Return a number with the digits that a person needs: `"1,234"`, `"31.4"`, `"0.25"`."""
     if number >= 100:
         return f"{number:,.0f}"
     return f"{number:.1f}" if number >= 1 else f"{number:.2g}"
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Return a number and its noun: `"1 job"`, `"2,000 jobs"`; *plural* if adding an "s" does not make it."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def counts(states: Mapping[JobState, int]) -> str:

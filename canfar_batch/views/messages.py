@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from canfar_batch.records import GIVEN_UP, JobRecord, JobState
-from canfar_batch.views.format import count
+from canfar_batch.text import count
 
 MANY = 100  #: jobs from which on CANFAR's guide asks for a message to support@canfar.net before the first batch
 

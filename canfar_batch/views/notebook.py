@@ -7,10 +7,11 @@ from datetime import datetime
 
 from canfar_batch.records import Attempt, ContainerInfo, JobRecord
 from canfar_batch.spec import full_image
+from canfar_batch.text import count, gib
 from canfar_batch.views import explain, html
 from canfar_batch.views.attempt_times import Times, run_seconds
-from canfar_batch.views.format import asked_for, count, duration, first_few, gib, in_use, timestamp
-from canfar_batch.views.log_tail import job_log_tail
+from canfar_batch.views.format import asked_for, duration, first_few, in_use, timestamp
+from canfar_batch.views.log_tail import log_tail
 from canfar_batch.views.masking import secret_values, without_secrets
 from canfar_batch.views.report import Report, html_causes
 from canfar_batch.views.tables import html_overview
@@ -32,8 +33,8 @@ def batch(
     )
 
 
-def job(record: JobRecord, now: datetime) -> str:
-    """Return a job: its command, its state, its attempts, and the end of its saved log if it failed."""
+def job(record: JobRecord, now: datetime, *, log: str = "") -> str:
+    """Return a job: its command, its state, its attempts, and the end of its *log* if it failed."""
     attempt = record.last_attempt
     story = explain.explain_job(record, now=now)
     secrets = secret_values([record])
@@ -54,7 +55,7 @@ def job(record: JobRecord, now: datetime) -> str:
             )
         ),
         _attempts(record.attempts, now),
-        html.log_end(job_log_tail(record)) if record.failure is not None else "",
+        html.log_end(log_tail(log, secrets=secrets)) if record.failure is not None else "",
     )
 
 

@@ -18,10 +18,10 @@ from canfar_batch.containers import offered_at_least
 from canfar_batch.errors import BatchFailed
 from canfar_batch.failures import Failure, Unknown
 from canfar_batch.records import GIVEN_UP, Attempt, JobRecord, JobState, Limits, Resources
-from canfar_batch.text import printable
+from canfar_batch.text import count, gib, printable
 from canfar_batch.views import explain, html
 from canfar_batch.views.attempt_times import Times, run_seconds
-from canfar_batch.views.format import asked_for, count, counts, duration, first_few, gib, rounded
+from canfar_batch.views.format import asked_for, counts, duration, first_few, rounded
 from canfar_batch.views.masking import secret_values, without_secrets
 from canfar_batch.views.terminal import clip, wrapped
 

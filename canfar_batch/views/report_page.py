@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -29,11 +30,11 @@ from canfar_batch.records import (
     resources_of,
 )
 from canfar_batch.spec import JobSpec, full_image, shown_value
-from canfar_batch.text import printable
+from canfar_batch.text import count, gib, printable
 from canfar_batch.views import html, tables, timeline_svg
-from canfar_batch.views.format import asked_for, count, duration, first_few, gib, in_use, rounded, timestamp
+from canfar_batch.views.format import asked_for, duration, first_few, in_use, rounded, timestamp
 from canfar_batch.views.html import text
-from canfar_batch.views.log_tail import tail
+from canfar_batch.views.log_tail import log_tail
 from canfar_batch.views.masking import secret_values, without_secrets
 from canfar_batch.views.report import Cause, Report, Spread, Use, inferred
 from canfar_batch.views.timeline import Timeline
@@ -59,7 +60,12 @@ class Provenance:
 
 
 def render(
-    report: Report, jobs: Sequence[JobRecord], *, origin: Provenance, live: Mapping[str, ContainerInfo] | None = None
+    report: Report,
+    jobs: Sequence[JobRecord],
+    *,
+    origin: Provenance,
+    live: Mapping[str, ContainerInfo] | None = None,
+    logs: Mapping[Path, str] | None = None,
 ) -> str:
     """Return the page.
 
@@ -68,12 +74,13 @@ def render(
         jobs: All jobs of the batch, in plan order.
         origin: The batch's platform, user and age.
         live: Running containers as the platform last described them, by id.
+        logs: The ends of saved logs, by file, of at least `LOG_LINES` lines each.
     """
     secrets = secret_values(jobs)
     script, columns = _asset("report.js"), _columns(jobs, live, report.made_at, secrets)
     sections = (
         ("timeline", "Timeline", timeline_svg.figure(Timeline.of(jobs, report.made_at))),
-        ("failures", "Failures", _failures(report, secrets)),
+        ("failures", "Failures", _failures(report, secrets, logs or {})),
         ("resources", "Resources", _resources(report)),
         ("jobs", "Jobs", _jobs(columns, len(jobs))),
         ("provenance", "Provenance", _provenance(report, jobs, origin, secrets)),
@@ -197,20 +204,21 @@ def _median(spread: Spread | None) -> str:
 # -- failures -----------------------------------------------------------------------------------------------------
 
 
-def _failures(report: Report, secrets: Sequence[str]) -> str:
+def _failures(report: Report, secrets: Sequence[str], logs: Mapping[Path, str]) -> str:
     causes = (*report.failures, *report.not_collected)
     retried = ", ".join(f"{number:,} {_TIMES} {text(cause)}" for cause, number in report.retries.items())
     saved = f"; {count(report.recovered, 'job')} succeeded after that" if report.recovered else ""
     again = f"<p class=faint>Launched again: {retried}{saved}.</p>" if retried else ""
     steps = report.next_steps()
     todo = f"<p>Next: {text(steps)}.</p>" if steps else ""
-    return ("".join(_cause(cause, secrets) for cause in causes) or "<p>No job failed.</p>") + again + todo
+    shown = "".join(_cause(cause, secrets, logs.get(cause.log, "") if cause.log else "") for cause in causes)
+    return (shown or "<p>No job failed.</p>") + again + todo
 
 
-def _cause(cause: Cause, secrets: Sequence[str]) -> str:
+def _cause(cause: Cause, secrets: Sequence[str], log: str) -> str:
     mark = html.COLOURS["lost" if cause.cause in ("lost", "ended unwatched") else "failed"]
-    end = tail(cause.log, LOG_LINES, secrets) if cause.log is not None else ""
-    log = "" if not end.strip() else (
+    end = log_tail(log, LOG_LINES, secrets)
+    shown = "" if not end.strip() else (
         f"<details open><summary>The end of the log of {text(cause.keys[0])}</summary>"
         f'<div class="log" tabindex="0"><pre>{html.lines(end)}</pre></div></details>'
     )  # fmt: skip
@@ -219,7 +227,7 @@ def _cause(cause: Cause, secrets: Sequence[str]) -> str:
         f"{text(inferred(cause))}</h3>"
         f'<button type="button" data-script hidden data-find="{text(cause.cause)}">Show in the table</button></header>'
         f"{_paragraph(cause.message)}{_paragraph(cause.advice and f'→ {cause.advice}')}"
-        f'<p class="keys">{text(first_few(cause.keys, cause.count))}</p>{log}</article>'
+        f'<p class="keys">{text(first_few(cause.keys, cause.count))}</p>{shown}</article>'
     )
 
 

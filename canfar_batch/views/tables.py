@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import numbers
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from canfar_batch.errors import ExtraMissing, HomeError
+from canfar_batch.errors import ExtraMissing
 from canfar_batch.records import Attempt, ContainerInfo, JobRecord, JobState
+from canfar_batch.text import count, gib
 from canfar_batch.views import html, terminal
 from canfar_batch.views.attempt_times import Times, run_seconds
 from canfar_batch.views.explain import is_supposition
-from canfar_batch.views.format import count, duration, gib, timestamp
+from canfar_batch.views.format import duration, timestamp
 from canfar_batch.views.masking import secret_values, without_secrets
 
 if TYPE_CHECKING:
@@ -205,25 +206,19 @@ def _in_use(job: JobRecord, seen: Mapping[str, ContainerInfo]) -> Row:
 # -- for other programs -------------------------------------------------------------------------------------------
 
 
-def to_csv(jobs: Iterable[JobRecord], path: str | os.PathLike[str]) -> Path:
-    """Write the rows as CSV with a heading, and return the path.
+def to_csv(jobs: Iterable[JobRecord]) -> str:
+    """Return the rows as CSV with a heading, its lines ended by CR LF.
 
     Times are in ISO 8601, lists and dicts in JSON; None is an empty cell.
 
-    A text that a spreadsheet would calculate as a formula gets an apostrophe before it, which marks it as text.
-
-    Raises:
-        HomeError: The file cannot be written. Also an `OSError`.
+    A text that a spreadsheet would calculate as a formula gets an apostrophe before it, which marks it as text. Bytes
+    of file names that are not UTF-8 are surrogates, which the error handler `surrogateescape` writes as they were.
     """
-    rows, target = to_rows(jobs), Path(path)
-    try:
-        with target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(map(_inert, _columns_of(rows)))
-            writer.writerows([_inert(_flat(value)) for value in row.values()] for row in rows)
-    except OSError as error:
-        raise HomeError(f"{target} cannot be written: {error.strerror or error}") from error
-    return target
+    rows, written = to_rows(jobs), io.StringIO()
+    writer = csv.writer(written)
+    writer.writerow(map(_inert, _columns_of(rows)))
+    writer.writerows([_inert(_flat(value)) for value in row.values()] for row in rows)
+    return written.getvalue()
 
 
 #: text that spreadsheets calculate, or start a program with; coordinates (`-12:34:56`), options and `@list.txt` pass

@@ -16,8 +16,9 @@ import attrs
 
 from canfar_batch.failures import Lost, Unwatched
 from canfar_batch.records import Attempt, JobRecord
+from canfar_batch.text import count
 from canfar_batch.views.attempt_times import Times
-from canfar_batch.views.format import count, timestamp
+from canfar_batch.views.format import timestamp
 
 #: the outcomes of attempts, in the order of a legend; the last has not ended
 OUTCOMES = ("succeeded", "failed", "lost", "cancelled", "running")

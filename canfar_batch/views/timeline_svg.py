@@ -7,7 +7,8 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from canfar_batch.views.format import count, duration
+from canfar_batch.text import count
+from canfar_batch.views.format import duration
 from canfar_batch.views.html import COLOURS, text
 from canfar_batch.views.timeline import BINS, DRAWN, FEW, WRONG, Level, Span, Timeline, mixed
 

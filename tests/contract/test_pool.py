@@ -8,7 +8,8 @@ import time
 import pytest
 from fakes import FakeClock, InlinePool
 
-from canfar_batch.engine.pool import ENOUGH, Pool, ThreadPool, Workers
+from canfar_batch.engine.pool import ENOUGH, ThreadPool, Workers
+from canfar_batch.setup import Pool
 
 PATIENCE = 20.0  #: seconds after which a pool that does not deliver counts as broken
 

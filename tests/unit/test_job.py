@@ -6,9 +6,9 @@ import pytest
 from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
 from canfar_batch import Job, JobSpec, JobState, Session, errors, failures
-from canfar_batch.engine.attempts import ABSENT_POLLS
 from canfar_batch.engine.finish import LOG_PATIENCE
 from canfar_batch.records import Phase
+from canfar_batch.setup import ABSENT_POLLS
 
 SETTLE = 120.0
 

@@ -1,6 +1,7 @@
 """Things to do later."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,11 +15,14 @@ def agenda():
     made.stop()
 
 
-def test_actions_are_done_in_the_order_of_their_times(agenda):
-    done, over = [], threading.Event()
-    agenda.later(0.02, over.set)
-    agenda.later(0.01, lambda: done.append("second"))
-    agenda.later(0.0, lambda: done.append("first"))
+def test_actions_are_done_in_the_order_of_their_times(agenda, monkeypatch):
+    done, over, now = [], threading.Event(), [0.0]
+    monkeypatch.setattr("canfar_batch.local.agenda.time", SimpleNamespace(monotonic=lambda: now[0]))
+    agenda.later(3.0, over.set)
+    agenda.later(2.0, lambda: done.append("second"))
+    agenda.later(1.0, lambda: done.append("first"))
+    now[0] = 4.0
+    agenda.later(0.0, list)  # the thread looks at the clock again
     assert over.wait(10)
     assert done == ["first", "second"]
 

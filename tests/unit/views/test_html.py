@@ -72,18 +72,17 @@ def test_all_text_is_escaped(anything: str):
         assert Tree(made).tags() <= {"div", "table", "thead", "tbody", "tr", "th", "td"}
 
 
-def test_keys_messages_and_logs_are_escaped(tmp_path):
-    log = tmp_path / "evil.log"
-    log.write_text(f"{EVIL}\n\x1b[31mred\x1b[0m\x00\n")
-    end = attrs.evolve(attempt(failure=ExitCode(2, message=EVIL)), launch_name=EVIL, log=log)
+def test_keys_messages_and_logs_are_escaped():
+    log = f"{EVIL}\n\x1b[31mred\x1b[0m\x00\n"
+    end = attrs.evolve(attempt(failure=ExitCode(2, message=EVIL)), launch_name=EVIL)
     evil = job(EVIL, end, fields={EVIL: EVIL})
     evil = attrs.evolve(evil, spec=attrs.evolve(evil.spec, image="evil/image"))
-    for shown in (batch(evil), notebook.job(evil, after(0)), report(evil)._repr_html_()):
+    for shown in (batch(evil), notebook.job(evil, after(0), log=log), report(evil)._repr_html_()):
         tree = Tree(shown)
         assert "script" not in tree.tags()
         assert EVIL in tree.text
-    assert "red" in notebook.job(evil, after(0))
-    assert "\x1b" not in notebook.job(evil, after(0))
+    assert "red" in notebook.job(evil, after(0), log=log)
+    assert "\x1b" not in notebook.job(evil, after(0), log=log)
 
 
 def test_a_session_is_shown_whatever_its_user_is_called():

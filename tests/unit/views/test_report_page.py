@@ -119,9 +119,9 @@ def test_repeated_texts_are_stored_once():
 
 def test_failures_are_listed_by_cause_with_the_end_of_a_log(tmp_path):
     log = tmp_path / "a.log"
-    log.write_text("\n".join(f"line {n}" for n in range(100)))
+    lines = "\n".join(f"line {n}" for n in range(100))
     bad = attrs.evolve(attempt(failure=OutOfMemory(message="8 GiB were not enough")), log=log)
-    source = render(job("a", bad), job("b", bad), job("c", attempt()))
+    source = render(job("a", bad), job("b", bad), job("c", attempt()), logs={log: lines})
     assert re.search("<h3>2 . out of memory</h3>", source)
     assert "8 GiB were not enough" in source
     assert "line 98\nline 99</pre>" in source

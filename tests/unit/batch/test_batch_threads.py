@@ -132,7 +132,7 @@ def test_closing_a_batch_in_a_fork_leaves_the_parent_driving(world, monkeypatch)
     batch = world.planned(1)
     batch.observe()
     with monkeypatch.context() as patch:
-        patch.setattr("canfar_batch.batch.os.getpid", lambda: -1)
+        patch.setattr("canfar_batch.batch.batch.os.getpid", lambda: -1)
         batch.close()
     assert batch.run(progress=False).ok
 

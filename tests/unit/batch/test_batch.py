@@ -419,7 +419,7 @@ def test_an_unknown_batch_is_answered_with_those_that_exist(world):
 def test_an_interrupt_before_the_engine_is_made_leaves_the_batch_free(world, monkeypatch):
     batch = world.planned(1)
     with monkeypatch.context() as patch:
-        patch.setattr("canfar_batch.engine.engine._Stages", lambda *given: interrupt())
+        patch.setattr("canfar_batch.engine.engine._Stages", lambda *given, **named: interrupt())
         with pytest.raises(errors.Detached):
             batch.run(progress=False)
     assert batch.driven_by is None

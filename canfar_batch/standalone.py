@@ -9,30 +9,26 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 
-from canfar_batch.engine.attempts import LaunchContext, own_output
-from canfar_batch.engine.context import Setup, Strategies
-from canfar_batch.engine.engine import Engine
-from canfar_batch.engine.planning import label
-from canfar_batch.engine.pool import Pool
-from canfar_batch.engine.verdict import Evidence, classify
+from canfar_batch.engine import Engine
 from canfar_batch.errors import (
     CredentialError,
     LaunchInDoubt,
     PlatformError,
     PlatformUnreachable,
-    TransitionError,
     WaitTimeout,
 )
 from canfar_batch.failures import Failure
-from canfar_batch.lifecycle import Ended, Event, Intended, Launched, PhaseChanged, RetryExhausted, apply
+from canfar_batch.job import newest_events, newest_log, renew_container
+from canfar_batch.lifecycle import Event, Intended, Launched, PhaseChanged, apply
 from canfar_batch.payload import launch_names
-from canfar_batch.protocols import Clock, MonitorStrategy, Platform, Stop
+from canfar_batch.planning.jobs import label
+from canfar_batch.protocols import MonitorStrategy, Platform, Stop
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Phase
+from canfar_batch.setup import Setup, Strategies
 from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Identity
@@ -41,57 +37,33 @@ from canfar_batch.store.memory import MemoryLedger
 JUDGING = 60.0  #: seconds to look for the evidence about a container that had ended before anyone asked
 
 
-@attrs.frozen(kw_only=True)
-class Surroundings:
-    """What the single jobs of one session share."""
-
-    platform: Platform
-    monitor: MonitorStrategy
-    clock: Clock
-    settle: float
-    grace: float
-    memory: float
-    shared: bool
-    pool: Callable[[], Pool]  #: makes a pool for one job; the pools share the threads of the session
-
-
 class Standalone:
     """The source of one single job's news: an engine that drives this job alone."""
 
-    def __init__(self, surroundings: Surroundings, record: JobRecord, *, ended_before: Phase | None = None) -> None:
-        self._surroundings = surroundings
+    def __init__(self, setup: Setup, record: JobRecord, *, ended_before: Phase | None = None) -> None:
+        """Prepare the source.
+
+        Args:
+            setup: What the engine is set up with; the single jobs of a session share it.
+            record: The job.
+            ended_before: The final status of the job's container, if it had ended before anyone asked about it.
+        """
+        self._setup = attrs.evolve(setup, is_single=True)
         self._key = record.key
-        identity = Identity(name=record.key, platform=surroundings.platform.url, user=None, token="")
-        self._ledger = MemoryLedger(identity, last_contact=surroundings.clock.now())
+        identity = Identity(name=record.key, platform=setup.platform.url, user=None, token="")
+        self._ledger = MemoryLedger(identity, last_contact=setup.clock.now())
         self._ledger.plan([record])
         self._ended_before = ended_before
 
     @functools.cached_property
     def _engine(self) -> Engine:
         """The engine, made when it is first needed: most jobs that a list shows are never asked about."""
-        around = self._surroundings
-        strategies = Strategies(
-            launch=lambda view: view.ready(), monitor=around.monitor, retry=_never, collect=lambda job, platform: None
-        )
-        setup = Setup(
-            platform=around.platform,
-            strategies=strategies,
-            clock=around.clock,
-            archive=_temporary_home(self),
-            settle=around.settle,
-            grace=around.grace,
-            memory=around.memory,
-            shared=around.shared,
-            launch_context=LaunchContext(shared=around.shared),
-            quiet=True,
-            pool=around.pool,
-        )
-        return Engine(setup, self._ledger)
+        return Engine(self._setup, self._ledger, _temporary_home(self))
 
     # -- launching ------------------------------------------------------------------------------------------------
 
     @classmethod
-    def launch(cls, surroundings: Surroundings, spec: JobSpec) -> tuple[Standalone, JobRecord]:
+    def launch(cls, setup: Setup, spec: JobSpec) -> tuple[Standalone, JobRecord]:
         """Launch *spec* as a single job.
 
         Raises:
@@ -100,7 +72,7 @@ class Standalone:
             LaunchInDoubt: No clear answer came, and the platform's list could not settle whether the job exists.
         """
         name = launch_names.single_launch_name(spec.fill().name or label(spec))
-        made = cls(surroundings, JobRecord(key=name, index=0, spec=spec, filled=spec.fill(key=name)))
+        made = cls(setup, JobRecord(key=name, index=0, spec=spec, filled=spec.fill(key=name)))
         return made, made._launched()
 
     def _launched(self) -> JobRecord:
@@ -118,7 +90,7 @@ class Standalone:
         Raises:
             LaunchInDoubt: The list does not show it, or cannot be read.
         """
-        engine, clock, settle = self._engine, self._engine.setup.clock, self._engine.setup.settle
+        engine, clock, settle = self._engine, self._setup.clock, self._setup.settle
         doubt = engine.launch_error
         if not isinstance(doubt, LaunchInDoubt):
             doubt = LaunchInDoubt(f"{doubt}", launch_name=self._record.attempts[-1].launch_name)
@@ -165,12 +137,12 @@ class Standalone:
 
     def _judged(self, phase: Phase, timeout: float) -> JobRecord:
         """Return the record of a job that had ended before it was asked about; by its status alone if nothing else."""
-        deadline = self._engine.setup.clock.ticks() + min(JUDGING, timeout)
+        deadline = self._setup.clock.ticks() + min(JUDGING, timeout)
         self._engine.finish(self._key, phase)
         for _ in self._engine.drive(lambda: self._record.state.final, deadline=deadline):
             pass
         self._raise_trouble()
-        return self._record if self._record.state.final else _by_status(self._record, phase)
+        return self._record if self._record.state.final else Engine.ended_by_status(self._record, phase)
 
     def _raise_trouble(self) -> None:
         """Raise the error that keeps the engine from knowing how the job stands, if there is one."""
@@ -184,7 +156,7 @@ class Standalone:
 
     def events(self, record: JobRecord) -> str:
         """Return the events as they were when the job ended, else as they are."""
-        return newest_events(self._record, self._engine.setup.archive, self.platform)
+        return newest_events(self._record, self._engine.archive, self.platform)
 
     def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
         """Stop the job unless it has ended, and return its record.
@@ -193,7 +165,7 @@ class Standalone:
             WaitTimeout: The platform still shows it after *timeout* seconds.
         """
         engine = self._engine
-        deadline = engine.setup.clock.ticks() + timeout
+        deadline = self._setup.clock.ticks() + timeout
         with contextlib.suppress(PlatformError):
             self.refresh(record, timeout=timeout)
         engine.cancel([self._key])
@@ -220,7 +192,18 @@ class Standalone:
         renew_container(self._record, self.platform)
 
 
-def found_on_platform(surroundings: Surroundings, info: ContainerInfo) -> tuple[Standalone, JobRecord]:
+def single_strategies(monitor: MonitorStrategy) -> Strategies:
+    """Return the strategies that a single job is driven by: it is launched at once, never again, and has no result."""
+    return Strategies(
+        launch=lambda view: view.ready(), monitor=monitor, retry=_never, collect=lambda job, platform: None
+    )
+
+
+def _never(job: JobRecord, failure: Failure) -> Stop:
+    return Stop("a single job is not launched again")
+
+
+def found_on_platform(setup: Setup, info: ContainerInfo) -> tuple[Standalone, JobRecord]:
     """Return the job of a container that was not launched from here; its command is not known.
 
     The record of one that has ended says how by its status alone, until it is refreshed.
@@ -232,7 +215,7 @@ def found_on_platform(surroundings: Surroundings, info: ContainerInfo) -> tuple[
         ram=None if info.ram is None else max(1, round(info.ram)),
         gpus=info.gpus or None,
     )
-    key, now = info.name, surroundings.clock.now()
+    key, now = info.name, setup.clock.now()
     record = JobRecord(key=key, index=0, spec=spec, filled=spec.fill(key=key))
     launched_at = info.started_at or now
     events: list[Event] = [
@@ -244,57 +227,8 @@ def found_on_platform(surroundings: Surroundings, info: ContainerInfo) -> tuple[
     for event in events:
         record = apply(record, event)
     if not info.phase.final:
-        return Standalone(surroundings, record), record
-    return Standalone(surroundings, record, ended_before=info.phase), _by_status(record, info.phase)
-
-
-def _by_status(record: JobRecord, phase: Phase) -> JobRecord:
-    """Return the record of a job that has ended, by the platform's status alone."""
-    at = record.attempts[-1].seen_at or record.attempts[-1].intended_at
-    verdict = classify(Evidence(phase=phase))
-    ended = apply(record, Ended(key=record.key, at=at, succeeded=verdict.succeeded, failure=verdict.failure))
-    return ended if verdict.succeeded else apply(ended, RetryExhausted(key=record.key, at=at))
-
-
-def newest_log(record: JobRecord, platform: Platform | None) -> bytes:
-    """Return the saved log of the newest attempt, else the platform's; empty if there is neither."""
-    attempt = record.last_attempt
-    if attempt is None:
-        return b""
-    if attempt.log is not None and attempt.log.exists():
-        return attempt.log.read_bytes()
-    if platform is None or attempt.id is None:
-        return b""
-    return own_output(platform.logs(attempt.id), attempt.launch_name)
-
-
-def renew_container(record: JobRecord, platform: Platform) -> None:
-    """Ask the platform to extend the lifetime of the container of *record*'s newest attempt.
-
-    Raises:
-        PlatformError: The platform refused, or no clear answer came.
-        TransitionError: The job has no container.
-    """
-    if record.id is None or not record.state.active:
-        raise TransitionError(f"job {record.key!r} is {record.state}, so it has no container whose lifetime could grow")
-    platform.renew(record.id)
-
-
-def newest_events(record: JobRecord, archive: Home, platform: Platform | None) -> str:
-    """Return the saved events of the newest attempt, else the platform's; empty if there is neither."""
-    attempt = record.last_attempt
-    if attempt is None:
-        return ""
-    saved = archive.events(record.key, attempt.number)
-    if saved.exists():
-        return saved.read_text()
-    if platform is None or attempt.id is None or attempt.ended:
-        return ""
-    return platform.events(attempt.id) or ""
-
-
-def _never(job: JobRecord, failure: Failure) -> Stop:
-    return Stop("a single job is not launched again")
+        return Standalone(setup, record), record
+    return Standalone(setup, record, ended_before=info.phase), Engine.ended_by_status(record, info.phase)
 
 
 def _temporary_home(owner: object) -> Home:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import difflib
 import logging
 import os
 from collections import Counter
@@ -15,14 +14,19 @@ from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 
-from canfar_batch.engine import Engine, LaunchContext, Turns, estimate_cost
+from canfar_batch.batch.turns import Turns
+from canfar_batch.engine import Engine
 from canfar_batch.errors import UnknownJob
 from canfar_batch.job import Job
+from canfar_batch.planning.estimate import estimate_cost
+from canfar_batch.planning.jobs import launch_name
 from canfar_batch.protocols import Clock
 from canfar_batch.records import GIVEN_UP, ContainerInfo, JobRecord, JobState
 from canfar_batch.store.files import file_errors, write_file
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Happened, Ledger
+from canfar_batch.store.log_files import end_of_log
+from canfar_batch.text import did_you_mean
 from canfar_batch.views import explain, notebook, report_page, tables, timeline_mpl
 from canfar_batch.views.report import Report
 from canfar_batch.views.timeline import Timeline
@@ -207,8 +211,15 @@ class RecordedBatch(abc.ABC):
         return tables.to_rows(self.records, self.live)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_rows` as CSV, and return the path."""
-        return tables.to_csv(self.records, path)
+        """Write `to_rows` as CSV, and return the path.
+
+        Raises:
+            HomeError: The file cannot be written. Also an `OSError`.
+        """
+        target = Path(path)
+        with file_errors(target), target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(tables.to_csv(self.records))
+        return target
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return `to_rows` as a pandas DataFrame; needs the extra `tables`.
@@ -263,8 +274,10 @@ class RecordedBatch(abc.ABC):
         records = self.records
         waiting = [job for job in records if job.state in (JobState.PLANNED, JobState.WAITING)]
         identity = self._ledger.identity
-        context = LaunchContext(batch=identity.name, token=identity.token)
-        parts = [explain.preview(job, launch_name=context.launch_name(job)) for job in waiting[:n]]
+        parts = [
+            explain.preview(job, launch_name=launch_name(job, batch=identity.name, token=identity.token))
+            for job in waiting[:n]
+        ]
         more = len(waiting) - len(parts)
         if more > 0:
             parts.append(f"... and {more} more")
@@ -295,8 +308,8 @@ class RecordedBatch(abc.ABC):
     def _near(self, key: object) -> str:
         if not isinstance(key, str):
             return "; keys are texts, and batch.jobs is a list"
-        near = difflib.get_close_matches(key, islice(self._ledger.jobs, _COMPARED_KEYS), n=3)
-        return f"; did you mean {' or '.join(map(repr, near))}?" if near else "; batch.keys() lists those that it has"
+        compared = islice(self._ledger.jobs, _COMPARED_KEYS)
+        return "; " + (did_you_mean(key, compared, at_most=3, shown=repr) or "batch.keys() lists those that it has")
 
     @abc.abstractmethod
     def _handle(self, record: JobRecord) -> Job:
@@ -331,5 +344,7 @@ class _PageWriter:
     live: Mapping[str, ContainerInfo]
 
     def __call__(self, report: Report, path: Path) -> None:
-        page = report_page.render(report, self.jobs, origin=self.origin, live=self.live)
+        files = (cause.log for cause in (*report.failures, *report.not_collected) if cause.log is not None)
+        logs = {file: end_of_log(file, report_page.LOG_LINES) for file in files}
+        page = report_page.render(report, self.jobs, origin=self.origin, live=self.live, logs=logs)
         write_file(path, page.encode(errors="replace"))

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import attrs
 
-from canfar_batch.engine.estimate import Estimate
 from canfar_batch.errors import PlatformError, SpecError
-from canfar_batch.fields.image_names import nearest_image
+from canfar_batch.fields.image_names import suggest_image
 from canfar_batch.payload import encode
+from canfar_batch.planning.estimate import Estimate
 from canfar_batch.protocols import Platform
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import JobSpec, full_image, literal_path
+from canfar_batch.text import count
 
 _SHOWN = 5  #: warnings of one kind that are shown; the others are counted
 _SIZED = 1000  #: jobs whose command is measured: commands of one spec differ little in size
@@ -41,10 +42,8 @@ class Preflight:
     estimate: Estimate | None = None
 
     def __str__(self) -> str:
-        head = f"preflight of {self.jobs} job{'s' * (self.jobs != 1)}"
-        count = len(self.warnings)
-        found = f"{count} warning{'s' * (count != 1)}" if self.warnings else "all well"
-        lines = [f"{head}: {found}", *(f"- {warning}" for warning in self.warnings)]
+        found = count(len(self.warnings), "warning") if self.warnings else "all well"
+        lines = [f"preflight of {count(self.jobs, 'job')}: {found}", *(f"- {warning}" for warning in self.warnings)]
         if self.checked:
             lines.append(f"Checked: {', '.join(self.checked)}.")
         if self.unchecked:
@@ -120,8 +119,8 @@ def _check_images(specs: Sequence[JobSpec], platform: Platform, findings: _Findi
     findings.checked.append("images")
     for image in dict.fromkeys(full_image(spec.image) for spec in specs):
         if image not in listed:
-            near = nearest_image(image, listed)
-            guess = f"; did you mean {near}?" if near else ""
+            meant = suggest_image(image, listed)
+            guess = f"; {meant}" if meant else ""
             findings.warnings.append(
                 f"image {image} is not in the platform's list{guess} (private images, other tags than the first, and "
                 "images pushed within the last half hour are not listed either; if this worked before, the platform "
@@ -179,15 +178,14 @@ def _check_files(jobs: Sequence[JobRecord], findings: _Findings) -> None:
     )
     findings.warn(warning for path, warning in inputs.items() if not _exists(path))
     findings.warn(_folder_warnings(folders))
-    for count, what in (
-        (len(workdirs), "working director"),
-        (len(scripts), "script"),
-        (len(inputs), "input path"),
-        (len(folders), "output folder"),
+    for found, noun, plural in (
+        (workdirs, "working directory", "working directories"),
+        (scripts, "script", ""),
+        (inputs, "input path", ""),
+        (folders, "output folder", ""),
     ):
-        if count:
-            plural = ("y" if count == 1 else "ies") if what.endswith("or") else "s" * (count != 1)
-            findings.checked.append(f"{count} {what}{plural}")
+        if found:
+            findings.checked.append(count(len(found), noun, plural))
     if not inputs:
         findings.unchecked.append("inputs (no field looks like a path)")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import attrs
 
 from canfar_batch.records import JobRecord, JobState
+from canfar_batch.text import count
 
 _FLEXIBLE_CORES = 1.0  #: cores that a job without a fixed number is counted with, if the platform's default is unknown
 
@@ -29,7 +30,7 @@ class Estimate:
     is_measured: bool
 
     def __str__(self) -> str:
-        jobs = f"{self.jobs} job{'s' * (self.jobs != 1)} to run"
+        jobs = f"{count(self.jobs, 'job')} to run"
         if self.core_hours is None or self.seconds is None:
             return f"{jobs}; core-hours are unknown until one has run, or with seconds="
         source = "the median so far" if self.is_measured else "as given"

@@ -11,22 +11,15 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.engine import (
-    Engine,
-    OutputClaims,
-    Plan,
-    Row,
-    changed_identity,
-    check_spec,
-    compared,
-    rows_of_columns,
-    rows_of_grid,
-    rows_of_table,
-)
+from canfar_batch.batch.recorded import RecordedBatch
+from canfar_batch.engine import Engine
 from canfar_batch.errors import BatchBusy, PlanError, ReadOnlyBatch, SpecChanged
 from canfar_batch.job import Job
+from canfar_batch.planning.compare import Plan, changed_identity, compared
+from canfar_batch.planning.jobs import check_spec
+from canfar_batch.planning.outputs import OutputClaims
+from canfar_batch.planning.rows import Row, rows_of_columns, rows_of_grid, rows_of_table
 from canfar_batch.protocols import Clock
-from canfar_batch.recorded import RecordedBatch
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from canfar_batch.engine.engine import Engine
-from canfar_batch.engine.turns import Turns
+from canfar_batch.batch.turns import Turns
+from canfar_batch.engine import Engine
 
 SLICE = 0.5  #: seconds between two steps at most, so that `stop` need not wait long
 
@@ -29,6 +29,7 @@ class Background:
         """
         self.error: BaseException | None = None
         self._engine, self._turns, self._after_step = engine, turns, after_step
+        self._is_done = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"canfar_batch-{name}", daemon=True)
 
@@ -54,9 +55,10 @@ class Background:
 
     def _run(self) -> None:
         try:
-            while not self._stopping.is_set() and (wait := self._step()) is not None:
-                self._engine.rest(min(wait, SLICE))
-                self._turns.let_others_pass()
+            for turn in self._engine.drive(lambda: self._ends, step=self._step, wait=self._rest):
+                turn.shorten(SLICE)
+            if not self._ends:  # paused, by the step of another thread
+                self._step()
         except BaseException as error:  # raised again by Batch.wait(), in the user's thread
             self.error = error
         finally:
@@ -64,9 +66,17 @@ class Background:
                 self._engine.release()
             self._turns.is_shared = False
 
-    def _step(self) -> float | None:
-        """Do one step, and return the seconds until the next; None if all is done."""
+    @property
+    def _ends(self) -> bool:
+        return self._is_done or self._stopping.is_set()
+
+    def _step(self) -> float:
         with self._turns.turn("start()"):
             wait = self._engine.step()
             self._after_step()
-            return None if self._engine.is_done else wait
+            self._is_done = self._engine.is_done
+            return wait
+
+    def _rest(self, seconds: float) -> None:
+        self._engine.rest(seconds)
+        self._turns.let_others_pass()

@@ -8,7 +8,7 @@ from engine import SPEC, World, always
 from fakes import Fate
 
 from canfar_batch import errors
-from canfar_batch.engine.preflight import inspect
+from canfar_batch.planning.preflight import inspect
 from canfar_batch.records import JobState
 from canfar_batch.spec import JobSpec
 

@@ -1,0 +1,121 @@
+"""From a spec and rows to the records of jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from canfar_batch.errors import PlanError, SpecError
+from canfar_batch.fields.keys import check_key, job_key
+from canfar_batch.fields.templates import Template
+from canfar_batch.fields.values import plain_fields
+from canfar_batch.payload import launch_names
+from canfar_batch.planning.rows import Row
+from canfar_batch.planning.warn import warn
+from canfar_batch.records import JobRecord
+from canfar_batch.spec import JobSpec
+
+
+def check_spec(spec: object) -> None:
+    """Refuse anything but a spec, and warn of parts of it that probably do not mean what they look like.
+
+    Raises:
+        SpecError: *spec* is not a `JobSpec`.
+    """
+    if not isinstance(spec, JobSpec):
+        raise SpecError(
+            f"what to run is a {type(spec).__name__} here; give a JobSpec: "
+            "cb.JobSpec('python x.py', image='skaha/astroml:latest')"
+        )
+    for doubt in spec.doubts:
+        warn(doubt)
+
+
+def records(
+    spec: JobSpec, rows: Iterable[Row], *, key: str | None, place: Callable[[str], int], first: int = 0
+) -> Iterator[JobRecord]:
+    """Make the records of a plan's jobs, without comparing them with the known ones.
+
+    Args:
+        spec: The template of all.
+        rows: The values that it is filled with.
+        key: A template for the keys; by default they are made of the values.
+        place: Returns the place in the plan of the job with a key.
+        first: The number of jobs that the script asked for before these; ``{index}`` in *key* counts from it.
+
+    Raises:
+        SpecError: A value cannot be filled in; the message names the row.
+        PlanError: Two different rows have one key, or a value ends in a line break.
+    """
+    named = None if key is None else Template.read(key)
+    counted = named is not None and any(field.name == "index" for field in named.fields)
+    seen: dict[str, str] = {}
+    times: dict[str, int] = {}
+    rows = list(rows)
+    for number, row in enumerate(rows):
+        try:
+            chosen = _key(spec, row, named, first + number)
+        except SpecError as error:
+            raise SpecError(f"row {number}: {error}" if len(rows) > 1 else str(error)) from error
+        if named is not None and (other := seen.get(chosen.casefold())) is not None:
+            raise PlanError(_same_key(key, chosen, other))
+        seen[chosen.casefold()] = chosen
+        times[chosen] = times.get(chosen, 0) + 1
+        if times[chosen] > 1:
+            chosen = f"{chosen}-{times[chosen]}"
+        index = place(chosen)
+        if counted and "index" not in row and index != first + number:
+            raise PlanError(
+                f"key={key!r} gives {chosen!r}, and the job is number {index} of the batch, which is {{index}} in its "
+                "command: name the jobs by another field"
+            )
+        _refuse_line_ends(row, number, chosen)
+        try:
+            filled = spec.fill(row, key=chosen, index=index)
+        except SpecError as error:
+            raise SpecError(f"row {number} (job {chosen!r}): {error}" if len(rows) > 1 else str(error)) from error
+        yield JobRecord(key=chosen, index=index, spec=spec, filled=filled, fields=plain_fields(row))
+
+
+def _same_key(key: str | None, chosen: str, other: str) -> str:
+    if chosen == other:
+        return f"key={key!r} gives {chosen!r} for more than one row; add a field that differs between them"
+    return (
+        f"key={key!r} gives {other!r} and {chosen!r}, which differ only in upper and lower case; add a field that "
+        "differs between them"
+    )
+
+
+def _refuse_line_ends(row: Row, number: int, key: str) -> None:
+    for name, value in row.items():
+        if isinstance(value, str) and value[-1:] in ("\n", "\r"):
+            raise PlanError(
+                f"row {number} (job {key!r}): {name}={value!r} ends in a line break; strip it, as "
+                f"{name}=[line.strip() for line in open('list.txt')], or give the open file itself"
+            )
+
+
+def _key(spec: JobSpec, row: Row, named: Template | None, number: int) -> str:
+    if named is not None:
+        return check_key(named.fill({"index": number, **row}))
+    if row:
+        return job_key(row)
+    # without fields, a job can be named only by what it runs
+    text = json.dumps(spec.identity(), sort_keys=True, ensure_ascii=False, default=str)
+    return f"{label(spec)}-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+
+
+def launch_name(job: JobRecord, *, batch: str, token: str) -> str:
+    """Return the name of the next launch of *job*, which belongs to the *batch* that has the *token*."""
+    name = job.filled.name or job.key
+    return launch_names.launch_name(batch, name, token=token, index=job.index, attempt=job.next_number)
+
+
+def label(spec: JobSpec) -> str:
+    """Return what to call a job that was given no name: its script, or its program."""
+    words: Sequence[str] = spec.words if not spec.shell else ("sh",)
+    script = next((word for word in words[1:] if Path(word).suffix in (".py", ".sh", ".pl", ".R", ".jl")), words[0])
+    stem = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in Path(script).stem)
+    return stem.strip("-")[:40] or "job"
