@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import shutil
+import ssl
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,9 +32,11 @@ from canfar_batch.local.creation import LIMIT_RANGE, Limits
 from canfar_batch.local.faults import Fault, Faults, Recorded, Requests
 from canfar_batch.local.http_server import LOOPBACK, HttpServer
 from canfar_batch.local.registry import IMAGES, Image, Strictness
-from canfar_batch.local.routes import ROOT, VERSION
+from canfar_batch.local.routes import ROOT, STORAGE, VERSION
 from canfar_batch.local.service import Service, ServiceSettings
 from canfar_batch.local.situations import Situations
+from canfar_batch.local.vospace import StorageSettings
+from canfar_batch.local.vospace.hazards import CAVERN
 
 __all__ = [
     "IMAGES",
@@ -80,6 +83,12 @@ class LocalPlatform:
         ram_scale: A factor on each job's limit in RAM; with 0.05 a test exceeds 1 GiB with 52 MiB.
         directory: The place for home, logs and accounts; a temporary one, removed at the end, by default.
         faults: Faults to begin with.
+        arc: The directory that stands for `/arc`, which the storage service serves; by default `arc` in *directory*.
+        storage_quota: Bytes that each home directory may hold.
+        storage_faults: The faults of the real storage service to play (`canfar_batch.local.faults`): all that the
+            real one showed by default, as what works here is meant to work there.
+        tls: A PEM file with a certificate for `localhost` and its key: then all is served over HTTPS too, on a port of
+            its own, as other clients of the storage need it.
 
     ```python
     with cb.LocalPlatform(cores=4, ram=16) as platform:
@@ -115,6 +124,10 @@ class LocalPlatform:
         ram_scale: float = 1.0,
         directory: str | os.PathLike[str] | None = None,
         faults: Iterable[Fault] = (),
+        arc: str | os.PathLike[str] | None = None,
+        storage_quota: int | None = None,
+        storage_faults: Iterable[str] = CAVERN,
+        tls: str | os.PathLike[str] | None = None,
     ) -> None:
         if oom not in {"process", "group"}:
             raise ValueError(f"oom={oom!r} is neither 'process' nor 'group'")
@@ -131,6 +144,11 @@ class LocalPlatform:
             self.faults.add(fault)
         self._port = port
         self._directory = None if directory is None else Path(directory).resolve()
+        self._arc = None if arc is None else Path(arc).resolve()
+        self._tls = None if tls is None else _tls_context(Path(tls))
+        self._storage_settings = functools.partial(
+            StorageSettings, user=user, quota=storage_quota, hazards=frozenset(storage_faults)
+        )
         self._cluster_settings = functools.partial(
             ClusterSettings,
             user=user,
@@ -184,7 +202,8 @@ class LocalPlatform:
             started, self._started = self._started, None
         if started is not None:
             started.service.stopping.set()
-            started.server.stop()
+            for server in started.servers:
+                server.stop()
             started.cluster.stop()
             if started.is_temporary:
                 shutil.rmtree(started.directory, ignore_errors=True)
@@ -195,6 +214,28 @@ class LocalPlatform:
     def url(self) -> str:
         """The address of the service, with its version."""
         return f"http://{LOOPBACK}:{self._running.server.port}{ROOT}/{VERSION}"
+
+    @property
+    def storage_url(self) -> str:
+        """The address of the storage service."""
+        return f"http://{LOOPBACK}:{self._running.server.port}{STORAGE}"
+
+    @property
+    def https(self) -> str:
+        """The host and port that answer over HTTPS, as `localhost:8443`.
+
+        Raises:
+            ValueError: The platform has no certificate.
+        """
+        servers = self._running.servers
+        if len(servers) < 2:
+            raise ValueError("this platform has no certificate: give it one with tls=")
+        return f"localhost:{servers[1].port}"
+
+    @property
+    def arc(self) -> Path:
+        """The directory that stands for `/arc`."""
+        return self._running.arc
 
     @property
     def directory(self) -> Path:
@@ -288,26 +329,43 @@ class LocalPlatform:
         try:
             is_temporary = self._directory is None
             directory = Path(tempfile.mkdtemp(prefix="canfar-batch-")) if self._directory is None else self._directory
-            cluster = Cluster(directory, self._cluster_settings(hostname=hostname))
+            arc = self._arc or directory / STORAGE[1:]
+            storage = self._storage_settings(root=arc, users=self._service_settings.keywords["users"])
+            cluster = Cluster(directory, self._cluster_settings(hostname=hostname, arc=arc))
+            settings = self._service_settings(hostname=hostname, storage=storage)
+            service = Service(settings, cluster, self.faults, self.requests)
+            servers = [server] if self._tls is None else [server, HttpServer(tls=self._tls)]
         except BaseException:
             server.stop()
             raise
-        service = Service(self._service_settings(hostname=hostname), cluster, self.faults, self.requests)
         cluster.start()
-        server.start(service)
-        return _Started(server, service, cluster, Situations(cluster), directory, is_temporary)
+        for each in servers:
+            each.start(service, service)
+        return _Started(tuple(servers), service, cluster, Situations(cluster), directory, arc, is_temporary)
 
 
 @attrs.frozen
 class _Started:
     """The parts of a platform that runs."""
 
-    server: HttpServer
+    servers: tuple[HttpServer, ...]  #: the second one answers over HTTPS
     service: Service
     cluster: Cluster
     situations: Situations
     directory: Path
+    arc: Path
     is_temporary: bool
+
+    @property
+    def server(self) -> HttpServer:
+        """The server that answers over plain HTTP."""
+        return self.servers[0]
+
+
+def _tls_context(pem: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
 
 
 def _machine_cores() -> float:

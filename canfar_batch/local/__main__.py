@@ -36,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
         "--pull", type=float, default=0.05, help="seconds that a job is Pending before it runs (default: %(default)g)"
     )
     made.add_argument("--directory", help="keep home directory and logs here (default: a temporary directory)")
+    made.add_argument("--arc", help="the directory that stands for /arc (default: arc in the directory)")
+    made.add_argument("--tls", metavar="PEM", help="serve HTTPS too, with this certificate and key for localhost")
     made.add_argument("--die-with-parent", action="store_true", help="stop also when the parent process ends")
     return made
 
@@ -61,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         limits=LIMIT_RANGE if options.limit_range else None,
         stats=options.stats,
         pull=options.pull,
+        arc=options.arc,
+        tls=options.tls,
     )
     with platform:
         announcement = [f"export CANFAR_URL={platform.url}"]

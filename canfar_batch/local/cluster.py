@@ -39,6 +39,7 @@ from canfar_batch.local.processes import JobProcess, Reaper
 from canfar_batch.local.templating import expand
 
 CGROUP_VARIABLE = "CANFAR_BATCH_CGROUP"
+ARC_VARIABLE = "CANFAR_BATCH_ARC"  #: names what stands for `/arc`, which no process here can have under that name
 DELETE_WAIT = 0.1  #: seconds at most that a deletion waits for the process, as the real request takes about that long
 _STOP_GRACE = 2.0  #: seconds at most between SIGTERM and SIGKILL when the whole platform stops
 
@@ -59,6 +60,7 @@ class ClusterSettings:
     oom: str  #: the victim when a container exceeds its RAM: `process`, `group`, or none (`off`)
     ram_scale: float  #: factor on the limit in RAM, so that tests need not fill memory to exceed it
     is_quota_strict: bool  #: whether a container larger than the cluster waits for ever, and smaller ones pass it
+    arc: Path  #: what stands for `/arc`, with the home directories
     is_temporary: bool  #: whether the directory is removed with the cluster, even if this process is killed
 
 
@@ -108,16 +110,16 @@ class Cluster:
         self._ends_pending = 0
         self._held = self._stopped = self._is_controller_away = False
         self._mark = f"{CGROUP_VARIABLE}={directory / 'cgroups'}{os.sep}"
-        for name in ("home", "logs", "cgroups"):
+        for name in ("logs", "cgroups"):
             (directory / name).mkdir(parents=True, exist_ok=True)
-        self.home.mkdir(exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         self._sampler = Sampler(self._mark.encode(), self._kill_overdue)
         self._reaper = Reaper(self._mark, directory if settings.is_temporary else None)
 
     @property
     def home(self) -> Path:
         """The home directory of the user, where every container begins."""
-        return self._directory / "home" / self.settings.user
+        return self.settings.arc / "home" / self.settings.user
 
     def start(self) -> None:
         """Begin to run queued containers."""
@@ -474,6 +476,7 @@ class Cluster:
             **variables,
             "HOSTNAME": container.order.name,
             CGROUP_VARIABLE: str(accounts),
+            ARC_VARIABLE: str(self.settings.arc),
         }
         self.home.mkdir(parents=True, exist_ok=True)  # the last job may have removed it
         return JobProcess(words, environment, self.home, pod.log)

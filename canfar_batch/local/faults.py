@@ -11,6 +11,9 @@ request and a way to proceed, and returns the answer that the client gets.
 
 Actions compose: ``after(action)`` lets the service act before *action* answers. Anything callable as
 ``action(call) -> Response`` is an action too.
+
+The storage service has faults of its own (`STORAGE_FAULTS`); ``LocalPlatform(storage_faults=…)`` chooses them. `CAVERN`
+has those of the real service, `CAVERN_OIDC` those of one that takes OpenID tokens only, and ``()`` none.
 """
 
 from __future__ import annotations
@@ -30,14 +33,20 @@ import attrs
 from canfar_batch.local import creation, outages
 from canfar_batch.local.answers import Refusal, html_page
 from canfar_batch.local.messages import ConnectionDropped, Request, Response
+from canfar_batch.local.vospace.hazards import CAVERN as CAVERN
+from canfar_batch.local.vospace.hazards import CAVERN_OIDC as CAVERN_OIDC
+from canfar_batch.local.vospace.hazards import STORAGE_FAULTS as STORAGE_FAULTS
 
 #: the kinds of requests
 KINDS = frozenset(
     {"create", "list", "show", "logs", "events", "stats", "delete", "renew"}
     | {"context", "image", "repository", "capabilities", "availability", "other"}
+    | {"node", "download", "upload", "transfer", "storage"}
 )
-#: the kinds that need a credential
-AUTHENTICATED = KINDS - {"capabilities", "availability", "other"}
+#: those of the storage service: nodes, bytes down and up, negotiations and jobs, and what needs no credential
+STORAGE = frozenset({"node", "download", "upload", "transfer", "storage"})
+#: the kinds that need a credential, and ask the neighbours of skaha
+AUTHENTICATED = KINDS - STORAGE - {"capabilities", "availability", "other"}
 #: the kinds that concern sessions
 SESSIONS = AUTHENTICATED - {"context", "image", "repository"}
 
@@ -165,6 +174,16 @@ def cut_short() -> Action:
 def half() -> Action:
     """Send half the body as if it were all."""
     return rewrite(lambda body: body[: len(body) // 2])
+
+
+def corrupt() -> Action:
+    """Change one byte in the middle of the body."""
+
+    def changed(body: bytes) -> bytes:
+        middle = len(body) // 2
+        return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body
+
+    return rewrite(changed)
 
 
 def empty_list() -> Action:

@@ -6,22 +6,28 @@ import contextlib
 import logging
 import socket
 import socketserver
+import ssl
 import struct
+import tempfile
 import threading
 import time
 from email.errors import MissingHeaderBodySeparatorDefect
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
+
+import attrs
 
 from canfar_batch.local import tomcat
-from canfar_batch.local.messages import ConnectionDropped, Handler, Request, Response
+from canfar_batch.local.messages import ConnectionDropped, Handler, Request, Response, Uploads
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 HEAD_LIMIT = 8 * 1024  #: bytes of request line and headers, as in Tomcat
-BODY_LIMIT = 64 * 1024 * 1024  #: bytes of a request's body
+BODY_LIMIT = 64 * 1024 * 1024  #: bytes of a request's body, unless it is an upload
+SPOOLED = 4 * 1024 * 1024  #: bytes of an upload that are kept in memory
+PIECE = 256 * 1024  #: bytes of an upload or a large answer that are copied at a time
 STOP_LOOK = 0.05  #: seconds between two checks of whether the server was stopped
 
 
@@ -30,21 +36,23 @@ class HttpServer:
 
     Args:
         port: The port; 0 chooses a free one.
+        tls: The settings of TLS, with a certificate; None speaks plain HTTP.
 
     Raises:
         OSError: The port is in use.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, tls: ssl.SSLContext | None = None) -> None:
         self._server = _Server((LOOPBACK, port), _Connection)
+        self._server.tls = tls
         self.port: int = self._server.server_port
         self._acceptor = threading.Thread(
             target=self._server.serve_forever, args=(STOP_LOOK,), name="local-platform-accept", daemon=True
         )
 
-    def start(self, handler: Handler) -> None:
-        """Begin to answer with *handler*."""
-        self._server.handler = handler
+    def start(self, handler: Handler, uploads: Uploads | None = None) -> None:
+        """Begin to answer with *handler*; *uploads* says which bodies are received as uploads."""
+        self._server.handler, self._server.uploads = handler, uploads
         self._acceptor.start()
 
     def stop(self) -> None:
@@ -65,6 +73,8 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], connection: type[socketserver.BaseRequestHandler]) -> None:
         self.handler: Handler = _unready
+        self.uploads: Uploads | None = None
+        self.tls: ssl.SSLContext | None = None
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
@@ -77,7 +87,10 @@ class _Server(ThreadingHTTPServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
-            return super().get_request()
+            connection, address = super().get_request()
+            if self.tls is not None:  # the handshake comes with the first read, in the connection's own thread
+                connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            return connection, address
         except OSError:
             time.sleep(0.02)  # probably out of file descriptors: others will be closed soon
             raise
@@ -135,18 +148,54 @@ class _Connection(BaseHTTPRequestHandler):
             self.close_connection = True
             self._send(refusal, with_body=True)
             return
+        server = cast("_Server", self.server)
+        request, uploads = self._request(), server.uploads
+        if uploads is not None and uploads.is_upload(request):
+            self._receive(request, uploads)
+            return
         try:
             body = self._body()
         except ValueError as problem:
             self.send_error(413 if "large" in str(problem) else 400, str(problem))
             return
+        self._reply(attrs.evolve(request, body=body))
+
+    def _receive(self, request: Request, uploads: Uploads) -> None:
+        """Spool an upload, and answer it; also one that was cut, of which something may be left."""
+        early = uploads.early(request)
+        if early is not None:
+            self.close_connection = True
+            self._send(early, with_body=True)
+            return
+        with tempfile.SpooledTemporaryFile(SPOOLED) as spool:
+            try:
+                self._spool(cast("BinaryIO", spool))
+                is_cut = False
+            except (ValueError, OSError):
+                is_cut = True
+            self._reply(attrs.evolve(request, spool=cast("BinaryIO", spool), is_cut=is_cut))
+
+    def _spool(self, spool: BinaryIO) -> None:
+        if "chunked" in self.headers.get("transfer-encoding", "").lower():
+            spool.write(self._chunks())
+            return
+        left = int(self.headers.get("content-length", "0"))
+        while left > 0:
+            piece = self.rfile.read(min(PIECE, left))
+            if not piece:
+                raise ValueError("Bad Request")
+            spool.write(piece)
+            left -= len(piece)
+
+    def _reply(self, request: Request) -> None:
         try:
-            response = self._handled(self._request(body))
+            response = self._handled(request)
         except ConnectionDropped:
             self._reset()
             return
         server = cast("_Server", self.server)
-        if response.promised is not None or server.stopping.is_set():
+        is_broken = response.promised is not None and self.command != "HEAD"
+        if is_broken or server.stopping.is_set() or request.is_cut:
             self.close_connection = True
         self._send(response, with_body=self.command != "HEAD")
 
@@ -162,7 +211,8 @@ class _Connection(BaseHTTPRequestHandler):
         head = len(self.raw_requestline) + sum(len(name) + len(value) + 4 for name, value in self.headers.items())
         return tomcat.head_too_large(in_request_line=False) if head > HEAD_LIMIT else None
 
-    def _request(self, body: bytes) -> Request:
+    def _request(self) -> Request:
+        """Return the request without its body."""
         path, _, query = self.path.partition("?")
         if "://" in path:  # the absolute form, which proxies send
             path = "/" + path.split("://", 1)[1].partition("/")[2]
@@ -170,7 +220,8 @@ class _Connection(BaseHTTPRequestHandler):
         for name, value in self.headers.items():
             kept, name = value.strip(), name.lower()
             headers[name] = f"{headers[name]}\n{kept}" if name in headers else kept
-        return Request(self.command, path, query, headers, body)
+        is_secure = cast("_Server", self.server).tls is not None
+        return Request(self.command, path, query, headers, is_secure=is_secure)
 
     def _body(self) -> bytes:
         """Read the body.
@@ -222,16 +273,25 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _send(self, response: Response, *, with_body: bool) -> None:
         phrase = HTTPStatus(response.status).phrase if response.status in _KNOWN else "Unknown"
-        length = len(response.body) if response.promised is None else response.promised
+        length = response.length if response.source is not None else len(response.body)
+        length = length if response.promised is None else response.promised
         lines = [f"HTTP/1.1 {response.status} {phrase}", f"Date: {self.date_time_string()}"]
         lines += [f"{name}: {value}" for name, value in response.headers]
         if response.content_type is not None:
             lines.append(f"Content-Type: {response.content_type}")
-        lines.append(f"Content-Length: {length}")
+        if response.status != HTTPStatus.NO_CONTENT:
+            lines.append(f"Content-Length: {length}")
         if self.close_connection:
             lines.append("Connection: close")
         head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
         self.wfile.write(head + response.body if with_body else head)
+        if response.source is None:
+            return
+        with response.source as source:
+            left = response.length if with_body else 0
+            while left > 0 and (piece := source.read(min(PIECE, left))):
+                self.wfile.write(piece)
+                left -= len(piece)
 
 
 _KNOWN = frozenset(status.value for status in HTTPStatus)

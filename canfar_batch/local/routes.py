@@ -12,6 +12,7 @@ from canfar_batch.local.messages import Request, Response
 
 ROOT = "/skaha"
 VERSION = "v1"
+STORAGE = "/arc"  #: the root of the storage service
 #: methods by resource; every resource also answers OPTIONS
 METHODS = {
     "session": ("GET", "POST", "DELETE"),
@@ -63,6 +64,8 @@ def find(request: Request) -> Route:
 
 
 def _route(request: Request, segments: list[str], has_slash: bool) -> Route:
+    if segments[:1] in ([STORAGE[1:]], ["reg"]):
+        return Route("storage", _storage_kind(request, segments))
     if segments[:1] != [ROOT[1:]]:
         return Route(None, "other")
     if len(segments) == 2 and segments[1] in {"capabilities", "availability"}:
@@ -75,6 +78,15 @@ def _route(request: Request, segments: list[str], has_slash: bool) -> Route:
     if resource in {"capabilities", "availability"}:
         return Route(None, "other")
     return Route(resource, resource, rest, has_slash)
+
+
+def _storage_kind(request: Request, segments: list[str]) -> str:
+    part = segments[1] if len(segments) > 1 else ""
+    if part == "files":
+        return "upload" if request.method == "PUT" else "download"
+    return {"nodes": "node", "capabilities": "storage", "availability": "storage", "resource-caps": "storage"}.get(
+        part, "transfer"
+    )
 
 
 def _session_kind(request: Request, rest: tuple[str, ...], has_slash: bool) -> str:

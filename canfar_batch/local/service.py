@@ -25,6 +25,7 @@ from canfar_batch.local.containers import FINAL, POSIX_ID, Container
 from canfar_batch.local.faults import Faults, Recorded, Requests
 from canfar_batch.local.messages import Request, Response
 from canfar_batch.local.routes import METHODS, ROOT, VERSION, Route
+from canfar_batch.local.vospace import StorageService, StorageSettings
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class ServiceSettings:
     max_interactive: int
     metrics_delay: float | None
     has_stats: bool
+    storage: StorageSettings
 
 
 class Service:
@@ -56,6 +58,7 @@ class Service:
         self._cluster = cluster
         self._faults = faults
         self._requests = requests
+        self._storage = StorageService(settings.storage)
         self._shown = views.Shown(f"http://{settings.hostname}{ROOT}/{VERSION}", settings.metrics_delay)
         self._create_lock = threading.Lock()
         self._uids = {user: POSIX_ID + number for number, user in enumerate(settings.users.values())}
@@ -79,6 +82,14 @@ class Service:
         finally:
             self._requests.note(Recorded(request.method, request.path, route.kind, _fields(request), status))
 
+    def is_upload(self, request: Request) -> bool:
+        """Return whether the body of a request is that of a file for the storage."""
+        return routes.find(request).kind == "upload"
+
+    def early(self, request: Request) -> Response | None:
+        """Return the storage's refusal of an upload before its body was read; None if the body is wanted."""
+        return self._storage.early(request)
+
     def _named(self, request: Request, response: Response) -> Response:
         """Fill the user's name in if a fault left it open."""
         blank = identity.user_header("")[0]
@@ -97,6 +108,8 @@ class Service:
         if refused is not None:
             return refused
         assert route.resource is not None
+        if route.resource == "storage":
+            return self._storage.answer(request)
         refused = _refused_method(request.method, METHODS[route.resource])
         if refused is not None:
             return refused
