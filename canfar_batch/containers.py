@@ -12,6 +12,8 @@ import attrs
 
 from canfar_batch.errors import SpecError
 
+GIB = 1024**3
+
 
 class Phase(str, enum.Enum):
     """The state of a container, whatever words the platform's release uses for it."""

@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from canfar_batch.containers import (
+    GIB,
     ContainerInfo,
     Image,
     LaunchRequest,
@@ -46,8 +47,6 @@ __all__ = [
     "offered_at_least",
     "resources_of",
 ]
-
-GIB = 1024**3
 
 
 class JobState(str, enum.Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,24 +13,26 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from canfar_batch import protocols
-from canfar_batch.batch import Batch, batches, prepare
 from canfar_batch.clock import SystemClock
-from canfar_batch.engine import Engine
+from canfar_batch.containers import ContainerInfo, Image, Limits, Resources, Usage
 from canfar_batch.errors import LedgerError, PlatformError, PlatformRefused, SpecError, StrategyError
-from canfar_batch.fields.image_names import suggest_image
-from canfar_batch.job import Job
-from canfar_batch.protocols import Clock, LaunchStrategy, MonitorStrategy, Platform, ResultCollector, RetryPolicy
-from canfar_batch.records import ContainerInfo, Image, Limits, Resources, Usage, resources_of
 from canfar_batch.rest import open_platform
-from canfar_batch.setup import ABSENT_POLLS, GRACE, MEMORY, SETTLE, Pool, Setup, Strategies
-from canfar_batch.spec import JobSpec, full_image
-from canfar_batch.standalone import Standalone, found_on_platform, single_strategies
-from canfar_batch.strategies import Listing, Logs, OneByOne, Retry, Window, as_collector
-from canfar_batch.views import notebook
 
+# Connecting needs none of the following, which take as long to import as everything above: the methods import them.
 if TYPE_CHECKING:
+    from canfar_batch.batch import Batch
+    from canfar_batch.job import Job
     from canfar_batch.local import LocalPlatform
+    from canfar_batch.protocols import (
+        Clock,
+        LaunchStrategy,
+        MonitorStrategy,
+        Platform,
+        ResultCollector,
+        RetryPolicy,
+    )
+    from canfar_batch.setup import Pool, Setup, Strategies
+    from canfar_batch.spec import JobSpec
 
 log = logging.getLogger("canfar_batch")
 
@@ -56,7 +59,7 @@ class Session:
         pool: Makes the pools of threads that talk to the platform.
         settle: Seconds for which a container must be absent before it counts as gone; by default 120.
         grace: Seconds for which a container may live on after `Failed` or a delete; by default 35.
-        memory: Seconds for which the platform remembers ended containers at most (skaha's launch template: 3,600).
+        memory: Seconds for which the platform remembers ended containers at most; by default 3,600.
             A batch that finds newer ones forgotten believes the platform.
 
     Attributes:
@@ -72,15 +75,16 @@ class Session:
         pool: Callable[[], Pool] | None = None,
         settle: float | None = None,
         grace: float | None = None,
-        memory: float = MEMORY,
+        memory: float | None = None,
     ) -> None:
         self.platform = platform
         self._clock = clock or SystemClock()
         self._local = local
-        self._workers = Engine.workers(_WORKERS)
-        self._pool = pool or self._workers.pool
-        self._settle = settle if settle is not None else SETTLE_NEARBY if self.nearby else SETTLE
-        self._grace = grace if grace is not None else GRACE if local is None else GRACE_LOCAL
+        self._make_pool = pool
+        self._workers: Any = None  # those of `Engine.workers`, made for the first job
+        self._lock = threading.Lock()
+        self._settle = SETTLE_NEARBY if settle is None and self.nearby else settle
+        self._grace = GRACE_LOCAL if grace is None and local is not None else grace
         self._memory = memory
         self._began = self._clock.now() if local is not None else None
         self._pid = os.getpid()
@@ -154,8 +158,11 @@ class Session:
         """
         if os.getpid() != self._pid:
             return
-        protocols.close(self.platform)
-        self._workers.close()
+        if (close := getattr(self.platform, "close", None)) is not None:
+            close()
+        with self._lock:
+            if self._workers is not None:
+                self._workers.close()
         if self._local is not None:
             self._local.stop()
 
@@ -179,6 +186,8 @@ class Session:
         return f"<Session {self.address}, user {self.platform.user or 'not known yet'}{until}>"
 
     def _repr_html_(self) -> str:
+        from canfar_batch.views import notebook
+
         return notebook.session(
             self.platform.url,
             self.platform.user,
@@ -221,6 +230,9 @@ class Session:
             PlatformRefused: The platform refused it; nothing runs.
             LaunchInDoubt: No clear answer came, and the platform's list could not settle whether the job exists.
         """
+        from canfar_batch.job import Job
+        from canfar_batch.standalone import Standalone
+
         spec = self._spec(cmd, fields)
         self._check(spec)
         try:
@@ -281,13 +293,20 @@ class Session:
             HomeError: The home is in a directory that is emptied from time to time, or cannot be written.
             LedgerError: The batch belongs to another platform or user.
         """
+        from canfar_batch.batch import prepare
+        from canfar_batch.setup import Strategies
+        from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
+
         window = Window(launch) if isinstance(launch, int) and not isinstance(launch, bool) else launch
         policy = Retry(retry) if isinstance(retry, int) and not isinstance(retry, bool) else retry
+        paced = _player(policy, "retry", "Retry(2)") or Retry(2)
+        if self.nearby and isinstance(paced, Retry) and paced.pause is None:
+            paced = attrs.evolve(paced, pause=1.0)  # the platform is this machine
         strategies = Strategies(
             launch=_player(window, "launch", "Window(16)") or Window(16),
             monitor=_player(monitor, "monitor", "Listing(every=(5, 60))")
             or (Listing(every=(0.2, 2.0)) if self.nearby else Listing()),
-            retry=self._paced(_player(policy, "retry", "Retry(2)") or Retry(2)),
+            retry=paced,
             collect=as_collector(collect or Logs()),
         )
 
@@ -303,17 +322,15 @@ class Session:
         Args:
             home: As for `batch`.
         """
-        return batches(home)
+        from canfar_batch.batch import batches
 
-    def _paced(self, retry: RetryPolicy) -> RetryPolicy:
-        """Return *retry*, with shorter pauses if the platform is this machine and it does not give their length."""
-        if self.nearby and isinstance(retry, Retry) and retry.pause is None:
-            return attrs.evolve(retry, pause=1.0)
-        return retry
+        return batches(home)
 
     # -- details of launching -------------------------------------------------------------------------------------
 
     def _spec(self, cmd: str | Sequence[Any] | JobSpec, fields: Mapping[str, Any]) -> JobSpec:
+        from canfar_batch.spec import JobSpec
+
         if isinstance(cmd, JobSpec):
             if fields:
                 raise SpecError(f"a JobSpec is complete: put {', '.join(sorted(fields))} into it")
@@ -324,7 +341,7 @@ class Session:
 
     def _check(self, spec: JobSpec) -> None:
         """Compare the resources with the platform's limits; if these are not available, the platform will refuse."""
-        if resources_of(spec) == Resources():
+        if Resources(cores=spec.cores, ram=spec.ram, gpus=spec.gpus) == Resources():
             return
         try:
             limits = self.platform.limits()
@@ -335,6 +352,8 @@ class Session:
 
     def _nearest_image(self, image: str) -> str:
         """Return a hint if the platform does not list *image* but one with a similar name; otherwise an empty text."""
+        from canfar_batch.fields.image_names import full_image, suggest_image
+
         try:
             listed = {one.id for one in self.platform.images(None)}
         except PlatformError:
@@ -344,13 +363,17 @@ class Session:
 
     def _setup(self, strategies: Strategies, *, directory: Path, settle: float | None = None) -> Setup:
         """Return the setup of an engine whose jobs run in *directory*."""
+        from canfar_batch.setup import GRACE, MEMORY, SETTLE, Setup
+
+        if settle is None:
+            settle = SETTLE if self._settle is None else self._settle
         return Setup(
             platform=self.platform,
             strategies=strategies,
             clock=self._clock,
-            settle=self._settle if settle is None else settle,
-            grace=self._grace,
-            memory=self._memory,
+            settle=settle,
+            grace=GRACE if self._grace is None else self._grace,
+            memory=MEMORY if self._memory is None else self._memory,
             platform_began=self._began,
             shared=self._sees(directory),
         )
@@ -358,10 +381,28 @@ class Session:
     @property
     def _single_setup(self) -> Setup:
         """The setup of the engines that drive single jobs, which share their threads."""
-        monitor = OneByOne(every=min(5.0, self._settle / ABSENT_POLLS), failures=1)
-        return attrs.evolve(self._setup(single_strategies(monitor), directory=Path.cwd()), pool=self._pool)
+        from canfar_batch.setup import ABSENT_POLLS, SETTLE
+        from canfar_batch.standalone import single_strategies
+        from canfar_batch.strategies import OneByOne
+
+        settle = SETTLE if self._settle is None else self._settle
+        strategies = single_strategies(OneByOne(every=min(5.0, settle / ABSENT_POLLS), failures=1))
+        return attrs.evolve(self._setup(strategies, directory=Path.cwd()), pool=self._make_pool or self._shared_pool)
+
+    def _shared_pool(self) -> Pool:
+        """Return a pool of the threads that single jobs share."""
+        from canfar_batch.engine import Engine
+
+        with self._lock:
+            if self._workers is None:
+                self._workers = Engine.workers(_WORKERS)
+            pool: Pool = self._workers.pool()
+            return pool
 
     def _found(self, info: ContainerInfo) -> Job:
+        from canfar_batch.job import Job
+        from canfar_batch.standalone import found_on_platform
+
         source, record = found_on_platform(self._single_setup, info)
         return Job(record, source)
 

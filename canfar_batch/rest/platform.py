@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from canfar_batch._version import __version__
+from canfar_batch.containers import ContainerInfo, Image, LaunchRequest, Limits
 from canfar_batch.errors import AddressError, JobNotFound, LaunchInDoubt, PlatformError
-from canfar_batch.records import ContainerInfo, Image, LaunchRequest, Limits
 from canfar_batch.rest import wire
 from canfar_batch.rest.answers import LONGEST_WAIT, Answer
 from canfar_batch.rest.credentials import Provider, time_text

@@ -15,9 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 import attrs
-from dateutil.parser import isoparse
 
-from canfar_batch.records import GIB, ContainerInfo, Phase
+from canfar_batch.containers import GIB, ContainerInfo, Phase
 
 log = logging.getLogger("canfar_batch.rest")
 
@@ -118,6 +117,8 @@ def parse_time(text: object) -> datetime | None:
 
 @lru_cache(maxsize=16_384)  # the times of a container are the same at every look
 def _parse_time(text: str) -> datetime | None:
+    from dateutil.parser import isoparse  # imported when a time is read: it costs as much as all of `rest`
+
     try:
         moment = isoparse(text.strip())
         return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+from canfar_batch.containers import ContainerInfo, Image, LaunchRequest, Limits
 from canfar_batch.errors import JobNotFound, LaunchInDoubt, PlatformBroken, PlatformBusy, PlatformRefused
-from canfar_batch.records import ContainerInfo, Image, LaunchRequest, Limits
 from canfar_batch.rest.answers import (
     Answer,
     advice,

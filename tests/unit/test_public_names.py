@@ -165,3 +165,14 @@ def test_importing_the_package_imports_little():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_importing_the_session_leaves_batches_views_and_the_ledger_for_later():
+    later = [
+        f"canfar_batch.{name}" for name in ("batch", "engine", "job", "setup", "strategies", "views", "store", "spec")
+    ]
+    code = (
+        f"import sys; from canfar_batch import Session; print(*[m for m in {[*later, 'sqlite3']} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
