@@ -138,7 +138,8 @@ class Usage:
     @classmethod
     def of(cls, containers: Iterable[ContainerInfo], limits: Limits | None = None) -> Usage:
         """Add up what *containers* use; those that ended use nothing."""
-        active = [info for info in containers if info.phase in (Phase.PENDING, Phase.RUNNING)]
+        pending, running = Phase.PENDING, Phase.RUNNING  # a list may have thousands that ended
+        active = [info for info in containers if info.phase is running or info.phase is pending]
         cores, ram = (limits.default_cores, limits.default_ram) if limits else (0.0, 0.0)
         return cls(
             pending=sum(info.phase is Phase.PENDING for info in active),

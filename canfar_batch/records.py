@@ -286,7 +286,8 @@ class JobRecord:
     @property
     def id(self) -> str | None:
         """The platform's name for the newest attempt."""
-        return self.last_attempt.id if self.last_attempt else None
+        attempts = self.attempts
+        return attempts[-1].id if attempts else None
 
     @property
     def failure(self) -> Failure | None:

@@ -197,7 +197,8 @@ class PlannedBatch(RecordedBatch):
     def _compared(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> Plan:
         return compared(
             spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now(),
-            asked=len(self._asked), known=self._ledger.jobs.values(), claims=self._claims.updated(self._ledger.jobs),
+            asked=len(self._asked), known=self._ledger.jobs.values(),
+            claims=lambda: self._claims.updated(self._ledger.jobs),
         )  # fmt: skip
 
     # -- one thread, one batch ------------------------------------------------------------------------------------

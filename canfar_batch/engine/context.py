@@ -43,7 +43,7 @@ class Journal:
         self._ledger = ledger
         self.index = JobIndex(ledger.jobs)
         self.observers = list(observers)
-        self._buffer: list[Event] | None = None
+        self._buffer: list[Change] | None = None
         self._drafts: dict[str, JobRecord] = {}  # records as they will be once the buffer is written
 
     @property
@@ -63,16 +63,19 @@ class Journal:
     @property
     def holds_only_launches(self) -> bool:
         """Whether all buffered events are answers to launches, which free no place; False while none are buffered."""
-        return self._buffer is not None and all(isinstance(event, Launched) for event in self._buffer)
+        return self._buffer is not None and all(isinstance(change.event, Launched) for change in self._buffer)
 
     def record(self, events: Iterable[Event]) -> None:
         """Write *events* to the ledger, then report them to the observers."""
-        if self._buffer is not None:
-            for event in events:
-                self._drafts[event.key] = apply(self.job(event.key), event)
-                self._buffer.append(event)
+        if self._buffer is None:
+            self._note(self._ledger.record(events))
             return
-        changes = self._ledger.record(events)
+        for event in events:
+            before = self.job(event.key)
+            self._drafts[event.key] = after = apply(before, event)
+            self._buffer.append(Change(event=event, before=before, after=after))
+
+    def _note(self, changes: Sequence[Change]) -> None:
         for change in changes:
             self.index.update(change.before, change.after)
             log.debug("%s: %s: %s", self.name, change.event.key, change.event.kind)
@@ -85,8 +88,9 @@ class Journal:
         try:
             yield
         finally:
-            events, self._buffer, self._drafts = self._buffer, None, {}
-            self.record(events)
+            changes, self._buffer, self._drafts = self._buffer, None, {}
+            self._ledger.write(changes)
+            self._note(changes)
 
     def _report(self, changes: Sequence[Change]) -> None:
         for observer in list(self.observers):

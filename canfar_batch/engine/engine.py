@@ -513,7 +513,7 @@ class _Stages:
         return BatchView(
             now=now,
             counts=index.counts,
-            containers=sum(1 for key in index.active if not self.finisher.has_ended(key)),
+            containers=len(index.active) - self.finisher.count_ended(index.active),
             room=self.launcher.room,
             launches=traffic.launches,
             finishes=traffic.finishes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -102,6 +102,10 @@ class Finisher:
         """Return whether the platform reported a final status of this job's container."""
         finishing = self._open.get(key)
         return finishing is not None and finishing.phase is not None
+
+    def count_ended(self, keys: Container[str]) -> int:
+        """Return how many of the jobs with these *keys* have a container with a final status."""
+        return sum(1 for key, finishing in self._open.items() if finishing.phase is not None and key in keys)
 
     def cancel_sent(self, key: str) -> bool:
         """Return whether the platform was asked to remove this job's container."""

@@ -66,9 +66,11 @@ class JobIndex:
         _set_member(self.overturnable, after.key, after.state in _ENDED_BADLY and may_be_overturned(after))
         _set_member(self.without_log, after.key, _lacks_log(after))
         for attempt in after.attempts[-1:] if before is not None else after.attempts:
-            self.by_name[attempt.launch_name] = (after.key, attempt.number)
+            place = self.by_name.get(attempt.launch_name)
+            if place is None:
+                place = self.by_name[attempt.launch_name] = (after.key, attempt.number)
             if attempt.id is not None:
-                self.by_id[attempt.id] = (after.key, attempt.number)
+                self.by_id[attempt.id] = place
                 if attempt.number > after.attempts_before_reopen:  # an earlier one may have had another image
                     self.accepted.add((after.spec.image, attempt.resources))
         if after.state is JobState.RUNNING:

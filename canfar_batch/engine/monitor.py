@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -33,6 +33,8 @@ _CLOCK_STEP = 60.0  #: seconds by which a clock may go back without a doubt
 _AWAY = 120.0  #: seconds without a poll after which a run's beginning was not seen, and an end may be forgotten
 _ASKED_BY_ID = 5  #: containers that are asked for one by one if a list is empty against expectation
 _DISOWNED = 2  #: of them, how many the platform must disown for the list to be believed
+
+_FEW = 1000  #: notes on containers that are kept in any case
 
 _MAY_REAPPEAR = (JobState.WAITING, JobState.LOST, JobState.FAILED)
 
@@ -66,9 +68,15 @@ class Poll:
 
     def _is_good(self, observation: Observation) -> bool:
         """An empty list while several jobs are active is believed only if the platform disowns two of them by id."""
-        ids = [job.id for job in self.view.active() if job.id is not None]
-        known = any(observation.containers.get(id) is not None for id in ids)
-        if not observation.complete or len(ids) < _DISOWNED or known:
+        ids = list[str]()
+        for job in self.view.active():
+            id = job.id
+            if id is None:
+                continue
+            if observation.containers.get(id) is not None:
+                return True
+            ids.append(id)
+        if not observation.complete or len(ids) < _DISOWNED:
             return True
         disowned = 0
         for id in ids[:_ASKED_BY_ID]:
@@ -220,26 +228,38 @@ class Monitor:
     def _compare_all(self, observation: Observation, good: bool) -> None:
         """Compare all that was seen with what is known, and record the differences in one transaction."""
         context, journal = self._context, self._journal
-        by_name = self._ours(observation)
+        ours = self._ours(observation)
+        by_name = {info.name: info for info in reversed(ours)}
         self._memory = None
         events: list[Event] = []
         for job in [journal.job(key) for key in journal.index.active if not self._finisher.is_open(key)]:
             if job.state.active:  # a result drained just before may have ended it
                 events.extend(self._compare(job, observation, by_name, good))
-        events.extend(self._unexpected(by_name, observation))
+        events.extend(self._unexpected(ours, by_name, observation.at))
         if observation.complete:
             context.health.usage = Usage.of(filter(None, observation.containers.values()), context.health.limits)
         journal.record(events)
         for key in [event.key for event in events if isinstance(event, Adopted)]:
             self._act_on(journal.job(key), by_name[journal.job(key).attempts[-1].launch_name])
 
-    def _ours(self, observation: Observation) -> dict[str, ContainerInfo]:
-        """Return the containers that bear a launch name of this batch, by launch name."""
-        ours: dict[str, ContainerInfo] = {}
-        for info in observation.containers.values():
-            if info is not None and info.id not in self._finished and info.name in self._journal.index.by_name:
-                ours.setdefault(info.name, info)
-        return ours
+    def _ours(self, observation: Observation) -> list[ContainerInfo]:
+        """Return the containers that bear a launch name of this batch, but for ended ones that need no attention.
+
+        The list may show many more containers than are active, so this is the only loop over all of them.
+        """
+        seen, by_name = observation.containers, self._journal.index.by_name
+        if observation.complete and len(self._finished) > 2 * len(seen) + _FEW:
+            self._finished.intersection_update(seen)
+        if len(self._last_seen) > 2 * len(self._journal.index.active) + _FEW:
+            self._forget_ended()
+        finished = self._finished
+        return [info for info in seen.values() if info is not None and info.id not in finished and info.name in by_name]
+
+    def _forget_ended(self) -> None:
+        """Forget when containers were seen whose jobs are not active any more."""
+        attempts = (self._journal.job(key).last_attempt for key in self._journal.index.active)
+        active = {attempt.launch_name for attempt in attempts if attempt is not None}
+        self._last_seen = {name: at for name, at in self._last_seen.items() if name in active}
 
     def _compare(
         self, job: JobRecord, observation: Observation, by_name: dict[str, ContainerInfo], good: bool
@@ -315,15 +335,15 @@ class Monitor:
         was_away = last is None or (at - last).total_seconds() > _AWAY
         return min(info.started_at or at, at) if was_away else at
 
-    def _unexpected(self, by_name: dict[str, ContainerInfo], observation: Observation) -> Iterator[Event]:
+    def _unexpected(
+        self, ours: Sequence[ContainerInfo], by_name: Mapping[str, ContainerInfo], at: datetime
+    ) -> Iterator[Event]:
         """Adopt unexpected containers of ours that resolve a doubt, and remove the others.
 
         A container is expected if its attempt is the job's newest and the job is active.
         """
         journal, surplus = self._journal, dict[str, int]()
-        for info in observation.containers.values():
-            if info is None or info.id in self._finished or info.name not in journal.index.by_name:
-                continue
+        for info in ours:
             key, number = journal.index.by_name[info.name]
             job = journal.job(key)
             newest = job.last_attempt is not None and job.last_attempt.number == number
@@ -331,7 +351,7 @@ class Monitor:
             if (newest and job.state.active and has_its_id) or self._finisher.is_open(key):
                 continue
             if newest and job.state in _MAY_REAPPEAR and may_reappear(job) and by_name[info.name] is info:
-                yield Adopted(key=key, at=observation.at, id=info.id)
+                yield Adopted(key=key, at=at, id=info.id)
             elif info.phase.final:
                 self._finished.add(info.id)
             else:

@@ -55,16 +55,23 @@ class LogSplitter:
         self._held = b""
         self._at_start = True  # whether the first line has not been looked at
         self._lines: list[str] = []
+        self._read: tuple[int, tuple[dict[str, Any] | None, dict[str, Any] | None]] | None = None  # of so many lines
 
     @property
     def start(self) -> dict[str, Any] | None:
         """The start receipt of the newest run that was fed, or None."""
-        return _receipts(self._name, self._lines)[0]
+        return self._receipts[0]
 
     @property
     def end(self) -> dict[str, Any] | None:
         """The end receipt of the newest run that was fed, or None."""
-        return _receipts(self._name, self._lines)[1]
+        return self._receipts[1]
+
+    @property
+    def _receipts(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        if self._read is None or self._read[0] != len(self._lines):
+            self._read = len(self._lines), _receipts(self._name, self._lines)
+        return self._read[1]
 
     def feed(self, piece: bytes) -> bytes:
         """Take the next *piece*; return the job's output that is certain by now."""

@@ -65,7 +65,7 @@ def compared(
     at: datetime,
     asked: int | None = None,
     known: Iterable[JobRecord] = (),
-    claims: OutputClaims | None = None,
+    claims: Callable[[], OutputClaims] = OutputClaims,
 ) -> Plan:
     """Compare the wanted jobs with the known ones.
 
@@ -78,7 +78,7 @@ def compared(
         at: The time.
         asked: The number of jobs that the script asked for before these; by default *next_place*.
         known: The known jobs; one that has the fields of the first row keeps its ``{index}`` in *key*.
-        claims: The outputs of the known jobs.
+        claims: Returns the outputs of the known jobs.
 
     Raises:
         SpecError: *spec* is not a spec, or a value cannot be filled in.
@@ -112,7 +112,7 @@ def compared(
             plan.changes.append(respecified(old, spec, name=wanted.filled.name, at=at))
         plan.keys.append(wanted.key)
     if spec.outputs and plan.fresh:
-        (claims or OutputClaims()).check(plan.fresh)
+        claims().check(plan.fresh)
     return plan
 
 

@@ -35,11 +35,11 @@ class OutputClaims:
         """Bring the claims up to date with the batch's *jobs*."""
         for key in [key for key in self._jobs if key not in jobs]:
             self._forget(key)
-        for key, job in jobs.items():
-            before = self._jobs.get(key)
-            if before is job:
+        for job in jobs.values():
+            key, before = job.key, self._jobs.get(job.key)
+            if before is job or (before is None and not job.filled.outputs):
                 continue
-            if before is not None and (before.filled is not job.filled or _holds(before) != _holds(job)):
+            if before is not None and (before.filled != job.filled or _holds(before) != _holds(job)):
                 self._forget(key)
             self._jobs[key] = job
             if _holds(job):

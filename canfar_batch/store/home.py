@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tempfile
@@ -31,7 +32,7 @@ def check_name(name: str) -> str:
     return name
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # paths that are asked for at each step are kept
 class Home:
     """The directory of one batch."""
 
@@ -46,17 +47,22 @@ class Home:
         """
         return cls(_root(root) / check_name(name))
 
-    @property
+    @functools.cached_property
+    def prefix(self) -> str:
+        """What the paths of all files in it begin with."""
+        return f"{self.path}{os.sep}"
+
+    @functools.cached_property
     def ledger(self) -> Path:
         """The ledger's SQLite file."""
         return self.path / "ledger.db"
 
-    @property
+    @functools.cached_property
     def logs(self) -> Path:
         """The directory for the logs of ended attempts."""
         return self.path / "logs"
 
-    @property
+    @functools.cached_property
     def receipts(self) -> Path:
         """The directory in which containers that see the home leave their receipts."""
         return self.path / "receipts"

@@ -30,11 +30,20 @@ from canfar_batch.errors import (
 )
 from canfar_batch.lifecycle import Event, apply
 from canfar_batch.protocols import Clock
-from canfar_batch.records import Attempt, JobRecord
+from canfar_batch.records import JobRecord
 from canfar_batch.spec import JobSpec
 from canfar_batch.store import database, schema
 from canfar_batch.store.files import check_system
 from canfar_batch.store.home import Home, batches
+from canfar_batch.store.jobs import (
+    SELECT_ATTEMPTS,
+    SELECT_JOBS,
+    Jobs,
+    Packed,
+    Row,
+    check_rows,
+    pack,
+)
 from canfar_batch.store.lease import TERM, Holder
 
 
@@ -80,7 +89,7 @@ class LeaseState:
 class Transaction:
     """A transaction in progress: its changes to the file, which memory takes over once they are committed."""
 
-    jobs: dict[str, JobRecord | None] = attrs.field(factory=dict)  #: the jobs written, by key; None: removed
+    jobs: dict[str, JobRecord | Packed | None] = attrs.field(factory=dict)  #: the jobs written, by key; None: removed
     spec_numbers: dict[JobSpec, int] = attrs.field(factory=dict)  #: the specs written
 
 
@@ -104,7 +113,7 @@ class Ledger:
 
     def __init__(self, home: Home, *, clock: Clock, writable: bool) -> None:
         self.home = home
-        self.jobs: dict[str, JobRecord] = {}
+        self.jobs = Jobs(home)
         self.version = 0
         self.next_place = 0
         self.generation = 0
@@ -112,7 +121,6 @@ class Ledger:
         self._holder: Holder | None = None
         self._lease_until = 0.0  # in the clock's ticks
         self._own_counters: tuple[int, ...] = ()  # the file's change counter, if no one else has written since
-        self._keys: dict[str, str] = {}  # by their lower case, in which no two keys are equal
         self._specs: dict[str, JobSpec] = {}  # by their text in the file
         self._spec_numbers: dict[JobSpec, int] = {}  # of the specs in the file
         self._visit: Transaction | None = None  # the transaction of `visit`, while that runs
@@ -237,29 +245,28 @@ class Ledger:
             if data_version == self._data_version and not self._stale:
                 return
             bodies = {row["id"]: row["body"] for row in self._db.execute("SELECT id, body FROM spec")}
-            attempts = self._db.execute("SELECT * FROM attempt ORDER BY place, number").fetchall()
-            jobs = self._db.execute("SELECT * FROM job ORDER BY place").fetchall()
-        with _refusing_nonsense(self.home.ledger):
-            found = self._records(bodies, attempts, jobs)
+            with _refusing_nonsense(self.home.ledger):
+                specs = {number: self._spec(body) for number, body in bodies.items()}
+                found, next_place = self._read_jobs(specs)
         # All attributes change after everything is read, so that a Ctrl-C leaves no half of it.
-        if self._stale or found != self.jobs:
-            self._keys = {key.lower(): key for key in found}
-            self.next_place = max((record.index + 1 for record in found.values()), default=0)
-            self.jobs, self.version = found, self.version + 1
+        self.jobs.specs.update(specs)
+        if self.jobs.replace(found) or self._stale:
+            self.next_place, self.version = next_place, self.version + 1
         self._data_version, self._stale = data_version, False
 
-    def _records(
-        self, bodies: Mapping[int, str], attempt_rows: list[sqlite3.Row], job_rows: list[sqlite3.Row]
-    ) -> dict[str, JobRecord]:
-        specs = {number: self._spec(body) for number, body in bodies.items()}
-        attempts: dict[int, list[Attempt]] = {}
-        for row in _consumed(attempt_rows):
-            attempts.setdefault(row["place"], []).append(schema.attempt_from(row, self.home))
-        records = (
-            schema.job_from(row, specs[row["spec"]], tuple(attempts.pop(row["place"], ())), self.home)
-            for row in _consumed(job_rows)
-        )
-        return {record.key: record for record in records}
+    def _read_jobs(self, specs: Mapping[int, JobSpec]) -> tuple[dict[str, Packed], int]:
+        """Return the jobs in the file, in plan order, and the place after that of the last one."""
+        cursor, found, place = self._db.cursor(), dict[str, Packed](), -1
+        cursor.row_factory = None  # plain tuples: there may be a million
+        attempts: dict[int, list[Row]] = {}
+        for place, *attempt in cursor.execute(SELECT_ATTEMPTS):
+            attempts.setdefault(place, []).append(tuple(attempt))
+        for key, *row in cursor.execute(SELECT_JOBS):
+            place = row[0]
+            own = attempts.pop(place, ())
+            check_rows(tuple(row), own, specs)
+            found[key] = pack(tuple(row), own)
+        return found, place + 1
 
     def _spec(self, body: str) -> JobSpec:
         if body not in self._specs:
@@ -268,7 +275,7 @@ class Ledger:
 
     def find(self, key: str) -> JobRecord | None:
         """Return the job with this key, in upper or lower case, or None."""
-        known = self._keys.get(key.lower())
+        known = self.jobs.find(key)
         return None if known is None else self.jobs[known]
 
     def history(self, key: str | None = None) -> Iterator[Happened]:
@@ -296,17 +303,30 @@ class Ledger:
             KeyError: An event is of a job that is not in the ledger; nothing has changed.
         """
         changes: list[Change] = []
-        first: dict[str, JobRecord] = {}
         last: dict[str, JobRecord] = {}
         for event in events:
             before = last.get(event.key) or self._latest(event.key)
             if before is None:
                 raise KeyError(event.key)
             last[event.key] = apply(before, event)
-            first.setdefault(event.key, before)
             changes.append(Change(event=event, before=before, after=last[event.key]))
+        self.write(changes)
+        return changes
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Record changes that follow each other, the first of each job beginning with its record in the ledger.
+
+        Raises:
+            LeaseLost: Another driver has taken over.
+            HomeError: The file cannot be written; nothing has changed.
+        """
         if not changes:
-            return []
+            return
+        first: dict[str, JobRecord] = {}
+        last: dict[str, JobRecord] = {}
+        for change in changes:
+            first.setdefault(change.event.key, change.before)
+            last[change.event.key] = change.after
         with self._writing() as transaction:
             self._db.executemany(
                 schema.EVENT.insert, (schema.event_row(change.event, change.after.last_attempt) for change in changes)
@@ -314,12 +334,12 @@ class Ledger:
             self._write_jobs(transaction, [(first[key], after) for key, after in last.items()])
             self._write_attempts([(first[key], after) for key, after in last.items()])
             transaction.jobs.update(last)
-        return changes
 
     def _latest(self, key: str) -> JobRecord | None:
         """Return a job's record as the visit in progress has left it, if there is one."""
         if self._visit is not None and key in self._visit.jobs:
-            return self._visit.jobs[key]
+            written = self._visit.jobs[key]
+            return self.jobs.record(key, written) if isinstance(written, bytes) else written
         return self.jobs.get(key)
 
     def plan(self, records: Sequence[JobRecord]) -> None:
@@ -383,6 +403,7 @@ class Ledger:
             self._db.execute("INSERT OR IGNORE INTO spec (body) VALUES (?)", (body,))
             number = int(self._db.execute("SELECT id FROM spec WHERE body = ?", (body,)).fetchone()["id"])
             transaction.spec_numbers[spec] = number
+            self.jobs.specs[number] = spec
         return number
 
     def _write_attempts(self, pairs: Iterable[tuple[JobRecord, JobRecord]]) -> None:
@@ -434,12 +455,9 @@ class Ledger:
         self._spec_numbers.update(transaction.spec_numbers)
         for key, record in transaction.jobs.items():
             if record is None:
-                self.jobs.pop(key, None)
-                self._keys.pop(key.lower(), None)
+                self.jobs.remove(key)
             else:
-                self.jobs[key] = record
-                self._keys[key.lower()] = key
-                self.next_place = max(self.next_place, record.index + 1)
+                self.next_place = max(self.next_place, self.jobs.put(key, record) + 1)
         self.version += bool(transaction.jobs)
 
     # -- requests of other processes ------------------------------------------------------------------------------
@@ -650,13 +668,6 @@ def _busy(other: LeaseState) -> BatchBusy:
 def _has_tables(db: sqlite3.Connection) -> bool:
     """Return whether there are tables; an empty file is there while a ledger is made, or if its maker was killed."""
     return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
-
-
-def _consumed(rows: list[sqlite3.Row]) -> Iterator[sqlite3.Row]:
-    """Yield rows in order and drop each one, so that the rows and their records do not fill memory together."""
-    rows.reverse()
-    while rows:
-        yield rows.pop()
 
 
 @contextlib.contextmanager

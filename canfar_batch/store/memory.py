@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -17,10 +17,13 @@ from canfar_batch.store.ledger import Change, Identity
 class LedgerLike(Protocol):
     """What the engine needs of a ledger."""
 
-    jobs: dict[str, JobRecord]
     identity: Identity
     workdir: Path | None
     generation: int
+
+    @property
+    def jobs(self) -> Mapping[str, JobRecord]:
+        """Every job's record by its key, in plan order, as of the last transaction."""
 
     @property
     def driving(self) -> bool:
@@ -53,6 +56,9 @@ class LedgerLike(Protocol):
 
     def record(self, events: Iterable[Event]) -> list[Change]:
         """Apply *events* and remember them, all or none."""
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Remember changes that follow each other, all or none."""
 
     def requests(self) -> list[tuple[int, str, list[str] | None]]:
         """Return the requests of other processes."""
@@ -121,8 +127,12 @@ class MemoryLedger:
             before = fresh.get(event.key) or self.jobs[event.key]
             fresh[event.key] = apply(before, event)
             changes.append(Change(event=event, before=before, after=fresh[event.key]))
-        self.jobs.update(fresh)
+        self.write(changes)
         return changes
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Remember changes."""
+        self.jobs.update({change.event.key: change.after for change in changes})
 
     def requests(self) -> list[tuple[int, str, list[str] | None]]:
         """Return none: no other process knows of it."""

@@ -16,8 +16,8 @@ import attrs
 
 from canfar_batch import failures
 from canfar_batch.lifecycle import Event
-from canfar_batch.records import Attempt, JobRecord, JobState, Phase, Receipt, Resources
-from canfar_batch.spec import Filled, JobSpec, Secret, value_from_json
+from canfar_batch.records import Attempt, JobRecord, Phase
+from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home
 
 VERSION = 4  #: of the tables; raised with a step in `MIGRATIONS` whenever they change
@@ -207,47 +207,11 @@ def job_progress(job: JobRecord, home: Home) -> dict[str, Any]:
     has_result = job.result is not None or (job.collected and job.stored and job.collect_error is None)
     return {
         "place": job.index, "state": job.state.value, "cores": asked.cores, "ram": asked.ram, "gpus": asked.gpus,
-        "due": maybe_seconds(job.due), "cancelling": job.cancelling,
-        "attempts_before_reopen": job.attempts_before_reopen, "collected": job.collected,
+        "due": maybe_seconds(job.due), "cancelling": int(job.cancelling),
+        "attempts_before_reopen": job.attempts_before_reopen, "collected": int(job.collected),
         "result": json.dumps(job.result, default=_path_out(home)) if has_result else None,
         "collect_error": job.collect_error,
     }  # fmt: skip
-
-
-def job_from(row: Row, spec: JobSpec, attempts: tuple[Attempt, ...], home: Home) -> JobRecord:
-    """Return the record that `job_row` wrote."""
-    fetched, text = row["collected"] and row["collect_error"] is None, row["result"]
-    return JobRecord(
-        key=row["key"], index=row["place"], spec=spec, filled=_filled_from(json.loads(row["filled"])),
-        fields=json.loads(row["fields"]), state=JobState(row["state"]), attempts=attempts,
-        resources=_resources(row["cores"], row["ram"], row["gpus"]), due=maybe_moment(row["due"]),
-        cancelling=bool(row["cancelling"]), attempts_before_reopen=row["attempts_before_reopen"],
-        collected=bool(row["collected"]),
-        result=None if text is None else json.loads(text, object_hook=_path_in(home)),
-        stored=not fetched or text is not None,
-        collect_error=row["collect_error"],
-    )  # fmt: skip
-
-
-def _filled_from(data: dict[str, Any]) -> Filled:
-    env = _shared(tuple((name, value_from_json(value)) for name, value in data["env"]))
-    return Filled(
-        argv=tuple(data["argv"]), env=env,
-        name=data["name"], workdir=data["workdir"], outputs=tuple(data["outputs"]),
-    )  # fmt: skip
-
-
-# Many jobs have the same environment and ask for the same resources: they share one value, which saves memory.
-
-
-@functools.lru_cache(maxsize=1000)
-def _shared(env: tuple[tuple[str, str | Secret], ...]) -> tuple[tuple[str, str | Secret], ...]:
-    return env
-
-
-@functools.lru_cache(maxsize=1000)
-def _resources(cores: int | None, ram: int | None, gpus: int | None) -> Resources:
-    return Resources(cores=cores, ram=ram, gpus=gpus)
 
 
 # -- attempts -----------------------------------------------------------------------------------------------------
@@ -261,39 +225,21 @@ def attempt_row(attempt: Attempt, place: int, home: Home) -> dict[str, Any]:
         "cores": asked.cores, "ram": asked.ram, "gpus": asked.gpus, "intended_at": as_seconds(attempt.intended_at),
         "launched_at": maybe_seconds(attempt.launched_at), "started_at": maybe_seconds(attempt.started_at),
         "seen_at": maybe_seconds(attempt.seen_at), "ended_at": maybe_seconds(attempt.ended_at),
-        "succeeded": attempt.succeeded, "verified": attempt.verified,
+        "succeeded": None if attempt.succeeded is None else int(attempt.succeeded), "verified": int(attempt.verified),
         "receipt": attempt.receipt and dumps(plain(attempt.receipt)),
         "failure": attempt.failure and dumps(attempt.failure.to_json()),
-        "log": attempt.log and str(attempt.log.relative_to(home.path)), "start_time": maybe_seconds(attempt.start_time),
+        "log": attempt.log and _inside(home, attempt.log), "start_time": maybe_seconds(attempt.start_time),
         "expires_at": maybe_seconds(attempt.expires_at), "restarts": attempt.restarts,
-        "lost_seconds": attempt.lost_seconds, "log_is_cut": attempt.log_is_cut,
+        "lost_seconds": attempt.lost_seconds, "log_is_cut": int(attempt.log_is_cut),
     }  # fmt: skip
 
 
-def attempt_from(row: Row, home: Home) -> Attempt:
-    """Return the attempt that `attempt_row` wrote."""
-    return Attempt(
-        number=row["number"], launch_name=row["launch_name"], id=row["id"],
-        resources=_resources(row["cores"], row["ram"], row["gpus"]),
-        intended_at=as_moment(row["intended_at"]), launched_at=maybe_moment(row["launched_at"]),
-        started_at=maybe_moment(row["started_at"]), seen_at=maybe_moment(row["seen_at"]),
-        ended_at=maybe_moment(row["ended_at"]), succeeded=None if row["succeeded"] is None else bool(row["succeeded"]),
-        verified=bool(row["verified"]), receipt=row["receipt"] and _receipt_from(json.loads(row["receipt"])),
-        failure=row["failure"] and failures.from_json(json.loads(row["failure"])),
-        log=row["log"] and home.path / row["log"], start_time=maybe_moment(row["start_time"]),
-        expires_at=maybe_moment(row["expires_at"]), restarts=row["restarts"], lost_seconds=row["lost_seconds"],
-        log_is_cut=bool(row["log_is_cut"]),
-    )  # fmt: skip
-
-
-def _receipt_from(data: dict[str, Any]) -> Receipt:
-    kind: Any = Receipt
-    values = {name if name in _names(kind) else _RENAMED.get(name, name): value for name, value in data.items()}
-    times = {name: maybe_moment(values[name]) for name in ("started_at", "finished_at")}
-    return Receipt(**{**values, **times, "missing": tuple(values["missing"])})
-
-
-_RENAMED = {"workdir": "ran_in"}  # fields of receipts, from their names in earlier versions
+def _inside(home: Home, path: Path) -> str | None:
+    """Return *path* relative to *home*, None if it is not in it; `Path` does this in ten times the time."""
+    text, start = str(path), home.prefix
+    if text.startswith(start):
+        return text[len(start) :]
+    return "." if path == home.path else None
 
 
 # -- events -------------------------------------------------------------------------------------------------------
@@ -358,7 +304,7 @@ def storable(result: object) -> bool:
     home = Home(Path("/"))  # any home will do: the length of its path hardly matters
     try:
         text = json.dumps(result, default=_path_out(home))
-        return len(text) <= 65536 and json.loads(text, object_hook=_path_in(home)) == result
+        return len(text) <= 65536 and json.loads(text, object_hook=path_in(home)) == result
     except (TypeError, ValueError, RecursionError):
         return False
 
@@ -371,14 +317,15 @@ def _path_out(home: Home) -> Callable[[Any], Any]:
             return value.item()
         if not isinstance(value, Path):
             raise TypeError(f"{type(value).__name__} is not JSON")
-        if value.is_relative_to(home.path):
-            return {"$home": str(value.relative_to(home.path))}
-        return {"$path": str(value)}
+        inside = _inside(home, value)
+        return {"$path": str(value)} if inside is None else {"$home": inside}
 
     return out
 
 
-def _path_in(home: Home) -> Callable[[dict[str, Any]], Any]:
+def path_in(home: Home) -> Callable[[dict[str, Any]], Any]:
+    """Decode what `_path_out` encoded."""
+
     def back(value: dict[str, Any]) -> Any:
         if value.keys() == {"$home"}:
             return home.path / value["$home"]

@@ -15,7 +15,7 @@ from canfar_batch.lifecycle import Cancelled
 from canfar_batch.protocols import Again
 from canfar_batch.records import JobState
 from canfar_batch.spec import JobSpec, Secret
-from canfar_batch.store import database, schema
+from canfar_batch.store import database, ledger
 from canfar_batch.strategies import AtOnce, OneByOne, Throttle, Window, never
 
 S = JobState
@@ -138,9 +138,9 @@ def test_a_stale_plan_fails_loudly_and_overwrites_nothing(world, monkeypatch):
 
 def test_an_interrupt_while_a_batch_is_read_leaves_no_half_of_it(world, monkeypatch):
     world.planned(19).close()
-    batch, read = world.batch(), schema.job_from
+    batch, read = world.batch(), ledger.pack
     world.batch().add(SPEC, key="theirs", n=19)  # so that the jobs are read again
-    monkeypatch.setattr(schema, "job_from", lambda row, *more: interrupt() if row["place"] == 7 else read(row, *more))
+    monkeypatch.setattr(ledger, "pack", lambda row, *more: interrupt() if row[0] == 7 else read(row, *more))
     with pytest.raises(errors.Detached):
         batch.run(progress=False)
     monkeypatch.undo()

@@ -362,11 +362,11 @@ def test_drop_removes_jobs_that_were_never_launched(world):
 # -- many ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_hundred_thousand_jobs_are_planned_in_one_transaction(world):
+def test_thousands_of_jobs_are_planned_in_one_transaction(world):
     batch, begun = world.batch(), []
     batch._ledger._db.set_trace_callback(lambda words: begun.append(words) if words.startswith("BEGIN") else None)
-    batch.map(SPEC, n=range(100_000))
-    assert len(batch) == 100_000
+    batch.map(SPEC, n=range(10_000))
+    assert len(batch) == 10_000
     assert len(begun) <= 3, "the lease, the plan, the lease"
 
 

@@ -276,7 +276,7 @@ def test_after_an_interrupt_while_memory_changes_the_file_is_read(made):
         def __setitem__(self, key, value):
             raise KeyboardInterrupt
 
-    made._keys = Interrupting(made._keys)
+    made.jobs._kept = Interrupting(made.jobs._kept)
     version = made.version
     with pytest.raises(KeyboardInterrupt):
         made.plan([record(6)])
