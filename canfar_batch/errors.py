@@ -252,6 +252,33 @@ class TransitionError(CanfarBatchError, RuntimeError):
     """An event does not fit the state that the job is in."""
 
 
+# -- files on the platform's storage ------------------------------------------------------------------------------
+
+
+class StorageError(CanfarBatchError, OSError):
+    """A file could not be brought to the platform's storage, or from it; nothing half is left under its name."""
+
+
+class RemoteMissing(StorageError, FileNotFoundError):
+    """The storage itself answered that it has no such file or folder."""
+
+
+class StorageDenied(StorageError, PermissionError):
+    """The storage refuses this: the right to the folder is missing, or the file is locked."""
+
+
+class StorageFull(StorageError):
+    """The storage has no room left, or the quota is used up."""
+
+
+class TransferDamaged(StorageError):
+    """What arrived is not what was sent: by its size, by its MD5, or because the file changed meanwhile."""
+
+
+class NameRefused(StorageError, ValueError):
+    """The storage cannot keep a file of this name, or would keep it under another one."""
+
+
 # -- the batch's home ---------------------------------------------------------------------------------------------
 
 

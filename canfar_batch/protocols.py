@@ -11,10 +11,12 @@ Some members are optional: `CloseablePlatform` and `SerialCollector` declare the
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 import attrs
@@ -134,6 +136,25 @@ class CloseablePlatform(Platform, Protocol):
 
     def close(self) -> None:
         """Give the connections back."""
+
+
+class RemoteStorage(Protocol):
+    """Files on the platform's storage, by paths as containers see them: `/arc/home/you/a.fits`."""
+
+    def download(self, remote: str | os.PathLike[str], local: str | os.PathLike[str]) -> Path:
+        """Bring a file or folder here, proved to be whole; return where it is."""
+
+    def upload(self, local: str | os.PathLike[str], remote: str | os.PathLike[str]) -> PurePosixPath:
+        """Bring a file or folder there, proved to be whole; return where containers see it."""
+
+    def read(self, remote: str | os.PathLike[str]) -> bytes:
+        """Return the content of a small file."""
+
+
+def storage_of(platform: Platform) -> RemoteStorage | None:
+    """Return the storage of the platform; None if it has none that can be reached from here."""
+    found: RemoteStorage | None = getattr(platform, "storage", None)
+    return found
 
 
 def close(platform: Platform) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
@@ -15,8 +16,8 @@ import attrs
 
 from canfar_batch.clock import SystemClock
 from canfar_batch.containers import ContainerInfo, Image, Limits, Resources, Usage
-from canfar_batch.errors import LedgerError, PlatformError, PlatformRefused, SpecError, StrategyError
-from canfar_batch.rest import open_platform
+from canfar_batch.errors import LedgerError, PlatformError, PlatformRefused, SpecError, StorageError, StrategyError
+from canfar_batch.rest import credential_of, open_platform
 
 # Connecting needs none of the following, which take as long to import as everything above: the methods import them.
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     )
     from canfar_batch.setup import Pool, Setup, Strategies
     from canfar_batch.spec import JobSpec
+    from canfar_batch.storage import Progress, Storage
 
 log = logging.getLogger("canfar_batch")
 
@@ -61,6 +63,7 @@ class Session:
         grace: Seconds for which a container may live on after `Failed` or a delete; by default 35.
         memory: Seconds for which the platform remembers ended containers at most; by default 3,600.
             A batch that finds newer ones forgotten believes the platform.
+        file_system: What `storage` returns; by default a file system for the platform's storage service.
 
     Attributes:
         platform: The platform as a role (`protocols.Platform`), for code that needs more than this class offers.
@@ -76,8 +79,10 @@ class Session:
         settle: float | None = None,
         grace: float | None = None,
         memory: float | None = None,
+        file_system: Any = None,
     ) -> None:
         self.platform = platform
+        self._file_system = file_system
         self._clock = clock or SystemClock()
         self._local = local
         self._make_pool = pool
@@ -97,6 +102,7 @@ class Session:
         token: str | None = None,
         certificate: str | os.PathLike[str] | None = None,
         timeout: float = 30.0,
+        storage: Any = None,
     ) -> Session:
         """Connect to a platform.
 
@@ -109,19 +115,24 @@ class Session:
             token: A bearer token.
             certificate: A PEM file that holds a certificate and its key.
             timeout: Seconds to wait for the answer to a question. A launch waits 90 s.
+            storage: A file system of fsspec, whose root stands for `/arc`, to be used instead of the platform's storage
+                service. By default the service at `CANFAR_STORAGE_URL`, else at `/arc` on the platform's own host.
 
         Raises:
             CredentialMissing: No credential was found; the message says how to get one.
             CredentialExpired: The credential that was found has expired.
             AddressError: *url* is not an address that a credential may be sent to.
         """
+        files = None if storage is None else _storage_of(storage)
         if (url or os.environ.get("CANFAR_URL")) != "local":
-            return cls(open_platform(url, token=token, certificate=certificate, timeout=timeout))
+            platform = open_platform(url, token=token, certificate=certificate, timeout=timeout, storage=files)
+            return cls(platform, file_system=storage)
         from canfar_batch.local import LocalPlatform  # a fifth of what this module would cost to import
 
         local = LocalPlatform(token=token, strict_images="typos", metrics_delay=0.0).start()
         try:
-            return cls(open_platform(local.url, token=local.token, timeout=timeout), local=local)
+            platform = open_platform(local.url, token=local.token, timeout=timeout, storage=files)
+            return cls(platform, local=local, file_system=storage)
         except BaseException:
             local.stop()
             raise
@@ -410,6 +421,108 @@ class Session:
         """Return whether containers see *directory*: on this machine, or in the storage that every container mounts."""
         return self.nearby or directory.is_relative_to("/arc")
 
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def storage(self) -> Any:
+        """Return a file system of fsspec for the platform's storage; its paths have no `/arc`: `/home/you/a.fits`.
+
+        It needs the extra `storage`, which brings `vosfs`, the platform's own file system for fsspec (under the AGPL).
+        It does not check what it reads, and leaves half a file if a transfer is cut: use `upload` and `download` for
+        what matters. With the platform of `connect("local")` it is the directory that stands for `/arc`.
+
+        Raises:
+            StorageError: The extra is missing, or the platform's storage cannot be used like that.
+        """
+        if self._file_system is None:
+            self._file_system = self._new_file_system()
+        return self._file_system
+
+    def upload(
+        self,
+        local: str | os.PathLike[str],
+        remote: str | os.PathLike[str],
+        *,
+        repair: bool = False,
+        progress: Callable[[Progress], object] | bool = True,
+    ) -> PurePosixPath:
+        """Bring a file, a folder, or the files that match a pattern to the platform; return where containers see it.
+
+        Each file is sent under a temporary name, proved by size and MD5, and renamed; it is repeated if that fails.
+        Files that are there already are skipped.
+
+        Args:
+            local: A file, a folder or a pattern.
+            remote: Where to, as containers see it: `/arc/home/you/raw`. A new name, or a folder if it ends in a slash
+                or exists. What a folder or a pattern holds is put into the folder *remote*.
+            repair: Whether letters in names that the storage cannot keep become underscores; otherwise such names are
+                refused before anything is sent.
+            progress: Whether a terminal shows a line; or a function that receives a `Progress` for each file.
+
+        Raises:
+            FileNotFoundError: There is nothing of the name *local*.
+            NameRefused: The storage cannot keep a name.
+            StorageError: A file could not be brought there whole.
+        """
+        with _shown(progress, "uploading") as report:
+            return self._files.upload(local, remote, repair=repair, progress=report)
+
+    def download(
+        self,
+        remote: str | os.PathLike[str],
+        local: str | os.PathLike[str],
+        *,
+        digest: bool = True,
+        progress: Callable[[Progress], object] | bool = True,
+    ) -> Path:
+        """Bring a file, a folder, or the files that match a pattern from the platform; return where it is here.
+
+        Each file is fetched under a temporary name, proved by size and MD5, and renamed; what failed is resumed, if the
+        storage can, and repeated. Files that are here already are skipped.
+
+        Args:
+            remote: What, as containers see it: `/arc/home/you/results`. A file, a folder or a pattern.
+            local: Where to: a new name, or a folder if it ends in a slash or exists. What a folder or a pattern holds
+                is put into the folder *local*.
+            digest: Whether the content must have the MD5 that the storage knows. It has none of files that jobs wrote.
+            progress: As for `upload`.
+
+        Raises:
+            RemoteMissing: There is nothing of the name *remote*.
+            TransferDamaged: A file did not arrive whole.
+            StorageError: It cannot be had.
+        """
+        with _shown(progress, "downloading") as report:
+            return self._files.download(remote, local, digest=digest, progress=report)
+
+    @property
+    def _files(self) -> Storage:
+        from canfar_batch.protocols import storage_of
+        from canfar_batch.storage import Storage
+
+        found = storage_of(self.platform)
+        if not isinstance(found, Storage):
+            raise StorageError("this platform has no storage that can be reached from here")
+        return found
+
+    def _new_file_system(self) -> Any:
+        try:
+            import fsspec
+            import vosfs
+        except ImportError as error:
+            raise StorageError(
+                "session.storage() needs fsspec and vosfs: pip install 'canfar_batch[storage]'. "
+                "session.upload() and session.download() work without"
+            ) from error
+        if self._local is not None:
+            return fsspec.filesystem("dir", path=str(self._local.arc), target_protocol="file")
+        where = self._files.space.where
+        try:
+            return vosfs.VOSpaceFileSystem(where, **credential_of(self.platform), skip_instance_cache=True)
+        except ValueError as error:
+            raise StorageError(
+                f"vosfs cannot be used with {where}: {error}. Give a file system with storage="
+            ) from error
+
     # -- the platform ---------------------------------------------------------------------------------------------
 
     def images(self, kind: str | None = "headless") -> list[Image]:
@@ -435,6 +548,27 @@ class Session:
             PlatformBusy: The totals are not available now, which has no meaning for anything else.
         """
         return self.platform.stats()
+
+
+def _storage_of(file_system: Any) -> Storage:
+    from canfar_batch.storage import FsspecSpace, Storage
+
+    return Storage(FsspecSpace(file_system))
+
+
+@contextlib.contextmanager
+def _shown(progress: Callable[[Progress], object] | bool, verb: str) -> Iterator[Callable[[Progress], object] | None]:
+    """Yield the function that receives the progress of a transfer, if any."""
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    from canfar_batch.views.transfer_line import TransferLine
+
+    line = TransferLine(verb)
+    try:
+        yield line if progress else None
+    finally:
+        line.end()
 
 
 def _player(value: Any, role: str, example: str) -> Any:

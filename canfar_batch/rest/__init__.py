@@ -1,5 +1,5 @@
 """The only package that speaks HTTP: the platform by its REST API."""
 
-from canfar_batch.rest.platform import RestPlatform, open_platform
+from canfar_batch.rest.platform import RestPlatform, credential_of, open_platform
 
-__all__ = ["RestPlatform", "open_platform"]
+__all__ = ["RestPlatform", "credential_of", "open_platform"]

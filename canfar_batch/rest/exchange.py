@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import attrs
 import urllib3
@@ -30,6 +30,29 @@ from canfar_batch.rest.redaction import Secrets
 KIB, MIB = 1024, 1024**2
 PIECE = 64 * KIB  #: bytes of a body that are read at a time
 SLOWEST = 16 * KIB  #: bytes a second that a streamed body must bring on average, after the time for one exchange
+
+
+class Upload:
+    """The next bytes of an open file, as the body of a request: no more than are wanted, even if the file grows."""
+
+    def __init__(self, source: BinaryIO, size: int) -> None:
+        self._source, self._left = source, size
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            OSError: The file has become shorter.
+        """
+        wanted = self._left if size < 0 else min(size, self._left)
+        data = self._source.read(wanted)
+        self._left -= len(data)
+        if wanted and not data:
+            raise OSError("the file became shorter while it was sent")
+        return data
+
+
+Body = bytes | Upload | None
 
 
 @attrs.frozen(kw_only=True)
@@ -55,7 +78,7 @@ def exchange(
     method: str,
     url: str,
     *,
-    body: bytes | None,
+    body: Body,
     headers: Mapping[str, str],
     bounds: Bounds,
     secrets: Secrets,
@@ -172,7 +195,7 @@ class _Exchange:
         self.cut = False
 
     def send(
-        self, manager: urllib3.PoolManager, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
+        self, manager: urllib3.PoolManager, method: str, url: str, body: Body, headers: Mapping[str, str]
     ) -> urllib3.BaseHTTPResponse:
         token = _current.set(self)
         try:

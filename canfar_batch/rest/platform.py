@@ -13,18 +13,22 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from canfar_batch._version import __version__
 from canfar_batch.containers import ContainerInfo, Image, LaunchRequest, Limits
 from canfar_batch.errors import AddressError, JobNotFound, LaunchInDoubt, PlatformError
 from canfar_batch.rest import wire
+from canfar_batch.rest.addresses import is_confidential, origin
 from canfar_batch.rest.answers import LONGEST_WAIT, Answer
-from canfar_batch.rest.credentials import Provider, time_text
+from canfar_batch.rest.credentials import Credential, Provider, time_text
 from canfar_batch.rest.discovery import Registry, find
 from canfar_batch.rest.oidc import form_poster
 from canfar_batch.rest.redaction import Secrets
 from canfar_batch.rest.transport import Timeouts, Transport
+
+if TYPE_CHECKING:  # else it would be imported with every session
+    from canfar_batch.storage import Storage
 
 log = logging.getLogger("canfar_batch.rest")
 
@@ -46,9 +50,12 @@ class RestPlatform:
         provider: Provider,
         *,
         registry: Registry | None = None,
+        storage: Callable[[], Storage] | None = None,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport, self._provider, self._registry, self._ticks = transport, provider, registry, ticks
+        self._make_storage = storage
+        self._storage: Storage | None = None
         self.closed = False
         self._user: str | None = None
         self._lock = threading.Lock()
@@ -72,11 +79,23 @@ class RestPlatform:
         """Close the connections."""
         self.closed = True
         self._transport.close()
+        if self._storage is not None:
+            close = getattr(self._storage.space, "close", None)
+            if close is not None:
+                close()
 
     @property
     def url(self) -> str:
         """The platform's base address, version included."""
         return self._transport.url
+
+    @property
+    def storage(self) -> Storage | None:
+        """The files on the platform's storage; None if nothing is known of one."""
+        with self._lock:
+            if self._storage is None and self._make_storage is not None:
+                self._storage = self._make_storage()
+            return self._storage
 
     @property
     def user(self) -> str | None:
@@ -87,6 +106,14 @@ class RestPlatform:
     def expires_at(self) -> datetime | None:
         """The time at which the credential expires; None if unknown."""
         return self._provider.expires_at
+
+    def credential(self) -> Credential:
+        """Return the credential of the moment.
+
+        Raises:
+            CredentialError: It has expired or vanished.
+        """
+        return self._provider.current()
 
     def launch(self, request: LaunchRequest) -> str:
         """Send one launch, once, and return the container's id.
@@ -254,6 +281,7 @@ def open_platform(
     env: Mapping[str, str] | None = None,
     home: Path | None = None,
     trust_url: bool = True,
+    storage: Storage | None = None,
 ) -> RestPlatform:
     """Return the platform at *url*, with a credential that was found; nothing is sent yet.
 
@@ -267,6 +295,8 @@ def open_platform(
         home: The home directory to look in; by default the user's own.
         trust_url: False if *url* is from a file of data, such as a ledger, rather than given by the user. Then
             `CANFAR_TOKEN` and `CANFAR_CERTIFICATE` go there only if `CANFAR_URL` names it, or it is CANFAR's own host.
+        storage: The files on the platform's storage; by default those of the storage service at `CANFAR_STORAGE_URL`,
+            else at `/arc` on the platform's own host.
 
     Raises:
         CredentialMissing: No credential for this platform was found.
@@ -295,4 +325,41 @@ def open_platform(
     transport = Transport(
         access.url, access.provider, secrets, user_agent=user_agent, ca_bundle=ca_bundle, timeouts=timeouts
     )
-    return RestPlatform(transport, access.provider, registry=access.registry)
+
+    def space() -> Storage:
+        if storage is not None:
+            return storage
+        from canfar_batch.rest.vospace import VOSpace
+        from canfar_batch.storage import Storage as Files
+
+        to_storage = Transport(
+            place, access.provider, secrets, user_agent=user_agent, ca_bundle=ca_bundle, timeouts=timeouts
+        )
+        return Files(VOSpace(to_storage))
+
+    place = storage_address(access.url, env)
+    return RestPlatform(transport, access.provider, registry=access.registry, storage=space)
+
+
+def credential_of(platform: object) -> dict[str, Any]:
+    """Return the credential of the moment as other clients of the platform take it: `token` or `certfile`."""
+    if not isinstance(platform, RestPlatform):
+        return {}
+    credential = platform.credential()
+    if credential.token is not None:
+        return {"token": credential.token}
+    return {} if credential.certificate is None else {"certfile": str(credential.certificate.path)}
+
+
+def storage_address(url: str, env: Mapping[str, str]) -> str:
+    """Return the address of the storage service that belongs to the platform at *url*.
+
+    Raises:
+        AddressError: The environment names one that a credential may not be sent to.
+    """
+    named = env.get("CANFAR_STORAGE_URL", "").strip().rstrip("/")
+    if not named:
+        return f"{origin(url)}/arc"
+    if not is_confidential(origin(named)):
+        raise AddressError(f"CANFAR_STORAGE_URL={named!r}: a credential is sent over https only")
+    return named

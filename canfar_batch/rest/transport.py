@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import urlencode
 
 import attrs
@@ -28,7 +28,7 @@ from canfar_batch.rest.addresses import origin
 from canfar_batch.rest.answers import Answer, is_accepted, is_unauthorised
 from canfar_batch.rest.connections import Connections
 from canfar_batch.rest.credentials import Credential, Provider
-from canfar_batch.rest.exchange import MIB, Bounds, Pieces, StreamedAnswer, exchange, open_stream
+from canfar_batch.rest.exchange import MIB, SLOWEST, Body, Bounds, Pieces, StreamedAnswer, Upload, exchange, open_stream
 from canfar_batch.rest.network_errors import CertificateRefused, TooLarge, Untrusted
 from canfar_batch.rest.redaction import Secrets
 
@@ -132,6 +132,8 @@ class Transport:
         *,
         read: Callable[[Answer], T],
         form: bytes | None = None,
+        body: bytes | None = None,
+        content_type: str | None = None,
         size: int | None = None,
         attempts: int | None = None,
     ) -> T:
@@ -145,18 +147,53 @@ class Transport:
             query: The parameters in the address.
             read: Turns the answer into a value, or raises `PlatformError`.
             form: The body, a form.
+            body: The body, of *content_type*, if it is not a form.
+            content_type: The type of the body.
             size: The largest body that is accepted, in bytes; by default that of a list.
             attempts: How often to send it at most.
         """
         target = self._target(path, query)
-        headers = None if form is None else {"Content-Type": "application/x-www-form-urlencoded; charset=UTF-8"}
+        kind = content_type if form is None else "application/x-www-form-urlencoded; charset=UTF-8"
+        headers = None if kind is None else {"Content-Type": kind}
+        sent = body if form is None else form
 
         def send(credential: Credential) -> Answer:
-            return self._send(method, target, credential, body=form, headers=headers, size=size or self.sizes.data)
+            return self._send(method, target, credential, body=sent, headers=headers, size=size or self.sizes.data)
 
         return self._repeat(send, read, doing=f"{method} {path}", attempts=attempts)
 
-    def stream(self, path: str, query: Mapping[str, str], *, check: Callable[[Answer], bool]) -> Iterator[bytes]:
+    def send_file(
+        self, path: str, source: BinaryIO, size: int, *, headers: Mapping[str, str], read: Callable[[Answer], T]
+    ) -> T:
+        """Store the next *size* bytes of an open file by PUT, from the same place again at each repetition.
+
+        Args:
+            path: The path below the platform's address.
+            source: The file.
+            size: The number of bytes.
+            headers: Further headers.
+            read: As for `ask`.
+        """
+        start = source.tell()
+        target, sent = self._target(path), {**headers, "Content-Length": str(size)}
+
+        def send(credential: Credential) -> Answer:
+            source.seek(start)
+            body = Upload(source, size) if size else b""
+            return self._send(
+                "PUT", target, credential, body=body, headers=sent, size=self.sizes.data, more_time=size / SLOWEST
+            )
+
+        return self._repeat(send, read, doing=f"PUT {path}", attempts=None)
+
+    def stream(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        check: Callable[[Answer], bool],
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[bytes]:
         """Yield the body of an answer in pieces, if *check* accepts its head.
 
         The request is repeated, as by `ask`, until the head of an answer is there. A transfer that is cut is an error.
@@ -164,7 +201,7 @@ class Transport:
         target = self._target(path, query)
 
         def send(credential: Credential) -> StreamedAnswer:
-            return self._open_stream(target, credential)
+            return self._open_stream(target, credential, headers)
 
         def read(answer: StreamedAnswer) -> Pieces | None:
             wanted = False
@@ -293,14 +330,20 @@ class Transport:
         shown = {} if credential.token is None else {"Authorization": f"Bearer {credential.token}"}
         return {**self._headers, **(headers or {}), **shown}
 
-    def _bounds(self, size: int) -> Bounds:
-        """Return the limits of one exchange, cut to the time that `within` leaves."""
+    def _bounds(self, size: int, more_time: float = 0.0) -> Bounds:
+        """Return the limits of one exchange, cut to the time that `within` leaves.
+
+        Args:
+            size: The largest body of the answer, in bytes.
+            more_time: Seconds that a large request may take beyond the usual ones.
+        """
         timeouts, deadline = self._timeouts, _deadline.get()
         left = float("inf") if deadline is None else deadline - self._ticks()
         if left <= 0:
             raise PlatformUnreachable("The time for this request ran out before it was sent")
         return Bounds(
-            connect=min(timeouts.connect, left), silence=min(timeouts.read, left), total=min(timeouts.total, left),
+            connect=min(timeouts.connect, left), silence=min(timeouts.read, left),
+            total=min(timeouts.total + more_time, left),
             size=size, error_size=self.sizes.error,
         )  # fmt: skip
 
@@ -310,23 +353,32 @@ class Transport:
         target: str,
         credential: Credential,
         *,
-        body: bytes | None,
+        body: Body,
         headers: Mapping[str, str] | None,
         size: int,
+        more_time: float = 0.0,
     ) -> Answer:
         manager = self._connections.manager(credential.certificate, fresh=False)
         sent = self._headers_for(credential, headers)
         began = time.monotonic()
         answer = exchange(
-            manager, method, target, body=body, headers=sent, bounds=self._bounds(size), secrets=self._secrets
+            manager,
+            method,
+            target,
+            body=body,
+            headers=sent,
+            bounds=self._bounds(size, more_time),
+            secrets=self._secrets,
         )
         log.debug("%s %s: %d in %.3f s", method, target, answer.status, time.monotonic() - began)
         return answer
 
-    def _open_stream(self, target: str, credential: Credential) -> StreamedAnswer:
+    def _open_stream(
+        self, target: str, credential: Credential, more: Mapping[str, str] | None = None
+    ) -> StreamedAnswer:
         manager = self._connections.manager(credential.certificate, fresh=False)
         bounds = self._bounds(self.sizes.stream)
-        headers = self._headers_for(credential)
+        headers = self._headers_for(credential, more)
         return open_stream(manager, "GET", target, body=None, headers=headers, bounds=bounds, secrets=self._secrets)
 
     def _send_create(self, target: str, credential: Credential, body: bytes, headers: Mapping[str, str]) -> Answer:
