@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import marshal
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -279,6 +280,14 @@ def pack(job: Row, attempts: Sequence[Row] = ()) -> Packed:
     return marshal.dumps((job, tuple(attempts)))
 
 
+def pack_row(job: Mapping[str, Any], attempts: Sequence[Row] = ()) -> Packed:
+    """Return the same for the columns of a job by name."""
+    return pack(_job_values(job), attempts)
+
+
+_job_values: Callable[[Mapping[str, Any]], Row] = operator.itemgetter(*JOB_COLUMNS)
+
+
 class Jobs(Mapping[str, JobRecord]):
     """Every job's record by its key, in plan order.
 
@@ -344,13 +353,11 @@ class Jobs(Mapping[str, JobRecord]):
 
     # -- changing -------------------------------------------------------------------------------------------------
 
-    def put(self, key: str, job: JobRecord | Packed) -> int:
-        """Add a job or replace it, packed unless it is in progress, and return its place in the plan."""
-        place = marshal.loads(job)[0][0] if isinstance(job, bytes) else job.index  # noqa: S302 (made here)
+    def put(self, key: str, job: JobRecord | Packed) -> None:
+        """Add a job or replace it; it is packed unless it is in progress."""
         self._kept[key] = job if isinstance(job, bytes) or _is_in_progress(job) else self._packed(job)
         if (low := key.lower()) != key:
             self._folded[low] = key
-        return int(place)
 
     def remove(self, key: str) -> None:
         """Remove a job if it is there."""
@@ -371,10 +378,7 @@ class Jobs(Mapping[str, JobRecord]):
     def _packed(self, job: JobRecord) -> Packed:
         row = schema.job_row(job, self._number_of(job.spec), self._origin.home)
         attempts = (schema.attempt_row(attempt, job.index, self._origin.home) for attempt in job.attempts)
-        return pack(
-            tuple([row[name] for name in JOB_COLUMNS]),
-            [tuple([attempt[name] for name in ATTEMPT_COLUMNS]) for attempt in attempts],
-        )
+        return pack_row(row, [tuple([attempt[name] for name in ATTEMPT_COLUMNS]) for attempt in attempts])
 
     def _number_of(self, spec: JobSpec) -> int:
         """Return a spec's number in the file."""

@@ -43,6 +43,7 @@ from canfar_batch.store.jobs import (
     Row,
     check_rows,
     pack,
+    pack_row,
 )
 from canfar_batch.store.lease import TERM, Holder
 
@@ -91,6 +92,7 @@ class Transaction:
 
     jobs: dict[str, JobRecord | Packed | None] = attrs.field(factory=dict)  #: the jobs written, by key; None: removed
     spec_numbers: dict[JobSpec, int] = attrs.field(factory=dict)  #: the specs written
+    next_place: int = 0  #: the place in the plan after those of the jobs that were added
 
 
 class Ledger:
@@ -333,7 +335,6 @@ class Ledger:
             )
             self._write_jobs(transaction, [(first[key], after) for key, after in last.items()])
             self._write_attempts([(first[key], after) for key, after in last.items()])
-            transaction.jobs.update(last)
 
     def _latest(self, key: str) -> JobRecord | None:
         """Return a job's record as the visit in progress has left it, if there is one."""
@@ -354,9 +355,9 @@ class Ledger:
             new, known = list[JobRecord](), list[JobRecord]()
             for record in records:
                 (new if self._latest(record.key) is None else known).append(record)
+            transaction.next_place = max((record.index + 1 for record in new), default=transaction.next_place)
             self._write_whole_jobs(transaction, schema.JOB.insert, new)
             self._write_whole_jobs(transaction, schema.JOB.upsert, known)
-            transaction.jobs.update((record.key, record) for record in records)
 
     def drop(self, keys: Iterable[str]) -> None:
         """Remove jobs that were never launched.
@@ -385,11 +386,19 @@ class Ledger:
             (progress if same else whole).append(after)
         self._db.executemany(schema.UPDATE_JOB, (schema.job_progress(job, self.home) for job in progress))
         self._write_whole_jobs(transaction, schema.JOB.upsert, whole)
+        transaction.jobs.update((after.key, after) for after in progress)
 
     def _write_whole_jobs(self, transaction: Transaction, statement: str, jobs: Sequence[JobRecord]) -> None:
+        """Write all columns of jobs; those that were never launched are kept in memory as what was written."""
         numbers = list(self._numbers_of_specs(transaction, jobs))
-        rows = (schema.job_row(job, number, self.home) for job, number in zip(jobs, numbers, strict=True))
-        self._db.executemany(statement, rows)
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for job, number in zip(jobs, numbers, strict=True):
+                row = schema.job_row(job, number, self.home)
+                transaction.jobs[job.key] = job if job.attempts else pack_row(row)
+                yield row
+
+        self._db.executemany(statement, rows())
 
     def _numbers_of_specs(self, transaction: Transaction, jobs: Iterable[JobRecord]) -> Iterator[int]:
         for spec, alike in itertools.groupby(jobs, key=operator.attrgetter("spec")):  # a spec is slow to hash
@@ -457,7 +466,8 @@ class Ledger:
             if record is None:
                 self.jobs.remove(key)
             else:
-                self.next_place = max(self.next_place, self.jobs.put(key, record) + 1)
+                self.jobs.put(key, record)
+        self.next_place = max(self.next_place, transaction.next_place)
         self.version += bool(transaction.jobs)
 
     # -- requests of other processes ------------------------------------------------------------------------------
