@@ -41,7 +41,7 @@ log = logging.getLogger("canfar_batch")
 SETTLE_NEARBY = 3.0  #: seconds to look for one on this machine, which answers at once
 GRACE_LOCAL = 2.0  #: seconds for which a container may live on, on the embedded local platform
 #: threads that single jobs share, for each kind of work
-_WORKERS: Mapping[str, int] = {"launch": 16, "poll": 8, "gather": 8, "collect": 1}
+_WORKERS: Mapping[str, int] = {"launch": 32, "poll": 8, "gather": 8, "collect": 1}
 
 
 class Session:
