@@ -259,18 +259,25 @@ def mixed(timeline: Timeline, lanes: int, columns: int, colours: Mapping[str, st
     inks = {what: bytes.fromhex(colour[1:]) for what, colour in {**colours, "waiting": WAITING}.items()}
     drawn = bytearray()
     for shares in timeline.lanes(lanes, columns):
-        layers = [(*inks[what], share) for what, share in shares.items()]
-        line = bytearray(4 * columns)
-        for column in range(columns):
-            red = green = blue = covered = 0.0
-            for r, g, b, share in layers:
-                if part := share[column]:
-                    red, green, blue, covered = red + r * part, green + g * part, blue + b * part, covered + part
-            if covered > 0:
-                shade = (red / covered, green / covered, blue / covered, 255 * min(1.0, covered))
-                line[4 * column : 4 * column + 4] = bytes(min(255, round(value)) for value in shade)
-        drawn += line
+        layers = [inks[what] for what in shares]
+        shades: dict[tuple[float, ...], bytes] = {}  # neighbours have the same colour more often than not
+        for parts in zip(*shares.values()):  # noqa: B905 (one share for each column)
+            shade = shades.get(parts)
+            if shade is None:
+                shade = shades[parts] = _shade(layers, parts)
+            drawn += shade
+        if not layers:
+            drawn += bytes(4 * columns)
     return bytes(drawn)
+
+
+def _shade(inks: Sequence[bytes], parts: Sequence[float]) -> bytes:
+    """Return the colour of one cell, of which each ink covers a part."""
+    covered = math.fsum(parts)
+    if covered <= 0:
+        return bytes(4)
+    mixture = [sum(ink[at] * part for ink, part in zip(inks, parts)) / covered for at in range(3)]  # noqa: B905
+    return bytes(min(255, round(value)) for value in (*mixture, 255 * min(1.0, covered)))
 
 
 def _span(row: int, attempt: Attempt, times: Times, origin: datetime) -> Span:
