@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from canfar_batch.errors import SpecChanged as SpecChanged
     from canfar_batch.errors import SpecError as SpecError
     from canfar_batch.errors import WaitTimeout as WaitTimeout
+    from canfar_batch.functions import Function as Function
     from canfar_batch.job import Job as Job
     from canfar_batch.local import LocalPlatform as LocalPlatform
     from canfar_batch.records import JobState as JobState
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from canfar_batch.strategies import Logs as Logs
     from canfar_batch.strategies import OneByOne as OneByOne
     from canfar_batch.strategies import Retry as Retry
+    from canfar_batch.strategies import Returned as Returned
     from canfar_batch.strategies import Serial as Serial
     from canfar_batch.strategies import Throttle as Throttle
     from canfar_batch.strategies import Window as Window
@@ -67,14 +69,15 @@ _NAMES = {
         "BatchBusy", "BatchFailed", "BatchPaused", "CanfarBatchError", "CredentialError", "Detached", "JobFailed",
         "LaunchInDoubt", "NotDriven", "PlanError", "PlatformError", "SpecChanged", "SpecError", "WaitTimeout",
     ),
+    "functions": ("Function",),
     "job": ("Job",),
     "local": ("LocalPlatform",),
     "records": ("JobState",),
     "session": ("Session",),
     "spec": ("JobSpec", "Secret"),
     "strategies": (
-        "ANY", "Adaptive", "AtOnce", "Chunks", "Files", "Json", "Listing", "Logs", "OneByOne", "Retry", "Serial",
-        "Throttle", "Window", "never",
+        "ANY", "Adaptive", "AtOnce", "Chunks", "Files", "Json", "Listing", "Logs", "OneByOne", "Retry", "Returned",
+        "Serial", "Throttle", "Window", "never",
     ),
     "views.report": ("Report",),
 }  # fmt: skip
@@ -94,6 +97,7 @@ __all__ = [
     "CredentialError",
     "Detached",
     "Files",
+    "Function",
     "Job",
     "JobFailed",
     "JobSpec",
@@ -109,6 +113,7 @@ __all__ = [
     "PlatformError",
     "Report",
     "Retry",
+    "Returned",
     "Secret",
     "Serial",
     "Session",

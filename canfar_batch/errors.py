@@ -236,6 +236,13 @@ class BatchFailed(CanfarBatchError, RuntimeError):
     """Some jobs of the batch did not succeed; the message groups them by cause."""
 
 
+class RemoteTraceback(CanfarBatchError, RuntimeError):
+    """The traceback, as text, of an exception that a function raised in its container; the cause of that exception."""
+
+    def __str__(self) -> str:
+        return f"\n{super().__str__()}"
+
+
 class CollectError(CanfarBatchError, RuntimeError):
     """The job succeeded, but its result could not be collected.
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from canfar_batch.text import printable
+from canfar_batch.text import printable, printable_lines
 
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)\b")
 _PARTICULAR = re.compile(r"""'[^']*'|"[^"]*"|\S*[/\d]\S*""")  # names, paths and numbers, which differ from job to job
@@ -63,6 +63,11 @@ class Failure:
         kind = raised[0] if raised else _PARTICULAR.sub("…", self.message)
         return f"{self.cause}: {kind[:200]}"
 
+    @property
+    def headline(self) -> str:
+        """The first line of the message; only an exception's has more."""
+        return self.message.partition("\n")[0]
+
     def __str__(self) -> str:
         return f"{self.cause}: {self.message}" if self.message else self.cause
 
@@ -84,6 +89,31 @@ class ExitCode(Failure):
     def cause(self) -> str:
         """The text by which a report groups failures: `"exit code 2"`."""
         return f"exit code {self.code}"
+
+
+@attrs.frozen(kw_only=True)
+class Raised(ExitCode):
+    """The Python function that the job called raised an exception.
+
+    Attributes:
+        message: The exception in a line, as `ValueError: bad width`, and below it the traceback.
+    """
+
+    label = "exception"
+    message: str = attrs.field(default="", converter=printable_lines)
+
+    @property
+    def cause(self) -> str:
+        """The text by which a report groups failures: the exception's type, `"ValueError"`."""
+        return self.headline.partition(":")[0] or super().cause
+
+    @property
+    def group(self) -> str:
+        """The group in which failures are counted: the exception's type."""
+        return self.cause
+
+    def __str__(self) -> str:
+        return self.headline
 
 
 @attrs.frozen(kw_only=True)
@@ -227,8 +257,8 @@ class Unknown(Failure):
 KINDS: Mapping[str, type[Failure]] = {
     kind.__name__: kind
     for kind in (
-        ExitCode, OutOfMemory, ChildKilled, Killed, TimedOut, StartError, ImagePull, StuckPending, Evicted, DiskFull,
-        DeadlineExceeded, Deleted, Lost, Unwatched, MissingOutput, LaunchRefused, Unknown,
+        ExitCode, Raised, OutOfMemory, ChildKilled, Killed, TimedOut, StartError, ImagePull, StuckPending, Evicted,
+        DiskFull, DeadlineExceeded, Deleted, Lost, Unwatched, MissingOutput, LaunchRefused, Unknown,
     )
 }  # fmt: skip
 

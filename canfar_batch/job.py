@@ -46,6 +46,9 @@ class Source(Protocol):
     def events(self, record: JobRecord) -> str:
         """Return what the platform noted about the newest attempt."""
 
+    def exception(self, record: JobRecord) -> BaseException | None:
+        """Return the exception that the job's function raised in its newest attempt, if it is known here."""
+
     def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
         """Stop the job, and return its record once it is stopped."""
 
@@ -248,12 +251,14 @@ class Job:
         """Raise if the job is final and did not succeed; otherwise return the job itself.
 
         Raises:
-            JobFailed: It did not succeed; the message says why, what to do, and shows the end of its log.
+            JobFailed: It did not succeed; the message says why, what to do, and shows the end of its log. Its cause is
+                the exception of the function, if the job called one.
         """
         if not self.done or self.ok:
             return self
         tail = "\n".join(f"  | {line}" for line in self._log_end(10).splitlines())
-        raise JobFailed(self._explain("") + (f"\nThe end of its log:\n{tail}" if tail else ""))
+        failed = JobFailed(self._explain("") + (f"\nThe end of its log:\n{tail}" if tail else ""))
+        raise failed from self._source.exception(self._record)
 
     @overload
     def logs(self, encoding: str = "utf-8") -> str: ...

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,12 +16,21 @@ import attrs
 
 from canfar_batch.clock import SystemClock
 from canfar_batch.containers import ContainerInfo, Image, Limits, Resources, Usage
-from canfar_batch.errors import LedgerError, PlatformError, PlatformRefused, SpecError, StorageError, StrategyError
+from canfar_batch.errors import (
+    LedgerError,
+    PlanError,
+    PlatformError,
+    PlatformRefused,
+    SpecError,
+    StorageError,
+    StrategyError,
+)
 from canfar_batch.rest import credential_of, open_platform
 
 # Connecting needs none of the following, which take as long to import as everything above: the methods import them.
 if TYPE_CHECKING:
     from canfar_batch.batch import Batch
+    from canfar_batch.functions import Function
     from canfar_batch.job import Job
     from canfar_batch.local import LocalPlatform
     from canfar_batch.protocols import (
@@ -40,6 +49,7 @@ log = logging.getLogger("canfar_batch")
 
 SETTLE_NEARBY = 3.0  #: seconds to look for one on this machine, which answers at once
 GRACE_LOCAL = 2.0  #: seconds for which a container may live on, on the embedded local platform
+_RAISE: Any = object()  #: failed calls of `Session.map` raise
 #: threads that single jobs share, for each kind of work
 _WORKERS: Mapping[str, int] = {"launch": 32, "poll": 8, "gather": 8, "collect": 1}
 
@@ -293,7 +303,8 @@ class Session:
             launch: Which jobs are launched next; by default `Window(16)`. A number is the size of a `Window`.
             monitor: How to poll the platform; by default `Listing((5, 60))`, and faster on this machine.
             retry: Which failures deserve another attempt; by default `Retry(2)`. A number is that of a `Retry`.
-            collect: How to fetch a job's result; a dict of collectors for several; by default `Logs()`.
+            collect: How to fetch a job's result; a dict of collectors for several; by default `Logs()`, and what a
+                `Function` returned.
             home: The directory that holds the batch's own; by default `CANFAR_BATCH_HOME`, else `batches` in the
                 working directory.
             settle: Seconds for which a container must be absent before it counts as gone; by default 120.
@@ -318,13 +329,77 @@ class Session:
             monitor=_player(monitor, "monitor", "Listing(every=(5, 60))")
             or (Listing(every=(0.2, 2.0)) if self.nearby else Listing()),
             retry=paced,
-            collect=as_collector(collect or Logs()),
+            collect=Logs(),
         )
 
         def setup(place: Path) -> Setup:
-            return self._setup(strategies, directory=place, settle=settle)
+            collector = as_collector(collect, place)
+            return self._setup(attrs.evolve(strategies, collect=collector), directory=place, settle=settle)
 
-        return prepare(name, setup=setup, address=self.address, home=home)
+        return prepare(name, setup=setup, address=self.address, home=home, launch=self.launch)
+
+    def map(
+        self,
+        function: Callable[..., Any] | Function,
+        /,
+        *columns: Iterable[Any],
+        image: str | None = None,
+        missing: Any = _RAISE,
+        home: str | os.PathLike[str] | None = None,
+        launch: LaunchStrategy | int | None = None,
+        progress: bool = True,
+        **spec_fields: Any,
+    ) -> list[Any]:
+        """Call *function* once for each row of the columns, as jobs, and return what it returned, in order.
+
+        The batch is named after the function and its code, so that calling it again goes on where it stopped, and runs
+        only what has not run yet. `cb.open` and `session.batch` show it afterwards.
+
+        ```python
+        def area(width, height):
+            return width * height
+
+        areas = session.map(area, [1, 2, 3], [4, 5, 6], image="skaha/astroml:latest", cores=1, ram=1)
+        ```
+
+        Args:
+            function: What to call; or a `Function`, which brings its image and resources.
+            columns: The values of its first, second, ... argument, of one length.
+            image: The container image.
+            missing: What stands in the list for calls that failed; without it, they raise.
+            home: As for `batch`.
+            launch: As for `batch`.
+            progress: Whether to show the progress.
+            spec_fields: As for `Function`: cores, ram (GiB), timeout (seconds), ...
+
+        Raises:
+            BatchFailed: A call raised an exception, which is its cause, or its container failed. The other calls have
+                been made: calling `map` again with `missing=None` returns their results.
+            SpecError: The function cannot be sent, or needs another version of Python than the image has.
+            PlanError: The columns differ in length, or there is none.
+        """
+        from canfar_batch.functions import Function
+
+        if isinstance(function, Function):
+            if image is not None or spec_fields:
+                raise SpecError("a Function is complete: give it its image and resources")
+            spec = function
+        elif image is None:
+            raise SpecError("no image= was given; session.images() lists them, such as 'skaha/astroml:latest'")
+        else:
+            spec = Function(function, image=image, **spec_fields)
+        if not columns:
+            raise PlanError("map() needs a column of values for each argument, as session.map(fit, [1, 2, 3], image=…)")
+        rows = spec.rows_of(columns)
+        batch = self.batch(spec.name, launch=launch, home=home)
+        keys = batch.rows(spec, rows, allow_empty=True)
+        if again := [key for key in keys if batch[key].failure is not None and not _is_own(batch[key])]:
+            batch.retry_failed(again)
+        report = batch.run(progress=progress)
+        if missing is _RAISE and not all(batch[key].ok and batch[key].record.collect_error is None for key in keys):
+            report.raise_if_failed()
+        results = batch.results(missing=None if missing is _RAISE else missing)
+        return [results[key] for key in keys]
 
     @staticmethod
     def batches(home: str | os.PathLike[str] | None = None) -> list[str]:
@@ -569,6 +644,13 @@ def _shown(progress: Callable[[Progress], object] | bool, verb: str) -> Iterator
         yield line if progress else None
     finally:
         line.end()
+
+
+def _is_own(job: Job) -> bool:
+    """Return whether calling the job's function again would fail again, or the job has not failed."""
+    from canfar_batch.failures import Raised
+
+    return not job.done or job.ok or isinstance(job.failure, Raised)
 
 
 def _player(value: Any, role: str, example: str) -> Any:

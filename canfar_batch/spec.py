@@ -11,6 +11,7 @@ import attrs
 
 from canfar_batch.errors import SpecError
 from canfar_batch.fields import converters
+from canfar_batch.fields.arguments import Arguments
 from canfar_batch.fields.environment import (
     Environment,
     Secret,
@@ -27,6 +28,7 @@ from canfar_batch.fields.shell import check_shell, hides_failures, shell_argv, s
 from canfar_batch.fields.templates import Template, shell_quoted
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.fields.words import split_words
+from canfar_batch.payload.calls import shown_call
 from canfar_batch.text import did_you_mean
 
 __all__ = [
@@ -66,7 +68,7 @@ class Filled:
     @property
     def command(self) -> str:
         """The command as one line for people, quoted for a shell."""
-        return shown_command(self.argv)
+        return shown_call(self.argv) or shown_command(self.argv)
 
     def environment(self) -> tuple[tuple[str, str], ...]:
         """Return the variables with their values, secret ones included.
@@ -120,6 +122,7 @@ class JobSpec:
         pending_timeout: Seconds that the job may wait to be started.
         receipt: Run the command under the wrapper that reports how it ended. Without it, failures are inferred, and
             *timeout* and *outputs* cannot be used.
+        function: The name of the function that is called, with its digest; `Function` sets it.
 
     Words, values of *env*, *name*, *workdir* and *outputs* are templates: `fields.templates` describes a ``{field}``.
     ``{key}`` and ``{index}`` always exist in a batch; ``{{`` and ``}}`` stand for single braces.
@@ -143,6 +146,7 @@ class JobSpec:
     timeout: float | None = attrs.field(default=None, kw_only=True, converter=converters.timeout)
     pending_timeout: float | None = attrs.field(default=None, kw_only=True, converter=converters.pending_timeout)
     receipt: bool = attrs.field(default=True, kw_only=True, validator=converters.yes_or_no)
+    function: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.shell and not isinstance(self.cmd, str):
@@ -192,6 +196,8 @@ class JobSpec:
             if isinstance(value, str)
         ]
         ends = [f"{place}, which ends in a line break" for place, text in texts if text[-1:] in ("\r", "\n")]
+        if self.function is not None:
+            return tuple(ends)
         by_shell = not self.shell and self.words[0].rpartition("/")[2] in _SHELLS
         if isinstance(self.cmd, tuple) and not by_shell:
             texts += [(f"word {place} of cmd is {word!r}", word) for place, word in enumerate(self.cmd)]
@@ -223,8 +229,9 @@ class JobSpec:
         values = _values(fields or {}, key, index)
         templates = self._templates
         written = shell_quoted if self.shell else None
+        arguments = fields.words if isinstance(fields, Arguments) else ()
         return _checked(
-            self._argv(tuple([template.fill(values, written) for template in templates.argv])),
+            self._argv(tuple([template.fill(values, written) for template in templates.argv])) + arguments,
             tuple([(name, part if isinstance(part, Secret) else part.fill(values)) for name, part in templates.env]),
             None if templates.name is None else templates.name.fill(values),
             None if templates.workdir is None else templates.workdir.fill(values),
@@ -268,6 +275,7 @@ class JobSpec:
             "timeout": self.timeout,
             "pending_timeout": self.pending_timeout,
             "receipt": self.receipt,
+            "function": self.function,
         }
 
     @classmethod

@@ -132,6 +132,9 @@ class Standalone:
             raise PlatformUnreachable(f"{self.platform.url} has not answered within {timeout:.3g} s")
         return self._record
 
+    def exception(self, record: JobRecord) -> None:
+        """Return None: a single job calls no function."""
+
     def require_driver(self, record: JobRecord) -> None:
         """Do nothing: whoever asks about a single job drives it."""
 

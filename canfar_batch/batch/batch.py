@@ -34,6 +34,7 @@ from canfar_batch.planning.reopening import check_changes, reopenings, with_caus
 from canfar_batch.protocols import Clock, Platform
 from canfar_batch.records import GIVEN_UP, JobRecord, JobState
 from canfar_batch.setup import Setup
+from canfar_batch.spec import JobSpec
 from canfar_batch.store import home as homes
 from canfar_batch.store.files import file_errors, write_file
 from canfar_batch.store.home import Home
@@ -73,8 +74,9 @@ class Batch(DrivenBatch):
         *,
         clock: Clock,
         engine: Engine | None = None,
+        launch: Callable[[JobSpec], Job] | None = None,
     ) -> None:
-        super().__init__(home, ledger, clock=clock, engine=engine)
+        super().__init__(home, ledger, clock=clock, engine=engine, launch=launch)
         self._pid = os.getpid()
 
     # -- opening --------------------------------------------------------------------------------------------------
@@ -383,6 +385,10 @@ class _FromBatch:
         """Return the saved events, else the platform's; empty if there is neither."""
         return newest_events(record, self.batch._home, self.platform)
 
+    def exception(self, record: JobRecord) -> BaseException | None:
+        """Return the exception in the home that the job's function raised."""
+        return self.batch._exception(record)
+
     def cancel(self, record: JobRecord, timeout: float) -> JobRecord:
         """Let the batch stop the job."""
         self.batch.cancel([record.key], timeout=timeout)
@@ -443,6 +449,7 @@ def prepare(
     setup: Callable[[Path], Setup],
     address: str,
     home: str | os.PathLike[str] | None,
+    launch: Callable[[JobSpec], Job] | None = None,
 ) -> Batch:
     """Open the batch *name* for planning and running; make it if there is none.
 
@@ -451,6 +458,7 @@ def prepare(
         setup: Makes the engine's setup for the directory of the batch.
         address: The platform's address, or `"local"`: batches are bound to it.
         home: As for `open`.
+        launch: Launches a single job, to ask an image for its version of Python.
 
     Raises:
         HomeError: The home is in a directory that is emptied from time to time, or cannot be written.
@@ -479,4 +487,4 @@ def prepare(
     # the token that is in the ledger, which another process may have made at the same time
     write_file(place.token, f"{identity.token}\n".encode())
     log.info("batch %s is in %s", name, place.path)
-    return Batch(place, ledger, clock=clock, engine=Engine(made, ledger, place))
+    return Batch(place, ledger, clock=clock, engine=Engine(made, ledger, place), launch=launch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from canfar_batch.errors import (
     PlanError,
     WaitTimeout,
 )
+from canfar_batch.functions import check_python
 from canfar_batch.job import Job
 from canfar_batch.protocols import Clock
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.setup import ALIKE
+from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Ledger
 from canfar_batch.views import messages
@@ -41,8 +43,17 @@ GLANCE = 0.2  #: seconds that `step` returns at most while worker threads are bu
 class DrivenBatch(PlannedBatch):
     """A planned batch that this process can drive."""
 
-    def __init__(self, home: Home, ledger: Ledger, *, clock: Clock, engine: Engine | None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        ledger: Ledger,
+        *,
+        clock: Clock,
+        engine: Engine | None,
+        launch: Callable[[JobSpec], Job] | None,
+    ) -> None:
         super().__init__(home, ledger, clock=clock, engine=engine)
+        self._launch_beside = launch  # launches a job that is not the batch's
         self._background: Background | None = None
 
     # -- running --------------------------------------------------------------------------------------------------
@@ -90,7 +101,7 @@ class DrivenBatch(PlannedBatch):
         self._refuse_while_started("run()")
         with self._turn("run()") as engine:
             try:
-                self._read_secrets()
+                self._check_specs()
                 with engine.held(takeover=takeover):
                     engine.resume(stop_alike=stop_alike)
                     self._run(engine, progress=progress, deadline=deadline, notify=notify)
@@ -139,7 +150,7 @@ class DrivenBatch(PlannedBatch):
         check_notify(notify)
         if self._is_started:
             return
-        self._read_secrets()
+        self._check_specs()
         with self._turn("start()") as engine:
             engine.acquire(takeover=takeover)
             engine.resume(stop_alike=stop_alike)
@@ -206,7 +217,7 @@ class DrivenBatch(PlannedBatch):
             SpecError: A job needs a `Secret` that is not set here.
         """
         self._refuse_while_started("as_completed()")
-        self._read_secrets()
+        self._check_specs()
         deadline = None if timeout is None else self._clock.ticks() + timeout
         changed = dict.fromkeys(self._ledger.jobs)
         yielded: set[str] = set()
@@ -326,8 +337,20 @@ class DrivenBatch(PlannedBatch):
     def _how_to_resume(self) -> str:
         return messages.how_to_resume(self.name)
 
-    def _read_secrets(self) -> None:
-        read_secrets(job.spec for job in self.records if not job.state.final)
+    def _check_specs(self) -> None:
+        """Check what can stop every job, before the first is launched: secrets, and images that lack Python.
+
+        Raises:
+            SpecError: A job cannot run.
+        """
+        records = self.records
+        specs = list({id(job.spec): job.spec for job in records if not job.state.final}.values())
+        read_secrets(specs)
+        calls = [spec for spec in specs if spec.function is not None]
+        if calls and self._launch_beside is not None:
+            proven = {job.spec.function for job in records if job.state is JobState.SUCCEEDED}
+            untried = [spec for spec in calls if spec.function not in proven]
+            check_python(untried, launch=self._launch_beside, known=self._home.functions / "pythons.json")
 
     def _opening(self) -> str:
         """Return the report at the start of a run, which counts new jobs; they count as new once only."""

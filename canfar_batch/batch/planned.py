@@ -14,6 +14,7 @@ import attrs
 from canfar_batch.batch.recorded import RecordedBatch
 from canfar_batch.engine import Engine
 from canfar_batch.errors import BatchBusy, PlanError, ReadOnlyBatch, SpecChanged
+from canfar_batch.functions import Function
 from canfar_batch.job import Job
 from canfar_batch.planning.compare import Plan, changed_identity, compared
 from canfar_batch.planning.jobs import check_spec
@@ -22,6 +23,7 @@ from canfar_batch.planning.rows import Row, rows_of_columns, rows_of_grid, rows_
 from canfar_batch.protocols import Clock
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import JobSpec
+from canfar_batch.store.files import make_folder, write_file
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Ledger
 
@@ -64,11 +66,11 @@ class PlannedBatch(RecordedBatch):
 
     # -- planning -------------------------------------------------------------------------------------------------
 
-    def add(self, spec: JobSpec, /, key: str | None = None, **fields: Any) -> Job:
+    def add(self, spec: JobSpec | Function, /, key: str | None = None, **fields: Any) -> Job:
         """Plan one job, and return it.
 
         Args:
-            spec: What to run.
+            spec: What to run: a `JobSpec`, or a `Function`.
             key: Its name in this batch, or a template for it; by default made of the fields.
             fields: The values that the spec's templates are filled with.
 
@@ -79,11 +81,13 @@ class PlannedBatch(RecordedBatch):
         """
         return self[self._plan(spec, [fields], key)[0]]
 
-    def map(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **columns: Any) -> list[str]:
+    def map(
+        self, spec: JobSpec | Function, /, key: str | None = None, *, allow_empty: bool = False, **columns: Any
+    ) -> list[str]:
         """Plan one job for each row of the columns, and return the keys in plan order; scalars repeat.
 
         Args:
-            spec: What to run.
+            spec: What to run: a `JobSpec`, or a `Function`.
             key: A template for the keys, such as `"{path.stem}"`; by default they are made of the fields.
             allow_empty: Whether empty columns are allowed.
             columns: The values of each field: lists, arrays, columns of tables, generators.
@@ -95,11 +99,13 @@ class PlannedBatch(RecordedBatch):
         """
         return self._plan_all(spec, rows_of_columns(columns), key, allow_empty)
 
-    def grid(self, spec: JobSpec, /, key: str | None = None, *, allow_empty: bool = False, **axes: Any) -> list[str]:
+    def grid(
+        self, spec: JobSpec | Function, /, key: str | None = None, *, allow_empty: bool = False, **axes: Any
+    ) -> list[str]:
         """Plan one job for each combination of the axes' values, the last axis running fastest, and return the keys.
 
         Args:
-            spec: What to run.
+            spec: What to run: a `JobSpec`, or a `Function`.
             key: A template for the keys, such as `"{sigma}-{method}"`; by default they are made of the fields.
             allow_empty: Whether an axis without any value is allowed.
             axes: The values of each field: lists, arrays, ranges, generators; a scalar is one value.
@@ -111,11 +117,13 @@ class PlannedBatch(RecordedBatch):
         """
         return self._plan_all(spec, rows_of_grid(axes), key, allow_empty)
 
-    def rows(self, spec: JobSpec, table: Any, key: str | None = None, *, allow_empty: bool = False) -> list[str]:
+    def rows(
+        self, spec: JobSpec | Function, table: Any, key: str | None = None, *, allow_empty: bool = False
+    ) -> list[str]:
         """Plan one job for each row of a list of dicts, a pandas DataFrame or an astropy Table, and return the keys.
 
         Args:
-            spec: What to run.
+            spec: What to run: a `JobSpec`, or a `Function`.
             table: The rows; its columns are the fields.
             key: A template for the keys, such as `"{object}"`; by default they are made of the fields.
             allow_empty: Whether a table without any row is allowed.
@@ -161,13 +169,18 @@ class PlannedBatch(RecordedBatch):
                 raise PlanError(f"{launched[0]!r} was launched, so it stays in the batch; cancel() stops it")
             engine.drop(chosen)
 
-    def _plan_all(self, spec: JobSpec, rows: list[Row], key: str | None, allow_empty: bool) -> list[str]:
+    def _plan_all(self, spec: JobSpec | Function, rows: list[Row], key: str | None, allow_empty: bool) -> list[str]:
         if not rows and not allow_empty:
             raise PlanError("there is nothing to do: the columns are empty. If they may be, pass allow_empty=True")
         return self._plan(spec, rows, key)
 
-    def _plan(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> list[str]:
+    def _plan(self, spec: JobSpec | Function, rows: Sequence[Row], key: str | None) -> list[str]:
         """Compare the wanted jobs with the known ones; nothing is written unless all of them fit."""
+        if isinstance(spec, Function):
+            assert self._engine is not None  # a batch that is open for reading says so before files are written
+            make_folder(self._home.functions)
+            calls = spec.rows(rows, self._home.functions, write_file)
+            return self._plan(spec.spec, calls, key)
         with self._turns.turn("planning jobs"):  # so that the known jobs do not change between comparing and writing
             version, plan = self._ledger.version, self._compared(spec, rows, key)
             if plan.fresh or plan.changes:  # planning the same jobs again needs no lease: run() may yet take it over

@@ -7,7 +7,8 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -16,8 +17,10 @@ import attrs
 
 from canfar_batch.batch.turns import Turns
 from canfar_batch.engine import Engine
-from canfar_batch.errors import UnknownJob
+from canfar_batch.errors import CollectError, RemoteTraceback, UnknownJob
+from canfar_batch.failures import Raised
 from canfar_batch.job import Job
+from canfar_batch.payload.calls import Outcome
 from canfar_batch.planning.estimate import estimate_cost
 from canfar_batch.planning.jobs import launch_name
 from canfar_batch.protocols import Clock
@@ -153,7 +156,9 @@ class RecordedBatch(abc.ABC):
                 result that is larger than 64 KiB or not JSON; without a connection, such a result is not available.
         """
         records = self.records
-        lacking = sum(not job.stored for job in records) if self._its_engine is None else 0
+        lacking = (
+            sum(not job.stored and job.spec.function is None for job in records) if self._its_engine is None else 0
+        )
         if lacking:
             log.warning(
                 "%s: results that are not JSON or are larger than 64 KiB are not in the ledger (jobs: %d); "
@@ -169,10 +174,11 @@ class RecordedBatch(abc.ABC):
         engine = self._its_engine
         if job.stored:
             return job.result
-        if engine is None:
+        outcome = self._outcome(job) if engine is None else None
+        if engine is None and outcome is None:
             return missing
         try:
-            return engine.result(job)
+            return engine.result(job) if engine is not None else outcome and outcome.value()
         except Exception as error:
             log.warning("%s: the result of %s is not available: %s", self.name, job.key, error)
             return missing
@@ -199,7 +205,35 @@ class RecordedBatch(abc.ABC):
         origin = report_page.Provenance(platform=identity.platform, user=identity.user, created=self._created)
         records = self.records
         page = _PageWriter(jobs=records, origin=origin, live=self.live)
-        return Report.of(self.name, records, home=self.home, now=self._clock.now(), limits=limits, page=page)
+        return Report.of(
+            self.name, records, home=self.home, now=self._clock.now(), limits=limits, page=page,
+            exception=partial(self._first_exception, records),
+        )  # fmt: skip
+
+    def _first_exception(self, records: Iterable[JobRecord]) -> BaseException | None:
+        """Return the exception of the first job whose function raised one."""
+        failed = (job for job in records if job.state in GIVEN_UP and isinstance(job.failure, Raised))
+        return next((error for error in map(self._exception, failed) if error is not None), None)
+
+    def _exception(self, job: JobRecord) -> BaseException | None:
+        """Return what the job's function raised in its newest attempt, with its traceback as the cause."""
+        outcome, failure = self._outcome(job), job.failure
+        if outcome is None or outcome.returned or not isinstance(failure, Raised):
+            return None
+        try:
+            error = outcome.value()
+        except CollectError:
+            return None  # the failure's message has its text
+        if not isinstance(error, BaseException):
+            return None
+        error.__cause__ = RemoteTraceback(outcome.traceback)
+        return error
+
+    def _outcome(self, job: JobRecord) -> Outcome | None:
+        attempt = job.last_attempt
+        if job.spec.function is None or attempt is None:
+            return None
+        return Outcome.in_file(self._home.result(job.key, attempt.number), attempt.launch_name)
 
     # -- tables and drawings --------------------------------------------------------------------------------------
 

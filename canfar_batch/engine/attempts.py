@@ -12,18 +12,20 @@ import attrs
 from canfar_batch.engine.cluster_events import Events
 from canfar_batch.engine.log_reasons import TAIL
 from canfar_batch.engine.verdict import Evidence, Verdict
-from canfar_batch.errors import JobNotFound, PlatformError
-from canfar_batch.failures import Failure, StuckPending
+from canfar_batch.errors import JobNotFound, PlatformError, SpecError
+from canfar_batch.failures import ExitCode, Failure, Raised, StuckPending
+from canfar_batch.fields.arguments import files_of
 from canfar_batch.fields.environment import readable, without_values
 from canfar_batch.fields.keys import file_name
 from canfar_batch.lifecycle import Cancelled, Ended
 from canfar_batch.payload import encode, receipts
+from canfar_batch.payload.calls import Outcome
 from canfar_batch.planning.jobs import launch_name
 from canfar_batch.protocols import Platform
 from canfar_batch.records import Attempt, JobRecord, LaunchRequest, Phase, Receipt
 from canfar_batch.setup import ABSENT_POLLS
 from canfar_batch.spec import full_image
-from canfar_batch.store.files import write_file, write_stream
+from canfar_batch.store.files import make_folder, write_file, write_stream
 from canfar_batch.store.home import Home
 
 # -- launching ----------------------------------------------------------------------------------------------------
@@ -85,6 +87,7 @@ def request_for(job: JobRecord, context: LaunchContext) -> LaunchRequest:
             timeout=spec.timeout,
             home=None if context.home is None else str(context.home.path),
             token=context.token,
+            files=None if spec.function is None else _function_files(job, context),
         )
     else:
         payload = encode.encode_exec(filled.argv, env, workdir=context.directory(filled.workdir))
@@ -97,6 +100,24 @@ def request_for(job: JobRecord, context: LaunchContext) -> LaunchRequest:
         env=payload.env,
         secrets=tuple(secret.read() for secret in filled.secrets),
     )
+
+
+def _function_files(job: JobRecord, context: LaunchContext) -> dict[str, bytes]:
+    """Return the files that a call of a function needs, unless its container sees the home, which has them.
+
+    Raises:
+        SpecError: A file is gone.
+    """
+    if context.shared or context.home is None:
+        return {}
+    names = (f"{job.spec.function}.zip", *files_of(job.filled.argv))
+    try:
+        return {name: (context.home.functions / name).read_bytes() for name in dict.fromkeys(names)}
+    except OSError as error:
+        raise SpecError(
+            f"the function's file {error.filename} cannot be read ({error.strerror}): plan the job again, which "
+            "writes it"
+        ) from error
 
 
 # -- gathering evidence -------------------------------------------------------------------------------------------
@@ -119,6 +140,7 @@ class Gathered:
     is_gone: bool = False  #: whether the service itself said that it knows no such container
     cancel_error: Exception | None = None  #: why the platform could not be asked to remove it
     phase: Phase | None = None  #: the platform's final status, as far as it is known
+    outcome: Outcome | None = None  #: what the function that it called returned or raised
 
     @property
     def shows_a_run(self) -> bool:
@@ -143,6 +165,7 @@ class Gathered:
             pod_is_gone=self.pod_is_gone or earlier.pod_is_gone,
             is_gone=self.is_gone or earlier.is_gone,
             phase=self.phase or earlier.phase,
+            outcome=self.outcome or earlier.outcome,
         )
 
 
@@ -181,7 +204,8 @@ def gather(
     attempt = job.attempts[-1]
     runs = Runs.in_files(receipt_home, job)
     if attempt.id is None:
-        return Gathered(began=runs.newest_start, ended=runs.newest_end(attempt))
+        outcome = _outcome(job, archive, None)
+        return Gathered(began=runs.newest_start, ended=runs.newest_end(attempt), outcome=outcome)
     trouble: PlatformError | None = None
     log, is_cut, saved = None, False, archive.log(job.key, attempt.number)
     splitter = receipts.LogSplitter(attempt.launch_name)
@@ -208,7 +232,25 @@ def gather(
         log=log, log_is_cut=is_cut, log_has_end=splitter.end is not None, began=runs.newest_start, ended=ended,
         events=events, pod_is_gone=events.pod is False, is_gone=forgotten,
         saved=saved if log is not None and saved.exists() else None, trouble=trouble,
+        outcome=_outcome(job, archive, splitter.outcome),
     )  # fmt: skip
+
+
+def _outcome(job: JobRecord, archive: Home, logged: bytes | None) -> Outcome | None:
+    """Return what the job's function returned or raised, and save it if it came through the log.
+
+    The outcome of another launch, as in a home that was restored, does not count.
+    """
+    if job.spec.function is None:
+        return None
+    attempt = job.attempts[-1]
+    path = archive.result(job.key, attempt.number)
+    outcome = Outcome.read(logged) if logged is not None else None
+    if outcome is not None and outcome.launch_name == attempt.launch_name and logged is not None:
+        make_folder(path.parent)
+        write_file(path, logged)
+        return outcome
+    return Outcome.in_file(path, attempt.launch_name)
 
 
 def _save_log(
@@ -395,11 +437,18 @@ def end_event(job: JobRecord, gathered: Gathered, verdict: Verdict, at: datetime
     receipt = gathered.ended or gathered.began
     if job.cancelling and not verdict.succeeded:
         return Cancelled(key=job.key, at=at, receipt=receipt, log=gathered.saved)
-    failure = for_ledger(job, verdict.failure)
+    failure = for_ledger(job, _with_exception(verdict.failure, gathered.outcome))
     return Ended(
         key=job.key, at=at, succeeded=verdict.succeeded, verified=verdict.verified, failure=failure,
         receipt=receipt, log=gathered.saved, log_is_cut=gathered.log_is_cut,
     )  # fmt: skip
+
+
+def _with_exception(failure: Failure | None, outcome: Outcome | None) -> Failure | None:
+    """Return *failure* as the exception that the job's function raised, if the job ended with its exit code."""
+    if type(failure) is not ExitCode or outcome is None or outcome.returned:
+        return failure
+    return Raised(failure.code, message=f"{outcome.line}\n{outcome.traceback}")
 
 
 def for_ledger(job: JobRecord, failure: Failure | None) -> Failure | None:

@@ -6,6 +6,7 @@ from functools import partial
 
 from canfar_batch.engine.context import Context
 from canfar_batch.errors import CanfarBatchError, CollectError
+from canfar_batch.fields.arguments import is_plain
 from canfar_batch.fields.environment import readable, without_values
 from canfar_batch.lifecycle import Collected, Event, NotCollected
 from canfar_batch.protocols import is_serial
@@ -51,7 +52,7 @@ class Collector:
         events: list[Event] = []
         if error is None or partial is not None:
             value = outcome.value if error is None else partial
-            stored = storable(value)
+            stored = storable(value) and (job.spec.function is None or is_plain(value))
             if not stored:
                 self.results[job.key] = value
             events.append(Collected(key=job.key, at=now, result=value if stored else None, stored=stored))

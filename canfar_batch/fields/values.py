@@ -17,6 +17,7 @@ from pathlib import PurePath
 from typing import Any
 
 from canfar_batch.errors import SpecError
+from canfar_batch.fields.arguments import Arguments
 
 
 class NeverRendered:
@@ -109,6 +110,8 @@ def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         SpecError: A value has no stable text, such as an object that shows its address in memory.
     """
+    if isinstance(fields, Arguments):
+        return fields.plain
     return {str(name): plain_value(value, name) for name, value in fields.items()}
 
 

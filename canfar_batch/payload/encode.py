@@ -144,6 +144,7 @@ def encode_wrapped(
     grace: float = 20.0,
     home: str | None = None,
     token: str | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Payload:
     """Encode *argv* with the wrapper around it, which reports how it began and ended.
 
@@ -166,6 +167,8 @@ def encode_wrapped(
         grace: Seconds between SIGTERM and SIGKILL, also if the container itself gets SIGTERM.
         home: The batch's directory; receipts are written below it if its file `token` holds *token*.
         token: One line without blanks.
+        files: For the call of a function: files that the command finds in `$CANFAR_BATCH_FILES` if the container does
+            not see *home*, which has them otherwise; it then leaves its outcome in `$CANFAR_BATCH_RESULT`.
 
     Raises:
         SpecError: Too large, or no argv.
@@ -201,7 +204,15 @@ def encode_wrapped(
         *(f"{name}={_quoted(value)}" for name, value in settings.items()),
         *_function("cb_enter", [] if workdir is None else [_enter(workdir)]),
         *_function("cb_declared", [f"cb_seek {_quoted(output)} {_shell_pattern(output)}" for output in outputs]),
-        *_function("cb_work", [session, *_exports([*pairs, *ours]), f"exec $cb_via {_words(argv, pairs)}"]),
+        *_function(
+            "cb_work",
+            [
+                session,
+                *_exports([*pairs, *ours]),
+                *([] if files is None else _carried_files(files)),
+                f"exec $cb_via {_words(argv, pairs)}",
+            ],
+        ),
         BODY,
     ]
     return _carried("\n".join(script))
@@ -247,6 +258,22 @@ def _through_env(pairs: Iterable[tuple[str, str]]) -> bool:
 
 def _exports(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [f"export {name}={_quoted(value)}" for name, value in pairs if not _SHELLS_OWN.fullmatch(name)]
+
+
+def _carried_files(files: Mapping[str, bytes]) -> list[str]:
+    """Return the lines that name the folder of a function's files: in the home, or a new one that gets *files*."""
+    unpack = [
+        f'printf %s {base64.b64encode(content).decode()} | base64 -d >"$CANFAR_BATCH_FILES/{name}"'
+        for name, content in files.items()
+    ]
+    return [
+        "CANFAR_BATCH_LAUNCH=$cb_name CANFAR_BATCH_FILES=$cb_home/functions CANFAR_BATCH_RESULT=",
+        'if [ -n "$cb_ours" ]; then CANFAR_BATCH_RESULT=$cb_home/results/$cb_key.$cb_attempt',
+        "elif ! CANFAR_BATCH_FILES=$(mktemp -d 2>/dev/null); then",
+        'CANFAR_BATCH_FILES=${TMPDIR:-/tmp}/$cb_name; mkdir -m 700 "$CANFAR_BATCH_FILES"; fi',
+        f'[ -n "$cb_ours" ] || {{ {"; ".join(unpack) or ":"}; }}',
+        "export CANFAR_BATCH_LAUNCH CANFAR_BATCH_FILES CANFAR_BATCH_RESULT",
+    ]
 
 
 def _words(argv: Sequence[str], pairs: Iterable[tuple[str, str]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from canfar_batch.payload.calls import OutcomeLines
 from canfar_batch.payload.wrapper import MARK
 
 
@@ -56,6 +57,12 @@ class LogSplitter:
         self._at_start = True  # whether the first line has not been looked at
         self._lines: list[str] = []
         self._read: tuple[int, tuple[dict[str, Any] | None, dict[str, Any] | None]] | None = None  # of so many lines
+        self._outcome = OutcomeLines()
+
+    @property
+    def outcome(self) -> bytes | None:
+        """The outcome of the newest call of a function that was fed whole, or None; `calls.Outcome` reads it."""
+        return self._outcome.outcome
 
     @property
     def start(self) -> dict[str, Any] | None:
@@ -100,7 +107,9 @@ class LogSplitter:
                 break
             if raw.endswith(self._tail, mark, line_end):
                 text = raw[mark + len(self._head) : line_end - len(self._tail)]
-                self._lines.append(text.decode("utf-8", "replace"))
+                line = text.decode("utf-8", "replace")
+                if not self._outcome.take(line):
+                    self._lines.append(line)
                 own.append(raw[at:begin])
                 at = min(line_end + 1, len(raw))
             elif line_end == len(raw) and at_end:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from canfar_batch.errors import PlanError, SpecError
+from canfar_batch.fields.arguments import Arguments
 from canfar_batch.fields.keys import check_key, job_key
 from canfar_batch.fields.templates import Template
 from canfar_batch.fields.values import plain_fields
@@ -71,7 +72,8 @@ def records(
                 f"key={key!r} gives {chosen!r}, and the job is number {index} of the batch, which is {{index}} in its "
                 "command: name the jobs by another field"
             )
-        _refuse_line_ends(row, number, chosen)
+        if not isinstance(row, Arguments):
+            _refuse_line_ends(row, number, chosen)
         try:
             filled = spec.fill(row, key=chosen, index=index)
         except SpecError as error:
@@ -101,7 +103,7 @@ def _key(spec: JobSpec, row: Row, named: Template | None, number: int) -> str:
     if named is not None:
         return check_key(named.fill({"index": number, **row}))
     if row:
-        return job_key(row)
+        return job_key(plain_fields(row) if isinstance(row, Arguments) else row)
     # without fields, a job can be named only by what it runs
     text = json.dumps(spec.identity(), sort_keys=True, ensure_ascii=False, default=str)
     return f"{label(spec)}-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
@@ -115,6 +117,8 @@ def launch_name(job: JobRecord, *, batch: str, token: str) -> str:
 
 def label(spec: JobSpec) -> str:
     """Return what to call a job that was given no name: its script, or its program."""
+    if spec.function is not None:
+        return spec.function.rpartition("-")[0]
     words: Sequence[str] = spec.words if not spec.shell else ("sh",)
     script = next((word for word in words[1:] if Path(word).suffix in (".py", ".sh", ".pl", ".R", ".jl")), words[0])
     stem = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in Path(script).stem)

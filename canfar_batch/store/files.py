@@ -120,6 +120,16 @@ def file_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make the directory *path* unless it exists, for the user alone (0700).
+
+    Raises:
+        HomeError: It cannot be made.
+    """
+    with file_errors(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def open_private(path: Path) -> None:
     """Create *path* unless it exists, readable by the user alone (0600).
 

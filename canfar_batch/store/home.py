@@ -13,6 +13,7 @@ import attrs
 
 from canfar_batch.errors import HomeError, PlanError
 from canfar_batch.fields.keys import file_name
+from canfar_batch.payload.calls import outcome_path
 from canfar_batch.store.files import check_system, file_errors, open_private, probe_locking
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -68,6 +69,11 @@ class Home:
         return self.path / "receipts"
 
     @property
+    def functions(self) -> Path:
+        """The directory of the functions that jobs call, and of their larger arguments."""
+        return self.path / "functions"
+
+    @property
     def token(self) -> Path:
         """The file that containers read to detect that they share the driver's storage."""
         return self.path / "token"
@@ -90,6 +96,10 @@ class Home:
     def events(self, key: str, attempt: int) -> Path:
         """Return the path for the platform's events about one attempt."""
         return self.logs / f"{file_name(key)}.{attempt}.events"
+
+    def result(self, key: str, attempt: int) -> Path:
+        """Return the path for the outcome of one attempt to call a function."""
+        return outcome_path(self.path, file_name(key), attempt)
 
     def stored(self, place: Path) -> str:
         """Return *place* as the ledger stores it: relative to the home if one contains the other.

@@ -14,7 +14,9 @@ from typing import Any
 import attrs
 
 from canfar_batch.errors import CollectError
+from canfar_batch.fields.keys import file_name
 from canfar_batch.fields.templates import Template
+from canfar_batch.payload.calls import Outcome, outcome_path
 from canfar_batch.protocols import Platform, ResultCollector, is_serial
 from canfar_batch.records import JobRecord
 from canfar_batch.spec import literal_path
@@ -127,6 +129,57 @@ class Json:
 
 
 @attrs.frozen
+class Returned:
+    """The result is the return value of the job's function. This is the default for a `Function`.
+
+    ```python
+    batch = session.batch("fits", collect={"fit": cb.Returned(), "files": cb.Files()})
+    ```
+
+    Args:
+        home: The batch's directory; `Session.batch` fills it in.
+    """
+
+    home: Path | None = attrs.field(default=None, kw_only=True)
+
+    def __call__(self, job: JobRecord, platform: Platform) -> Any:
+        """Return the value.
+
+        Raises:
+            CollectError: The job calls no function, or the value cannot be read here.
+        """
+        attempt = job.last_attempt
+        if job.spec.function is None or attempt is None or self.home is None:
+            raise CollectError(f"job {job.key} calls no Python function, so it returned nothing")
+        path = outcome_path(self.home, file_name(job.key), attempt.number)
+        outcome = Outcome.in_file(path, attempt.launch_name)
+        if outcome is None or not outcome.returned:
+            raise CollectError(
+                f"what job {job.key} returned is not in {path}: the file is missing or damaged, and so was the log"
+            )
+        return outcome.value()
+
+
+@attrs.frozen
+class Usual:
+    """The collector of a batch that was given none: return values of functions, logs of commands.
+
+    Args:
+        home: The batch's directory.
+    """
+
+    home: Path
+
+    def __call__(self, job: JobRecord, platform: Platform) -> Any:
+        """Return the value, or the path of the log.
+
+        Raises:
+            CollectError: There is none.
+        """
+        return (Logs() if job.spec.function is None else Returned(home=self.home))(job, platform)
+
+
+@attrs.frozen
 class Several:
     """The result is a dict, each value fetched by the collector of that name."""
 
@@ -179,10 +232,23 @@ class Serial:
 
 
 def as_collector(
-    collect: ResultCollector | Mapping[str, ResultCollector] | Callable[[JobRecord], object],
+    collect: ResultCollector | Mapping[str, ResultCollector] | Callable[[JobRecord], object] | None,
+    home: Path | None = None,
 ) -> ResultCollector:
-    """Return *collect*, or a `Several` if it is a dict of collectors."""
-    return Several(collect) if isinstance(collect, Mapping) else collect  # type: ignore[return-value]
+    """Return *collect*, a `Several` if it is a dict of collectors, or the usual one if it is None.
+
+    Args:
+        collect: What the user gave.
+        home: The batch's directory, if there is one.
+    """
+    if collect is None:
+        return Logs() if home is None else Usual(home)
+    if isinstance(collect, (Mapping, Several)):
+        parts = collect.parts if isinstance(collect, Several) else collect
+        return Several({name: as_collector(part, home) for name, part in parts.items()})
+    if isinstance(collect, Serial):
+        return Serial(as_collector(collect.collect, home))
+    return attrs.evolve(collect, home=home) if isinstance(collect, Returned) else collect  # type: ignore[return-value]
 
 
 def _files(job: JobRecord, pattern: str) -> list[Path]:

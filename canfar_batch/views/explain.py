@@ -23,6 +23,7 @@ _CAUSES = 6  # causes that the explanation of a batch lists
 SUPPORT_LINES = 30  #: lines of a log in a support report
 
 _ADVICE: Mapping[type[Failure], str] = {
+    failures.Raised: "The traceback is in job.failure.message; a fixed function is a new one, so its calls run again.",
     failures.OutOfMemory: "Ask for more memory (ram=), or let Retry(grow_ram=2) do it.",
     failures.Killed: "Ask for more memory (ram=); if it happens again with plenty, look at the log's last lines.",
     failures.TimedOut: "Give it a longer timeout=, or look in its log for what it was doing.",
@@ -97,7 +98,7 @@ def advice(failure: Failure) -> str:
         found = next((tip for sign, tip in known if sign.search(failure.message)), "")
         if not found and failure.code not in _COMMANDS:
             found = next((tip for sign, tip in _SIGNS if sign in failure.message), "")
-        return found or _CODES.get(failure.code, "")
+        return found or _ADVICE.get(type(failure)) or _CODES.get(failure.code, "")
     return _ADVICE.get(type(failure), "")
 
 
@@ -266,7 +267,7 @@ def _described(group: list[tuple[JobRecord, Failure]]) -> str:
     job, failure = next(((job, failure) for job, failure in group if failure.message), group[0])
     if is_out_of_memory(failure):
         return f"{failure.cause} ({_memory_of([job for job, _ in group])})"
-    message = _brief(failure.message, job)
+    message = _brief(failure.headline, job)
     if isinstance(failure, failures.ExitCode) and failure.code in _COMMANDS:
         return f"{_COMMANDS[failure.code]} ({': '.join(filter(None, (failure.cause, message)))})"
     return f"{failure.cause} ({message})" if message else failure.cause

@@ -137,6 +137,7 @@ class Report:
     estimated: bool  #: True if some attempts asked for no cores and are counted with the platform's default
     uses: tuple[Use, ...]  #: by request; the one with the most attempts first
     _page: Callable[[Report, Path], None] | None = attrs.field(default=None, repr=False, eq=False)
+    _exception: Callable[[], BaseException | None] | None = attrs.field(default=None, repr=False, eq=False)
 
     @classmethod
     def of(
@@ -148,6 +149,7 @@ class Report:
         now: datetime,
         limits: Limits | None = None,
         page: Callable[[Report, Path], None] | None = None,
+        exception: Callable[[], BaseException | None] | None = None,
     ) -> Report:
         """Return the report on *jobs*.
 
@@ -158,6 +160,7 @@ class Report:
             now: The present time; running attempts count until then.
             limits: What the platform offers, to suggest only that; without it, whole GiB and cores are suggested.
             page: A function that writes the report to a path as a page, for `to_html`.
+            exception: A function that returns the first exception that a job's function raised.
         """
         counted = Counter(job.state for job in jobs)
         attempts = [attempt for job in jobs for attempt in job.attempts]
@@ -191,6 +194,7 @@ class Report:
             estimated=any(attempt.resources.cores is None for attempt in begun),
             uses=_uses(begun, limits),
             page=page,
+            exception=exception,
         )
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> Path:
@@ -238,7 +242,7 @@ class Report:
         """Raise if a final job did not succeed or a result could not be collected; else return the report.
 
         Raises:
-            BatchFailed: The message lists the causes.
+            BatchFailed: The message lists the causes. Its own cause is an exception of a function, if one was raised.
         """
         parts = [
             *([f"{_total(self.failures):,} failed"] if self.failures else []),
@@ -247,7 +251,8 @@ class Report:
         ]
         if parts:
             causes = [line for cause in (*self.failures, *self.not_collected) for line in _paragraph(cause)]
-            raise BatchFailed("\n".join([f"batch {self.name}, {count(self.jobs, 'job')}: {', '.join(parts)}", *causes]))
+            text = "\n".join([f"batch {self.name}, {count(self.jobs, 'job')}: {', '.join(parts)}", *causes])
+            raise BatchFailed(text) from self._exception() if self._exception else None
         return self
 
     def as_dict(self) -> dict[str, Any]:
@@ -389,7 +394,7 @@ def _cause(group: Sequence[tuple[JobRecord, Failure]]) -> Cause:
     return Cause(
         cause=failure.cause,
         count=len(group),
-        message=printable(without_secrets(failure.message, secret_values([job]))),
+        message=printable(without_secrets(failure.headline, secret_values([job]))),
         advice=explain.advice(failure),
         keys=(job.key, *others)[:_EXAMPLES],
         inferred=sum(explain.is_supposition(other) for _, other in group),

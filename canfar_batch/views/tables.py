@@ -159,7 +159,7 @@ def _facts(job: JobRecord, now: datetime | None) -> Row:
     attempt, failure = job.last_attempt, job.failure
     receipt = attempt.receipt if attempt is not None else None
     asked = attempt.resources if attempt is not None else job.resources
-    message = failure.message if failure is not None else job.collect_error
+    message = failure.headline if failure is not None else job.collect_error
     warning = "; ".join(attempt.warnings) if attempt is not None else ""
     waited, ran = _lengths(attempt, now)
     return {
