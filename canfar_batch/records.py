@@ -6,6 +6,7 @@ A record never changes and never does I/O; `lifecycle` makes the next one from a
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -297,4 +298,10 @@ class JobRecord:
 
 def resources_of(spec: JobSpec) -> Resources:
     """Return the resources that *spec* asks for."""
-    return Resources(cores=spec.cores, ram=spec.ram, gpus=spec.gpus)
+    return shared_resources(spec.cores, spec.ram, spec.gpus)
+
+
+@functools.lru_cache(maxsize=1000)
+def shared_resources(cores: int | None, ram: int | None, gpus: int | None) -> Resources:
+    """Return one value for all jobs that ask for the same, which saves memory."""
+    return Resources(cores=cores, ram=ram, gpus=gpus)

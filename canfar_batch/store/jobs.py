@@ -11,18 +11,19 @@ import json
 import marshal
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import attrs
 
 from canfar_batch import failures
 from canfar_batch.errors import SpecError
-from canfar_batch.records import Attempt, JobRecord, JobState, Receipt, Resources
+from canfar_batch.records import Attempt, JobRecord, JobState, Receipt, Resources, shared_resources
 from canfar_batch.spec import Filled, JobSpec, Secret, value_from_json
 from canfar_batch.store import database, schema
 from canfar_batch.store.home import Home
 
 Row = tuple[Any, ...]  #: the values of a row of the ledger, in the order of the columns below
+T = TypeVar("T")
 Packed = bytes  #: a job's row, and those of its attempts
 
 JOB_COLUMNS = tuple(name for name in schema.JOB.columns if name != "key")
@@ -145,11 +146,11 @@ def _of_attempt(name: str, parse: Callable[[Any], Any] | None = None) -> Parser:
 
 
 def _resources_of_job(row: tuple[Row, Any], origin: Origin) -> Resources:
-    return _resources(row[0][_J["cores"]], row[0][_J["ram"]], row[0][_J["gpus"]])
+    return shared_resources(row[0][_J["cores"]], row[0][_J["ram"]], row[0][_J["gpus"]])
 
 
 def _resources_of_attempt(row: Row, origin: Origin) -> Resources:
-    return _resources(row[_A["cores"]], row[_A["ram"]], row[_A["gpus"]])
+    return shared_resources(row[_A["cores"]], row[_A["ram"]], row[_A["gpus"]])
 
 
 def _is_stored(row: tuple[Row, Any], origin: Origin) -> bool:
@@ -192,17 +193,9 @@ def _succeeded(value: int | None) -> bool | None:
     return None if value is None else bool(value)
 
 
-# Many jobs have the same environment and ask for the same resources: they share one value, which saves memory.
-
-
 @functools.lru_cache(maxsize=1000)
 def _shared(env: tuple[tuple[str, str | Secret], ...]) -> tuple[tuple[str, str | Secret], ...]:
-    return env
-
-
-@functools.lru_cache(maxsize=1000)
-def _resources(cores: int | None, ram: int | None, gpus: int | None) -> Resources:
-    return Resources(cores=cores, ram=ram, gpus=gpus)
+    return env  # one value for all jobs with the same environment, which saves memory
 
 
 _JOB_FIELDS: Mapping[str, Parser] = {
@@ -317,6 +310,14 @@ class Jobs(Mapping[str, JobRecord]):
             self._recent.clear()
         self._recent[key] = (kept, job)
         return job
+
+    @overload
+    def get(self, key: str, /) -> JobRecord | None: ...
+    @overload
+    def get(self, key: str, /, default: JobRecord | T) -> JobRecord | T: ...
+    def get(self, key: str, /, default: Any = None) -> Any:
+        """Return the job with this key, or *default*; planning asks for many keys that are not there."""
+        return self[key] if key in self._kept else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kept)

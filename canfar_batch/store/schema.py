@@ -207,7 +207,8 @@ _quoted: Callable[[str], str] = json.JSONEncoder().encode  # of a text it is a f
 def _filled_text(filled: Filled) -> str:
     """Return the same as `dumps(plain(filled))`, in a quarter of the time: a plan may have a million jobs."""
     argv, outputs = ",".join(map(_quoted, filled.argv)), ",".join(map(_quoted, filled.outputs))
-    name, workdir = ("null" if text is None else _quoted(text) for text in (filled.name, filled.workdir))
+    name = "null" if filled.name is None else _quoted(filled.name)
+    workdir = "null" if filled.workdir is None else _quoted(filled.workdir)
     return f'{{"argv":[{argv}],"env":{_env_text(filled.env)},"name":{name},"outputs":[{outputs}],"workdir":{workdir}}}'
 
 
