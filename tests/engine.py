@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+import sqlite3
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import attrs
+import ledgers
 from fakes import FakeClock, FakePlatform, Fate, InlinePool
 
 from canfar_batch.batch import Batch, prepare
-from canfar_batch.batch.planned import _opened as opened
+from canfar_batch.batch.planned import opened
 from canfar_batch.engine import Engine
 from canfar_batch.errors import LaunchInDoubt
 from canfar_batch.records import JobState, LaunchRequest
 from canfar_batch.setup import Setup, Strategies
 from canfar_batch.spec import JobSpec
+from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Ledger
 from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
 
 SPEC = JobSpec("fit {n}", image="skaha/astroml")
 SLOW = Fate(lasts=1e6)
+
+
+@attrs.frozen
+class Parts:
+    """What a batch is made of, which tests look at and disturb."""
+
+    engine: Engine
+    ledger: Ledger
+    db: sqlite3.Connection
+
+
+_parts: weakref.WeakKeyDictionary[Batch, Parts] = weakref.WeakKeyDictionary()
 
 
 class World:
@@ -37,16 +54,25 @@ class World:
         parts = {"launch": Window(16), "monitor": Listing(), "retry": Retry(2), "collect": collect}
         strategies = Strategies(**{role: given.pop(role, part) for role, part in parts.items()})
         platform, settle = given.pop("platform", self.platform), given.pop("settle", 120.0)
+        pool = given.pop("pool", lambda: InlinePool(self.clock))
         shared, observers = given.pop("shared", False), given.pop("observers", ())
 
         def setup(directory: Path) -> Setup:
             return Setup(
                 platform=platform, strategies=strategies, clock=self.clock, settle=settle, shared=shared,
-                observers=observers, pool=lambda: InlinePool(self.clock),
+                observers=observers, pool=pool,
             )  # fmt: skip
 
-        made = prepare(name, setup=setup, address=given.pop("address", "local"), home=self.root)
-        made._ledger._db.execute("PRAGMA synchronous = OFF")  # no test cuts the power
+        built: list[tuple[Engine, Ledger]] = []
+
+        def engine(setup: Setup, ledger: Ledger, archive: Home) -> Engine:
+            built.append((Engine(setup, ledger, archive), ledger))
+            return built[-1][0]
+
+        with ledgers.connections() as files, mock.patch("canfar_batch.batch.batch.Engine", engine):
+            made = prepare(name, setup=setup, address=given.pop("address", "local"), home=self.root)
+        _parts[made] = Parts(*built[-1], files[-1])
+        ledgers.hurry(files[-1])
         if not same_process:
             opened.discard(made)
         assert not given, given
@@ -63,36 +89,30 @@ class World:
         end = self.clock.seconds + seconds
         while self.clock.seconds < end:
             wait = batch.step()
-            batch._engine.wait(min(wait or 1.0 * batch.done, end - self.clock.seconds))
+            engine_of(batch).wait(min(wait or 1.0 * batch.done, end - self.clock.seconds))
 
 
 def engine_of(batch: Batch) -> Engine:
     """Return the engine that drives *batch*."""
-    return batch._engine
+    return _parts[batch].engine
 
 
 def ledger_of(batch: Batch) -> Ledger:
     """Return the ledger of *batch*."""
-    return batch._ledger
+    return _parts[batch].ledger
 
 
-@contextlib.contextmanager
-def statements(batch: Batch) -> Iterator[list[str]]:
-    """Collect the SQL statements that *batch* executes inside."""
-    written: list[str] = []
-    batch._ledger._db.set_trace_callback(written.append)
-    try:
-        yield written
-    finally:
-        batch._ledger._db.set_trace_callback(None)
+def connection_of(batch: Batch) -> sqlite3.Connection:
+    """Return the SQLite connection of *batch*."""
+    return _parts[batch].db
 
 
 def abandon(batch: Batch) -> None:
-    """What is left of a batch whose process was killed: nothing is given back, and its holder lives no more."""
-    ledger = batch._ledger
-    if ledger.driving:
-        ledger._db.execute("UPDATE lease SET host = (SELECT host FROM lease), pid = 4194303, born = 'x'")
-    ledger._db.close()
+    """Leave *batch* as if its process had been killed: it gives nothing back, and its holder no longer lives."""
+    db = connection_of(batch)
+    if ledger_of(batch).driving:
+        db.execute("UPDATE lease SET host = (SELECT host FROM lease), pid = 4194303, born = 'x'")
+    db.close()
 
 
 def raising(*errors: Exception | None) -> Callable[[], None]:

@@ -124,7 +124,7 @@ class FakePlatform:
 
     def containers(self, kind: str | None = "headless") -> list[ContainerInfo]:
         self._called("containers")
-        self._forget()
+        self.forget_ended()
         return self.shown([container.last or self._info(container) for container in self.all.values()])
 
     def container(self, id: str) -> ContainerInfo:
@@ -133,9 +133,9 @@ class FakePlatform:
 
     def logs(self, id: str) -> bytes:
         self._called("logs")
-        self._forget()
+        self.forget_ended()
         container = self.all.get(id)
-        return self._log(container) if container is not None else b""
+        return self.printed(container) if container is not None else b""
 
     def stream_logs(self, id: str) -> Iterator[bytes]:
         log = self.logs(id)
@@ -213,12 +213,12 @@ class FakePlatform:
             self.after[call]()
 
     def _known(self, id: str) -> FakeContainer:
-        self._forget()
+        self.forget_ended()
         if id not in self.all:
             raise JobNotFound(f"session {id} not found", status=404, server_text=f"session {id} not found")
         return self.all[id]
 
-    def _forget(self) -> None:
+    def forget_ended(self) -> None:
         now = self.clock.ticks()
         if now < self._check_after:
             return
@@ -248,7 +248,7 @@ class FakePlatform:
         container.last = info if phase.final else None
         return info
 
-    def _log(self, container: FakeContainer) -> bytes:
+    def printed(self, container: FakeContainer) -> bytes:
         phase, fate, name = self.phase(container), container.fate, container.request.name
         if phase is Phase.PENDING:
             return b""

@@ -30,7 +30,7 @@ from canfar_batch.store.ledger import Ledger
 log = logging.getLogger("canfar_batch")
 
 #: the batches of this process that may drive, so that one that is opened again takes over from the one before
-_opened: weakref.WeakSet[PlannedBatch] = weakref.WeakSet()
+opened: weakref.WeakSet[PlannedBatch] = weakref.WeakSet()
 
 
 def read_secrets(specs: Iterable[JobSpec]) -> None:
@@ -54,11 +54,11 @@ class PlannedBatch(RecordedBatch):
         self._new: set[str] = set()  # of these, those that the ledger did not have, until a run has reported them
         self._reopened: set[str] = set()  # of these, those that got another command, until a run has reported them
         if engine is not None:
-            _opened.add(self)
+            opened.add(self)
 
     def _forget(self) -> None:
         """Give up the right to drive this batch."""
-        _opened.discard(self)
+        opened.discard(self)
 
     @abc.abstractmethod
     def stop(self) -> None:
@@ -234,7 +234,7 @@ class PlannedBatch(RecordedBatch):
         """
         engine = self._engine
         with self._turns.turn(call):
-            for other in list(_opened):
+            for other in list(opened):
                 if other is not self and other._home == self._home and other._ledger.driving:
                     other._hand_over(call)
             yield engine

@@ -40,6 +40,10 @@ class Agenda:
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="local-platform-agenda", daemon=True)
 
+    def __len__(self) -> int:
+        """Return the number of entries that are kept, cancelled ones included."""
+        return len(self._entries)
+
     def later(self, seconds: float, action: Callable[[], object]) -> Entry:
         """Run *action* in *seconds*, unless it is cancelled or the agenda is stopped."""
         with self._changed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _ENOUGH = 64 * 1024  # bytes that are read for a view: lines may be long
-_BLOCK = 64 * 1024  # bytes that are read at once
+BLOCK = 64 * 1024  #: bytes that are read at once
 
 
 def read_lines_from_end(path: Path, lines: int, at_most: int | None = None) -> bytes:
@@ -26,7 +26,7 @@ def read_lines_from_end(path: Path, lines: int, at_most: int | None = None) -> b
         blocks: list[bytes] = []
         line_feeds = 0
         while place > 0 and line_feeds <= lines and (at_most is None or end - place < at_most):
-            size = min(_BLOCK, place, _BLOCK if at_most is None else at_most - (end - place))
+            size = min(BLOCK, place, BLOCK if at_most is None else at_most - (end - place))
             place -= size
             file.seek(place)
             blocks.append(file.read(size))

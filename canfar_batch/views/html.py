@@ -29,11 +29,11 @@ _IN_A_BAR = (
 )  # fmt: skip
 
 #: the colours of a page in light and dark mode, by name; text has a contrast of at least 4.5 : 1 to its ground
-_LIGHT = {
+LIGHT = {
     "ground": "#ffffff", "raised": "#f6f7f9", "ink": "#1c2128", "faint": "#57606a", "line": "#d5dae0",
     "accent": "#005a94", "bad": "#a83f00",
 }  # fmt: skip
-_DARK = {
+DARK = {
     "ground": "#14181d", "raised": "#1d232a", "ink": "#e4e8ec", "faint": "#a3adb8", "line": "#39424d",
     "accent": "#7cc4f5", "bad": "#ff9a5c",
 }  # fmt: skip
@@ -55,16 +55,16 @@ def _variables(prefix: str, colours: Mapping[str, str]) -> str:
 def palette(selector: str) -> str:
     """Return the rules that give *selector* its colours: light or dark, by the setting of the reader's system."""
     return (
-        f"{selector}{{color-scheme:light dark;{_variables('cb-', _LIGHT)}}}\n"
-        f"@media (prefers-color-scheme:dark){{{selector}{{{_variables('cb-', _DARK)}}}}}\n"
-        f"@media print{{{selector}{{color-scheme:light;{_variables('cb-', _LIGHT)}}}}}\n"
+        f"{selector}{{color-scheme:light dark;{_variables('cb-', LIGHT)}}}\n"
+        f"@media (prefers-color-scheme:dark){{{selector}{{{_variables('cb-', DARK)}}}}}\n"
+        f"@media print{{{selector}{{color-scheme:light;{_variables('cb-', LIGHT)}}}}}\n"
     )
 
 
 def _notebook_palette(selector: str) -> str:
     """The same rules, but the notebook's own colours come first: its theme may differ from the system's."""
-    own = _variables("cb0-", _LIGHT)
-    dark = _variables("cb0-", _DARK)
+    own = _variables("cb0-", LIGHT)
+    dark = _variables("cb0-", DARK)
     chosen = "".join(
         f"--cb-{name}:var({lab},var({code},var(--cb0-{name})));" for name, (lab, code) in _NOTEBOOK.items()
     )

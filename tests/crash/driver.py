@@ -8,6 +8,7 @@ to start is then paid once. The hooks that kill it at a chosen point are here, a
 """
 
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ import sqlite3
 import sys
 import threading
 import traceback
+from unittest import mock
 
 import attrs
 
@@ -24,6 +26,7 @@ from canfar_batch import session
 from canfar_batch.engine.context import Schedule
 from canfar_batch.failures import LaunchRefused
 from canfar_batch.rest import open_platform, transport
+from canfar_batch.rest.transport import Timeouts
 from canfar_batch.store import home, ledger
 
 #: each job says that it began, in one write that no other can tear, before it does anything else
@@ -85,9 +88,9 @@ def main(order: Order) -> int:
 def drive(order: Order) -> None:
     spec = cb.JobSpec(SLOW if order.seconds else QUICK, image="skaha/terminal:latest", shell=True)
     codes = dict(order.failing)
-    platform = open_platform(timeout=order.timeout)
-    timeouts = platform._transport._timeouts
-    platform._transport._timeouts = attrs.evolve(timeouts, first_pause=timeouts.first_pause * order.scale)
+    sooner = functools.partial(Timeouts, first_pause=Timeouts().first_pause * order.scale)
+    with mock.patch("canfar_batch.rest.platform.Timeouts", sooner):
+        platform = open_platform(timeout=order.timeout)
     with session.Session(platform) as connected:
         batch = connected.batch(
             order.name,

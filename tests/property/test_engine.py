@@ -51,9 +51,9 @@ class FaultyPlatform(FakePlatform):
             if self.all.pop(id, None) is not None:
                 self.troubled.add(self.truth[id][0])
 
-    def _forget(self):
+    def forget_ended(self):
         before = set(self.all)
-        super()._forget()
+        super().forget_ended()
         self.troubled.update(self.truth[id][0] for id in before - set(self.all))
 
     def make(self, request):

@@ -6,6 +6,7 @@ from pathlib import Path
 from fakes import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ledgers import connections, hurry
 from property.test_lifecycle import PLANNED, happened, histories
 
 from canfar_batch.store.home import Home
@@ -20,8 +21,9 @@ def test_a_ledger_opened_again_has_the_same_jobs_and_events(history, size):
     steps = happened(history)
     with tempfile.TemporaryDirectory() as directory:
         home = Home(Path(directory) / "test")
-        book = Ledger.create(home, IDENTITY, clock=FakeClock())
-        book._db.execute("PRAGMA synchronous = OFF")
+        with connections() as opened:
+            book = Ledger.create(home, IDENTITY, clock=FakeClock())
+        hurry(opened[-1])
         book.acquire()
         book.plan([PLANNED])
         reader = Ledger.open(home, clock=FakeClock(), writable=False)

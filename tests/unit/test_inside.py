@@ -236,10 +236,9 @@ def test_an_id_with_a_slash_stays_in_the_directory(monkeypatch, root_logger):
 def cgroup(monkeypatch, tmp_path):
     """Replace the kernel's files by these."""
 
-    entry = inside._entry
-
-    def entry_of(file, *more):
-        return 256 * inside.GIB if file == "/proc/meminfo" else entry(file, *more)
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal: {512 * 2**20} kB\nMemAvailable: {256 * 2**20} kB\n")
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 512 * inside.GIB // 4096}
 
     def made(**files):
         for name, text in files.items():
@@ -248,8 +247,9 @@ def cgroup(monkeypatch, tmp_path):
             file.write_text(f"{text}\n")
         monkeypatch.setenv("CANFAR_BATCH_CGROUP", str(tmp_path / "cgroup"))
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-        monkeypatch.setattr(inside, "_entry", entry_of)
-        monkeypatch.setattr(inside, "_machine_memory", lambda: 512 * inside.GIB)
+        read = {"/proc/meminfo": meminfo}
+        monkeypatch.setattr(inside, "open", lambda file, **how: open(read.get(file, file), **how), raising=False)  # noqa: SIM115
+        monkeypatch.setattr(os, "sysconf", pages.__getitem__)
         return inside.describe()
 
     return made

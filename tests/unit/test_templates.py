@@ -87,7 +87,7 @@ def test_templates_and_wrapper_are_package_data():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "templates/*" in settings["tool"]["setuptools"]["package-data"]["canfar_batch"]
     assert "payload/*.sh" in settings["tool"]["setuptools"]["package-data"]["canfar_batch"]
-    assert all((Path(templates.__file__).parent / file).is_file() for file in templates._FILES.values())
+    assert all(templates.read(name) for name in templates.names())
 
 
 @pytest.mark.parametrize("name", templates.names())

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -166,10 +167,14 @@ def test_accounts_are_kept_without_proc(monkeypatch, tight, soon):
     soon(lambda: left not in {process.pid for process in procfs.from_ps(set()) if process.resident})
 
 
-def test_clocks_of_ps_are_read():
-    assert procfs._clock_usec("0:00.03") == 30_000
-    assert procfs._clock_usec("01:02:03") == 3_723_000_000
-    assert procfs._clock_usec("2-00:00:01") == 172_801_000_000
+@pytest.mark.parametrize(
+    ("clock", "microseconds"), [("0:00.03", 30_000), ("01:02:03", 3_723_000_000), ("2-00:00:01", 172_801_000_000)]
+)
+def test_clocks_of_ps_are_read(monkeypatch, clock, microseconds):
+    printed = SimpleNamespace(stdout=f" 7 1 7 100 {clock}\n")
+    monkeypatch.setattr(procfs, "subprocess", SimpleNamespace(run=lambda *given, **named: printed))
+    (found,) = procfs.from_ps(set())
+    assert (found.cpu_usec, found.pid) == (microseconds, 7)
 
 
 def process(pid, mib, cpu=0):

@@ -34,7 +34,7 @@ def connect(naps):
     """Connect to a server."""
     opened = []
 
-    def make(server, *, tokens=TOKEN, registry=None, read=10.0, total=20.0, create=20.0, error=65536, most=10**7):
+    def make(server, *, tokens=TOKEN, registry=None, read=10.0, total=20.0, create=20.0, most=10**7, **sizes):
         secrets = Secrets()
         left = itertools.chain([tokens] if isinstance(tokens, str) else tokens, itertools.repeat(None))
         now = [next(left)]
@@ -47,7 +47,7 @@ def connect(naps):
             secrets,
             user_agent="canfar_batch/test",
             timeouts=Timeouts(read=read, total=total, create=create, connect=10.0),
-            sizes=Sizes(error=error, data=most),
+            sizes=Sizes(**{"error": 65536, "data": most, **sizes}),
             sleep=naps.append,
             uniform=lambda low, high: high,
         )

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import json
 import os
 import stat
@@ -19,6 +20,7 @@ from integration.rest.scripted import Server, data, of_request, page, reply
 import canfar_batch
 from canfar_batch import errors
 from canfar_batch.rest import open_platform
+from canfar_batch.rest.transport import Transport
 
 ID = "abcd1234"
 SECRET = "the-client-secret-0123456789"
@@ -108,6 +110,13 @@ def record_in(file):
     return tree["authentication"]["srcnet"] if "authentication" in tree else tree["contexts"]["SRCnet"]
 
 
+@pytest.fixture
+def without_pauses(monkeypatch):
+    """Let platforms not sleep between two attempts."""
+    hurried = functools.partial(Transport, sleep=lambda seconds: None)
+    monkeypatch.setattr("canfar_batch.rest.platform.Transport", hurried)
+
+
 def shown_by(home, **options):
     with open_platform(env={}, home=home, **options) as platform:
         return platform.logs(ID).decode()
@@ -163,11 +172,10 @@ def test_token_refused_when_new_is_not_renewed_again(servers, tmp_path, login_se
     assert login_server.count == 1
 
 
-def test_outage_that_refuses_new_tokens_does_not_use_up_refresh_tokens(servers, tmp_path, login_server):
+def test_outage_that_refuses_new_tokens_does_not_use_up_refresh_tokens(without_pauses, servers, tmp_path, login_server):
     save(tmp_path, servers)
     platform_server, accepting = servers[0], servers[0].always
     with open_platform(env={}, home=tmp_path) as platform:
-        platform._transport._sleep = lambda seconds: None
         platform.logs(ID)
         platform_server.always = reply(401, "not authenticated\n\n")
         for _ in range(5):
@@ -253,12 +261,11 @@ def test_refused_renewal_names_the_command_and_shows_no_token(servers, tmp_path,
     nothing_leaks(caught.value, secrets=("refresh-token-000000000000", "access-token-000000000000", SECRET))
 
 
-def test_login_survives_a_login_server_that_is_down(servers, tmp_path, login_server, nothing_leaks):
+def test_login_survives_a_login_server_that_is_down(without_pauses, servers, tmp_path, login_server, nothing_leaks):
     save(tmp_path, servers, ends=time.time() - 1)
     login_server.rotating = False
     servers[1].steps = [page(502, "Bad Gateway"), reply(200, "no json"), data({"token": "x"})]
     with open_platform(env={}, home=tmp_path) as platform:
-        platform._transport._sleep = lambda seconds: None
         assert platform.logs(ID).decode() == "access-token-000000000001"
         assert len(servers[1].requests) == 4
 
@@ -287,14 +294,12 @@ def test_renewal_is_never_sent_unencrypted(servers, tmp_path):
         shown_by(tmp_path)
 
 
-def test_redirect_of_a_login_server_is_not_followed(servers, tmp_path, login_server):
+def test_redirect_of_a_login_server_is_not_followed(without_pauses, servers, tmp_path, login_server):
     save(tmp_path, servers, ends=time.time() - 1)
     with Server(always=reply(200, "{}")) as other:
         servers[1].always = reply(307, "", Location=other.url)
-        with open_platform(env={}, home=tmp_path) as platform:
-            platform._transport._sleep = lambda seconds: None
-            with pytest.raises(errors.NotSent):
-                platform.logs(ID)
+        with open_platform(env={}, home=tmp_path) as platform, pytest.raises(errors.NotSent):
+            platform.logs(ID)
         assert other.requests == []
 
 

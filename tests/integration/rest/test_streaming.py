@@ -8,7 +8,6 @@ from integration.rest.conftest import REQUEST
 from integration.rest.scripted import Server, cut_short, data, drip, flood, page, reply, reset, stall
 
 from canfar_batch import errors
-from canfar_batch.rest.transport import Sizes
 
 ID = "abcd1234"
 PIECE = b"x" * 65536
@@ -112,8 +111,7 @@ def test_stream_that_does_not_begin_is_asked_for_again(connect, naps):
 
 def test_stream_that_has_no_end_is_refused(connect):
     with Server([flood(reply(200, "", length=10**12))]) as server:
-        platform = connect(server)
-        platform._transport.sizes = Sizes(stream=10**6)
+        platform = connect(server, stream=10**6)
         pieces, error = collected(platform)
     assert isinstance(error, errors.PlatformBroken)
     assert "1,000,000 bytes" in str(error)

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import attrs
 import pytest
-from engine import SLOW, SPEC, doubt, engine_of, ledger_of, raising, statements, states
+from engine import SLOW, SPEC, connection_of, doubt, engine_of, ledger_of, raising, states
 from fakes import Fate
+from ledgers import statements
 
 from canfar_batch import errors
 from canfar_batch.batch import Batch
@@ -70,7 +71,7 @@ def test_a_missing_secret_is_noticed_before_planning_and_launching(world, monkey
 
 def test_one_more_job_is_one_transaction(world):
     batch = world.planned(1)
-    with statements(batch) as written:
+    with statements(connection_of(batch)) as written:
         batch.add(SPEC, key="one-more", n=7)
     assert written.count("COMMIT") == written.count("BEGIN IMMEDIATE") == 1
 
@@ -416,12 +417,10 @@ def test_an_unknown_batch_is_answered_with_those_that_exist(world):
         Batch.open("skyy", world.root)
 
 
-def test_an_interrupt_before_the_engine_is_made_leaves_the_batch_free(world, monkeypatch):
-    batch = world.planned(1)
-    with monkeypatch.context() as patch:
-        patch.setattr("canfar_batch.engine.engine._Stages", lambda *given, **named: interrupt())
-        with pytest.raises(errors.Detached):
-            batch.run(progress=False)
+def test_an_interrupt_while_the_engine_gets_ready_leaves_the_batch_free(world):
+    batch = world.planned(1, pool=interrupt)
+    with pytest.raises(errors.Detached):
+        batch.run(progress=False)
     assert batch.driven_by is None
     world.batch().run(progress=False)
     assert len(world.platform.launched) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from engine import SPEC, World, engine_of, ledger_of
+from engine import SPEC, World, connection_of, engine_of
 from fakes import EPOCH
 
 from canfar_batch import errors
@@ -165,9 +165,9 @@ def test_a_project_that_was_moved_with_its_batches_goes_on_where_it_is(tmp_path,
 def test_every_row_of_the_ledgers_meta_table_is_documented(world):
     """docs/reference/ledger.md names every row of meta, and no others."""
     words = (Path(__file__).parents[3] / "docs" / "reference" / "ledger.md").read_text()
-    told = words.partition("one row for each of")[2].partition("\n\n")[0]
-    rows = {row[0] for row in ledger_of(world.batch())._db.execute("SELECT name FROM meta")}
-    assert set(re.findall("`([a-z]+)`", told)) == rows
+    documented = words.partition("one row for each of")[2].partition("\n\n")[0]
+    rows = {row[0] for row in connection_of(world.batch()).execute("SELECT name FROM meta")}
+    assert set(re.findall("`([a-z]+)`", documented)) == rows
 
 
 @pytest.mark.parametrize(

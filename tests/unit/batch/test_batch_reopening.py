@@ -138,7 +138,7 @@ MAKES = JobSpec("fit {n}", image="skaha/astroml", outputs=["out{n}.txt"])
 def made(world, tmp_path, monkeypatch):
     """A batch of two jobs whose outputs this machine sees, after its run."""
     monkeypatch.chdir(tmp_path)
-    log = world.platform._log
+    log = world.platform.printed
 
     def log_with_outputs(container):
         name = "out0.txt" if "-j0-" in container.request.name else "out1.txt"
@@ -148,7 +148,7 @@ def made(world, tmp_path, monkeypatch):
         start, mark, end = log(container).rpartition(f"\n{MARK}".encode())
         return start + line + mark + end.replace(b"outputs=0", b"outputs=1")
 
-    world.platform._log = log_with_outputs
+    world.platform.printed = log_with_outputs
     batch = world.batch(shared=True, collect=Files())
     batch.map(MAKES, key="j{n}", n=[0, 1])
     assert batch.run(progress=False).ok

@@ -172,8 +172,8 @@ def test_the_stages_alone_do_what_run_does(world):
 
 def test_observe_follows_up_a_torn_log(world):
     batch = world.planned(1)
-    whole, times = world.platform._log, iter(range(100))
-    world.platform._log = lambda c: whole(c) if next(times) >= 2 else whole(c).partition(b" end ")[0]
+    whole, times = world.platform.printed, iter(range(100))
+    world.platform.printed = lambda c: whole(c) if next(times) >= 2 else whole(c).partition(b" end ")[0]
     batch.launch()
     for _ in range(10):
         world.clock.sleep(10)

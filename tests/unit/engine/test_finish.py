@@ -156,8 +156,8 @@ def test_a_late_receipt_before_the_next_attempt_spares_that_attempt(world):
 
 def test_a_torn_log_is_fetched_again(world):
     batch = world.planned(1)
-    whole, times = world.platform._log, iter(range(100))
-    world.platform._log = lambda c: whole(c) if next(times) >= 2 else whole(c).partition(b" end ")[0]
+    whole, times = world.platform.printed, iter(range(100))
+    world.platform.printed = lambda c: whole(c) if next(times) >= 2 else whole(c).partition(b" end ")[0]
     batch.run(progress=False)
     assert batch["j0"].attempts[-1].verified
     assert world.platform.calls["logs"] == 3
@@ -165,8 +165,8 @@ def test_a_torn_log_is_fetched_again(world):
 
 def test_a_pod_that_is_removed_while_its_end_is_looked_into_was_evicted(world):
     world.platform.fate = lambda request: Fate(code=137, log=b"step 1\n")
-    whole, answers = world.platform._log, iter(["", None, None, None, None, None, None])
-    world.platform._log = lambda c: whole(c).partition(b" end ")[0]
+    whole, answers = world.platform.printed, iter(["", None, None, None, None, None, None])
+    world.platform.printed = lambda c: whole(c).partition(b" end ")[0]
     world.platform.events = lambda id: next(answers)
     batch = world.planned(1, retry=never)
     batch.run(progress=False)

@@ -55,4 +55,4 @@ def test_stopping_does_nothing_more(agenda):
 def test_cancelled_entries_are_dropped_now_and_then(agenda):
     for _ in range(3 * PRUNE_AT):
         agenda.later(3600.0, list).cancel()
-    assert len(agenda._entries) <= PRUNE_AT + 1
+    assert len(agenda) <= PRUNE_AT + 1

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from engine import SPEC, World
+from engine import SPEC, World, connection_of
 
 from canfar_batch import errors
 from canfar_batch.records import JobState
@@ -344,7 +344,8 @@ def test_jobs_no_longer_asked_for_stay_and_are_counted(world, capsys):
     world.planned(3)
     again = world.batch()
     again.map(SPEC, key="j{n}", n=[0, 7])
-    assert "3 jobs known, 1 new, 2 no longer asked for" in again._opening()
+    again.run()
+    assert "3 jobs known, 1 new, 2 no longer asked for" in capsys.readouterr().err
 
 
 def test_drop_removes_jobs_that_were_never_launched(world):
@@ -364,8 +365,10 @@ def test_drop_removes_jobs_that_were_never_launched(world):
 
 def test_thousands_of_jobs_are_planned_in_one_transaction(world):
     batch, begun = world.batch(), []
-    batch._ledger._db.set_trace_callback(lambda words: begun.append(words) if words.startswith("BEGIN") else None)
+    db = connection_of(batch)
+    db.set_trace_callback(lambda words: begun.append(words) if words.startswith("BEGIN") else None)
     batch.map(SPEC, n=range(10_000))
+    db.set_trace_callback(None)
     assert len(batch) == 10_000
     assert len(begun) <= 3, "the lease, the plan, the lease"
 

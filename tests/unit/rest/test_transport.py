@@ -14,7 +14,7 @@ from canfar_batch.rest.transport import Timeouts, Transport
 class Line:
     """A network that gives these answers, and a clock that advances only by sleeping."""
 
-    def __init__(self, monkeypatch, *answers, took=0.0, **patience):
+    def __init__(self, monkeypatch, *answers, took=0.0, sleep=None, uniform=lambda low, high: high, **patience):
         self.answers, self.took = list(answers), took
         self.now, self.naps, self.asked = 0.0, [], 0
         monkeypatch.setattr(module, "exchange", self.exchange)
@@ -22,7 +22,7 @@ class Line:
         token = Token(lambda: "t0", source="token", remedy="", secrets=secrets)
         self.transport = Transport(
             "http://127.0.0.1:1", token, secrets, user_agent="x", timeouts=Timeouts(**patience),
-            sleep=self.sleep, uniform=lambda low, high: high, ticks=lambda: self.now,
+            sleep=sleep or self.sleep, uniform=uniform, ticks=lambda: self.now,
         )  # fmt: skip
 
     def exchange(self, *_args, **_more):
@@ -58,9 +58,8 @@ def test_pauses_grow_up_to_a_limit(monkeypatch):
 
 
 def test_pauses_are_drawn_between_zero_and_the_full_pause(monkeypatch):
-    line = Line(monkeypatch, 500, 200)
     drawn = []
-    line.transport._uniform = lambda low, high: drawn.append((low, high)) or low
+    line = Line(monkeypatch, 500, 200, uniform=lambda low, high: drawn.append((low, high)) or low)
     line.ask()
     assert drawn == [(0.0, 0.5)]
     assert line.naps == [0.0]
@@ -120,12 +119,10 @@ def test_create_is_never_repeated(monkeypatch):
 
 
 def test_interrupt_is_not_swallowed(monkeypatch):
-    line = Line(monkeypatch, 500)
-
     def interrupt(_seconds):
         raise KeyboardInterrupt
 
-    line.transport._sleep = interrupt
+    line = Line(monkeypatch, 500, sleep=interrupt)
     with pytest.raises(KeyboardInterrupt):
         line.ask()
 

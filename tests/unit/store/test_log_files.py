@@ -20,7 +20,7 @@ def test_the_last_lines_are_those_of_the_whole_file(
     path = tmp_path_factory.getbasetemp() / "any.log"
     path.write_bytes(b"\n".join(parts))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_files, "_BLOCK", block)
+        patch.setattr(log_files, "BLOCK", block)
         expected = path.read_bytes().split(b"\n")
         whole = [line + b"\n" for line in expected[:-1]] + ([expected[-1]] if expected[-1] else [])
         assert read_lines_from_end(path, lines) == b"".join(whole[-lines:] if lines else [])

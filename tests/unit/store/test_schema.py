@@ -1,5 +1,6 @@
 """The ledger's tables: their documentation, earlier versions of them, and values that they can store."""
 
+import contextlib
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from fakes import EPOCH, FakeClock
 from canfar_batch import errors
 from canfar_batch.failures import ExitCode
 from canfar_batch.records import JobState, Resources
-from canfar_batch.store import schema
+from canfar_batch.store import database, schema
 from canfar_batch.store.home import Home
 from canfar_batch.store.lease import Holder
 from canfar_batch.store.ledger import Identity, Ledger
@@ -27,7 +28,7 @@ def home(tmp_path):
 
 
 @pytest.fixture
-def made(home):
+def made(connected, home):
     book = Ledger.create(home, IDENTITY, clock=FakeClock())
     yield book
     book.close()
@@ -40,7 +41,7 @@ def opened(home, writable):
 # -- documentation ------------------------------------------------------------------------------------------------
 
 
-def test_the_documented_tables_are_the_real_ones(made):
+def test_the_documented_tables_are_the_real_ones(made, home):
     """docs/reference/ledger.md names every table and every column, and no others."""
     text = DOCUMENTED.read_text()
     documented, table = {}, None
@@ -49,13 +50,14 @@ def test_the_documented_tables_are_the_real_ones(made):
             table = documented.setdefault(line.split("`")[1], [])
         elif line.startswith("| `") and table is not None:
             table.append(line.split("`")[1])
-    assert documented == columns(made._db)
+    assert documented == columns(home)
     assert f"version {schema.VERSION}" in text
 
 
-def columns(db):
-    names = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    return {name: [row[1] for row in db.execute(f"PRAGMA table_info({name})")] for name in names}
+def columns(home):
+    with contextlib.closing(sqlite3.connect(home.ledger)) as db:
+        names = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: [row[1] for row in db.execute(f"PRAGMA table_info({name})")] for name in names}
 
 
 # -- earlier and later versions -----------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ def test_a_ledger_of_version_1_is_migrated_with_its_jobs_and_events(earlier, mad
     assert book.last_contact.replace(microsecond=0) == EPOCH + timedelta(seconds=215)
     assert book.workdir == earlier.path.parent.parent
     assert (book.identity.user, book.created) == ("fake", EPOCH)
-    assert columns(book._db) == made_columns
+    assert columns(earlier) == made_columns
     book.close()
     again = opened(earlier, writable=False)
     assert again.jobs == jobs
@@ -101,10 +103,9 @@ def test_a_ledger_of_version_1_is_migrated_with_its_jobs_and_events(earlier, mad
 
 @pytest.fixture
 def made_columns(tmp_path):
-    book = Ledger.create(Home(tmp_path / "new"), IDENTITY, clock=FakeClock())
-    found = columns(book._db)
-    book.close()
-    return found
+    home = Home(tmp_path / "new")
+    Ledger.create(home, IDENTITY, clock=FakeClock()).close()
+    return columns(home)
 
 
 def test_a_reader_does_not_migrate_and_says_how_to(earlier):
@@ -142,16 +143,22 @@ def test_a_ledger_is_not_migrated_while_an_earlier_version_drives_it(earlier):
 
 
 def test_a_migration_that_another_process_finished_is_not_repeated(earlier, monkeypatch):
-    opened(earlier, writable=True).close()
-    outdated, read = iter([1]), Ledger._tables_version  # as if read before the other process was done
-    monkeypatch.setattr(Ledger, "_tables_version", lambda ledger: next(outdated, None) or read(ledger))
+    transaction = database.transaction
+
+    def after_the_other(db, path):
+        monkeypatch.undo()
+        opened(earlier, writable=True).close()  # between our look at the version and our transaction
+        return transaction(db, path)
+
+    monkeypatch.setattr(database, "transaction", after_the_other)
     book = opened(earlier, writable=True)
+    assert database.transaction is transaction
     assert len(book.jobs) == 4
     book.close()
 
 
-def test_a_ledger_of_a_later_version_is_refused(home, made):
-    made._db.execute("UPDATE meta SET value = '99' WHERE name = 'schema'")
+def test_a_ledger_of_a_later_version_is_refused(home, made, db):
+    db.execute("UPDATE meta SET value = '99' WHERE name = 'schema'")
     with pytest.raises(errors.LedgerError, match=r"later version of canfar_batch .*install the version that wrote it"):
         opened(home, writable=False)
 

@@ -193,7 +193,7 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize("colours", [html._LIGHT, html._DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("colours", [html.LIGHT, html.DARK], ids=["light", "dark"])
 @pytest.mark.parametrize("ground", ["ground", "raised"])
 def test_text_stands_out_from_its_ground(colours, ground: str):
     for ink in ("ink", "faint", "accent", "bad"):
