@@ -1,10 +1,12 @@
 """Errors are also the builtins that they resemble, and read as plain sentences."""
 
+import inspect
 import pickle
 
 import pytest
 
 from canfar_batch import errors
+from canfar_batch.rest.network_errors import CertificateRefused, TooLarge, Untrusted
 
 
 def test_an_unknown_job_is_a_key_error_with_a_plain_message():
@@ -35,3 +37,36 @@ def test_errors_survive_pickling(error):
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))
+
+
+CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, BaseException)]
+
+
+KNOWN = {
+    "launch_name": "b-1", "status": 500, "server_text": "no", "retry_after": 7.0, "same_again": True, "may_pass": False,
+    "was_accepted": True, "report": "a report",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*CLASSES, TooLarge, Untrusted, CertificateRefused], ids=lambda kind: kind.__name__)
+def test_every_error_can_be_pickled(kind):
+    taken = inspect.signature(kind.__init__).parameters
+    given = {name: value for name, value in KNOWN.items() if name in taken}
+    error = kind("what happened", **given)
+    error.__cause__ = ValueError("not carried along")
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        copy = pickle.loads(pickle.dumps(error, protocol))
+        assert type(copy) is kind
+        assert str(copy) == str(error)
+        assert vars(copy) == vars(error)
+
+
+def test_error_that_was_refused_says_whether_it_may_pass():
+    assert errors.PlatformRefused("no").may_pass
+    assert not errors.PlatformRefused("no", may_pass=False).may_pass
+    assert not errors.JobNotFound("no such id").may_pass
+
+
+def test_busy_platform_is_not_a_value_error():
+    assert not issubclass(errors.PlatformBusy, ValueError)
+    assert issubclass(errors.NotMade, errors.PlatformBusy)

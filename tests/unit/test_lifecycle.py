@@ -1,5 +1,6 @@
 """How a job changes."""
 
+import gc
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from canfar_batch.lifecycle import (
     RetryExhausted,
     Retrying,
     apply,
+    replaced,
 )
 from canfar_batch.records import JobRecord, JobState, Phase, Receipt, Resources
 from canfar_batch.spec import JobSpec
@@ -91,6 +93,7 @@ def pairs(allowed):
 
 
 def test_every_event_has_its_allowed_states():
+    gc.collect()  # the classes from which attrs made those with slots
     assert set(ALLOWED) == set(Event.__subclasses__())
     assert set(IN) == set(JobState)
     assert all(job.state is state for state, job in IN.items())
@@ -227,3 +230,21 @@ def test_results_and_collect_errors_are_recorded():
     failed = apply(job, event(NotCollected))
     assert (failed.state, failed.collect_error) == (JobState.SUCCEEDED, "no such file")
     assert apply(failed, event(Collected, result=[1])).collect_error is None
+
+
+# -- another definition -------------------------------------------------------------------------------------------
+
+OTHER = JobRecord(key="A", index=7, spec=SPEC, filled=JobSpec("other", image="skaha/astroml").fill(key="A"))
+
+
+@pytest.mark.parametrize("state", [JobState.PLANNED, JobState.FAILED, JobState.LOST, JobState.CANCELLED])
+def test_another_definition_takes_the_place_and_the_history_of_a_job_without_success(state):
+    job = replaced(IN[state], OTHER)
+    assert (job.key, job.index, job.state) == ("a", 0, state)
+    assert (job.attempts, job.filled) == (IN[state].attempts, OTHER.filled)
+
+
+@pytest.mark.parametrize("state", [*map(JobState, ("launching", "pending", "running", "waiting", "succeeded"))])
+def test_a_job_that_is_active_or_succeeded_is_not_replaced(state):
+    with pytest.raises(TransitionError, match=f"is {state}, so no other definition can take its place"):
+        replaced(IN[state], OTHER)

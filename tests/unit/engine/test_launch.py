@@ -183,3 +183,25 @@ def test_a_driver_that_finds_only_jobs_that_wait_says_so(world, caplog):
     again = world.planned(1)
     world.turn(again, 20)
     assert "all jobs that are left wait for their next launch, the first until" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("role", "strategy", "words"),
+    [
+        ("launch", lambda view: None, r"launch strategy .* returned None; it returns a list of jobs or Bundles"),
+        ("launch", lambda view: [1], r"launch strategy .* returned \[1\]"),
+        ("retry", lambda job, failure: True, r"retry policy .* returned True; it returns Again\(…\) or Stop\(…\)"),
+        ("monitor", lambda platform, view: None, r"monitor strategy .* returned None; it returns an Observation"),
+    ],
+)
+def test_a_strategy_that_returns_nonsense_is_named(world, role, strategy, words):
+    world.platform.fate = lambda request: Fate(code=1)
+    batch = world.planned(1, **{role: strategy})
+    with pytest.raises(errors.StrategyError, match=words):
+        batch.run(progress=False)
+
+
+def test_a_launch_strategy_may_return_jobs(world):
+    batch = world.planned(3, launch=lambda view: view.ready(at_most=2))
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED] * 3

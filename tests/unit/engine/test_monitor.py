@@ -1,19 +1,21 @@
 """Monitoring: polls that are right, wrong, late or missing."""
 
+import shutil
+from datetime import timedelta
+
 import attrs
 import pytest
-from engine import SLOW, always, raising, states
+from engine import SLOW, always, doubt, raising, states
 from fakes import Fate
 
 from canfar_batch import errors
 from canfar_batch.records import JobState, Phase
 from canfar_batch.spec import JobSpec
-from canfar_batch.strategies import OneByOne
+from canfar_batch.strategies import OneByOne, Throttle, never
 
 S = JobState
 
-
-# -- looks that lie, fail, or show less -----------------------------------------------------------------------------
+# -- looks that lie, fail, or show less ---------------------------------------------------------------------------
 
 
 def test_an_hour_without_an_answer_fails_no_job_and_asks_little(world):
@@ -110,7 +112,7 @@ def test_running_may_become_pending_and_run_again(world):
     assert states(batch) == [S.SUCCEEDED]
 
 
-# -- a batch of that name, elsewhere --------------------------------------------------------------------------------
+# -- a batch of that name, elsewhere ------------------------------------------------------------------------------
 
 
 def test_a_new_ledger_refuses_a_name_whose_containers_run_already(world, tmp_path):
@@ -136,3 +138,49 @@ def test_a_container_that_began_between_two_polls_is_not_stopped_for_its_waiting
     batch.run(progress=False)
     assert (states(batch), len(world.platform.launched)) == ([S.SUCCEEDED], 1)
     assert world.platform.calls["cancel"] == 0
+
+
+# -- what happened to users ---------------------------------------------------------------------------------------
+
+
+def test_one_by_one_finds_a_taken_name_too(world):
+    world.platform.fate = lambda request: SLOW
+    with world.planned(3) as batch:
+        world.turn(batch, 10)
+    shutil.rmtree(batch.home)
+    with pytest.raises(errors.LedgerError, match="already has 3 containers"):
+        world.planned(3, monitor=OneByOne()).run(progress=False)
+    assert len(world.platform.launched) == 3
+
+
+def test_one_by_one_removes_a_container_that_appears_late(world):
+    held, make = [], world.platform.make
+    world.platform.make = lambda request: held.append(request) or "0"
+    world.platform.after["launch"] = raising(doubt())
+    batch = world.planned(1, monitor=OneByOne(), retry=never)
+    world.turn(batch, 200)
+    make(held[0])
+    batch.run(progress=False)
+    assert (states(batch), world.platform.calls["launch"]) == ([S.SUCCEEDED], 1)
+
+
+def test_a_job_is_not_overdue_because_the_clocks_differ(world):
+    spec = JobSpec("fit {n}", image="skaha/x", timeout=300.0)
+    world.platform.fate = lambda request: Fate(lasts=200)
+    hour = timedelta(hours=1)
+    world.platform.shown = lambda shown: [
+        attrs.evolve(info, started_at=info.started_at and info.started_at - hour) for info in shown
+    ]
+    batch = world.planned(2, spec)
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED] * 2
+
+
+def test_setting_the_clock_back_delays_nothing(world, monkeypatch):
+    batch = world.planned(10, launch=Throttle(1.0))
+    world.turn(batch, 3)
+    now = type(world.clock).now
+    monkeypatch.setattr(type(world.clock), "now", lambda clock: now(clock) - timedelta(hours=1))
+    began = world.clock.seconds
+    batch.run(progress=False)
+    assert world.clock.seconds - began < 300

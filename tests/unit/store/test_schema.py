@@ -1,6 +1,7 @@
 """The ledger's tables: their documentation, earlier versions of them, and values that they can store."""
 
 import contextlib
+import re
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
@@ -20,11 +21,6 @@ from canfar_batch.store.schema import storable
 
 IDENTITY = Identity(name="test", platform="local", user="me", token="0123456789abcdef")
 DOCUMENTED = Path(__file__).parents[3] / "docs" / "reference" / "ledger.md"
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "batches" / "test")
 
 
 @pytest.fixture
@@ -52,6 +48,12 @@ def test_the_documented_tables_are_the_real_ones(made, home):
             table.append(line.split("`")[1])
     assert documented == columns(home)
     assert f"version {schema.VERSION}" in text
+
+
+def test_every_row_of_the_table_meta_is_documented(made, db):
+    """docs/reference/ledger.md names every row, and no others."""
+    documented = DOCUMENTED.read_text().partition("one row for each of")[2].partition("\n\n")[0]
+    assert set(re.findall("`([a-z]+)`", documented)) == {row[0] for row in db.execute("SELECT name FROM meta")}
 
 
 def columns(home):

@@ -1,17 +1,17 @@
-"""Launch and monitor strategies, each alone and composed, on the clock that does not sleep."""
+"""Launch strategies: who goes next."""
 
 from collections import Counter
 from datetime import timedelta
 
 import pytest
-from engine import SPEC, World, raising
-from fakes import EPOCH, FakePlatform, Fate
+from engine import SPEC, World
+from fakes import EPOCH, Fate
 
 from canfar_batch import errors
 from canfar_batch.failures import Deleted
 from canfar_batch.protocols import BatchView, Bundle, Pick
 from canfar_batch.records import JobRecord, JobState, Usage
-from canfar_batch.strategies import Adaptive, AtOnce, Chunks, Listing, OneByOne, Retry, Throttle, Window
+from canfar_batch.strategies import Adaptive, AtOnce, Chunks, Retry, Throttle, Window
 
 
 @pytest.fixture
@@ -44,9 +44,6 @@ def ago(*seconds):
 def times(world):
     """When each container was made."""
     return [container.born for container in world.platform.all.values()]
-
-
-# -- launching ----------------------------------------------------------------------------------------------------
 
 
 def test_at_once_launches_as_many_as_can_be_sent():
@@ -174,48 +171,3 @@ def test_function_is_a_launch_strategy(world, launch):
 def test_sizes_are_positive(make):
     with pytest.raises(ValueError):
         make(0)
-
-
-# -- looking ------------------------------------------------------------------------------------------------------
-
-
-def test_listing_looks_often_if_jobs_change_and_rarely_if_not():
-    platform = FakePlatform()
-    busy = [Listing()(platform, view(finishes=ago(3))).wait for _ in range(20)]
-    quiet = [Listing()(platform, view(launches=ago(3000), finishes=ago(4000))).wait for _ in range(20)]
-    assert 4.5 <= min(busy) < max(busy) <= 5.5
-    assert 54 <= min(quiet) < max(quiet) <= 66
-
-
-@pytest.mark.parametrize("every", [(0, 5), (6, 5), (-1, 1)])
-def test_listing_refuses_invalid_times(every):
-    with pytest.raises(ValueError):
-        Listing(every=every)
-
-
-def test_one_by_one_asks_for_each_and_lists_only_in_doubt(world):
-    world.platform.fate = lambda request: Fate(lasts=1e6)
-    batch = world.planned(3, monitor=OneByOne())
-    world.turn(batch, 10)
-    before = world.platform.calls.copy()
-    batch.observe()
-    assert world.platform.calls - before == {"container": 3}
-
-
-def test_one_by_one_tolerates_single_failures_only():
-    platform = FakePlatform()
-    platform.before["container"] = raising(*[errors.PlatformBroken("no")] * 3)
-    jobs = [record(n) for n in range(4)]
-    from canfar_batch.lifecycle import Intended, Launched, apply
-    from canfar_batch.records import Resources
-
-    active = [
-        apply(apply(job, Intended(key=job.key, at=EPOCH, launch_name="x", resources=Resources())),
-              Launched(key=job.key, at=EPOCH, id=job.key))
-        for job in jobs
-    ]  # fmt: skip
-    seen = BatchView(now=EPOCH, counts={}, containers=4, active=lambda: active)
-    with pytest.raises(errors.PlatformBroken):
-        OneByOne()(platform, seen)
-    platform.before["container"] = raising(errors.PlatformBroken("no"))
-    assert OneByOne()(platform, seen).containers == {"j1": None, "j2": None, "j3": None}
