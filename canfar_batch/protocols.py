@@ -148,7 +148,17 @@ class RemoteStorage(Protocol):
         """Bring a file or folder there, proved to be whole; return where containers see it."""
 
     def read(self, remote: str | os.PathLike[str]) -> bytes:
-        """Return the content of a small file."""
+        """Return the content of a small file.
+
+        Raises:
+            FileNotFoundError: The storage itself answered that there is none.
+        """
+
+    def write(self, remote: str | os.PathLike[str], data: bytes) -> None:
+        """Store a small file, and make its folders."""
+
+    def find(self, remote: str | os.PathLike[str]) -> object | None:
+        """Return a description of a file or folder; None if there is none."""
 
 
 def storage_of(platform: Platform) -> RemoteStorage | None:

@@ -558,7 +558,8 @@ class Session:
             remote: What, as containers see it: `/arc/home/you/results`. A file, a folder or a pattern.
             local: Where to: a new name, or a folder if it ends in a slash or exists. What a folder or a pattern holds
                 is put into the folder *local*.
-            digest: Whether the content must have the MD5 that the storage knows. It has none of files that jobs wrote.
+            digest: Whether the content must have the MD5 that the storage knows; a file of which it knows none, as of
+                those that jobs wrote, is read twice. False compares the size alone.
             progress: As for `upload`.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -11,8 +12,9 @@ import attrs
 
 from canfar_batch.engine.cluster_events import Events
 from canfar_batch.engine.log_reasons import TAIL
+from canfar_batch.engine.remote_receipts import RemoteReceipts
 from canfar_batch.engine.verdict import Evidence, Verdict
-from canfar_batch.errors import JobNotFound, PlatformError, SpecError
+from canfar_batch.errors import CanfarBatchError, HomeError, JobNotFound, PlatformError, SpecError
 from canfar_batch.failures import ExitCode, Failure, Raised, StuckPending
 from canfar_batch.fields.arguments import files_of
 from canfar_batch.fields.environment import readable, without_values
@@ -28,6 +30,8 @@ from canfar_batch.spec import full_image
 from canfar_batch.store.files import make_folder, write_file, write_stream
 from canfar_batch.store.home import Home
 
+log = logging.getLogger("canfar_batch")
+
 # -- launching ----------------------------------------------------------------------------------------------------
 
 
@@ -40,6 +44,7 @@ class LaunchContext:
     home: Home | None = None  #: None for a single job: its receipts are in its log alone
     workdir: Path = attrs.field(factory=Path.cwd)  #: the driver's working directory
     shared: bool = False  #: whether containers are known to see the driver's files
+    remote: RemoteReceipts | None = None  #: where receipts come from if containers do not see the home
 
     def directory(self, own: str | None) -> str | None:
         """Return the directory of a job whose workdir is *own*: in full if *shared*, else *own* unchanged."""
@@ -81,11 +86,11 @@ def request_for(job: JobRecord, context: LaunchContext) -> LaunchRequest:
             attempt=attempt.number,
             batch=context.batch,
             workdir=filled.workdir,
-            driver_dir=str(context.workdir),
+            driver_dir=None if context.remote is not None and spec.function is None else str(context.workdir),
             shared=context.shared,
             outputs=filled.outputs,
             timeout=spec.timeout,
-            home=None if context.home is None else str(context.home.path),
+            home=_receipt_home(job, context),
             token=context.token,
             files=None if spec.function is None else _function_files(job, context),
         )
@@ -120,6 +125,16 @@ def _function_files(job: JobRecord, context: LaunchContext) -> dict[str, bytes]:
         ) from error
 
 
+def _receipt_home(job: JobRecord, context: LaunchContext) -> str | None:
+    """Return the directory in which a container leaves its receipts, as it sees it.
+
+    The files of a function are in the home only, so its calls do without the folder on the storage.
+    """
+    if context.remote is not None and job.spec.function is None:
+        return context.remote.folder
+    return None if context.home is None else str(context.home.path)
+
+
 # -- gathering evidence -------------------------------------------------------------------------------------------
 
 
@@ -135,6 +150,7 @@ class Gathered:
     events: Events = attrs.field(factory=Events)
     saved: Path | None = None  #: the file that the log was saved in
     trouble: PlatformError | None = None  #: why the log or the events were not available
+    unread: bool = False  #: whether the storage, which may have the receipts, could not be asked
     cancel_sent: float | None = None  #: when the platform was asked to remove the container, in the clock's ticks
     pod_is_gone: bool = False  #: whether the container's pod was removed
     is_gone: bool = False  #: whether the service itself said that it knows no such container
@@ -187,7 +203,13 @@ def is_half(job: JobRecord, gathered: Gathered) -> bool:
 
 
 def gather(
-    platform: Platform, job: JobRecord, *, phase: Phase | None, archive: Home, receipt_home: Home | None
+    platform: Platform,
+    job: JobRecord,
+    *,
+    phase: Phase | None,
+    archive: Home,
+    receipt_home: Home | None,
+    remote: RemoteReceipts | None = None,
 ) -> Gathered:
     """Fetch the evidence about the newest attempt's end, and save its log and events.
 
@@ -197,6 +219,7 @@ def gather(
         phase: The platform's status of the container; None if it is absent or about to be stopped.
         archive: The directory that the log and the events are saved in.
         receipt_home: The directory in which the container may have left receipt files, if any.
+        remote: The folder on the storage where it may have left them instead; asked only if the log has no end receipt.
 
     Raises:
         HomeError: The log cannot be written.
@@ -204,8 +227,9 @@ def gather(
     attempt = job.attempts[-1]
     runs = Runs.in_files(receipt_home, job)
     if attempt.id is None:
+        runs, unread = _with_remote(runs, remote, job, archive)
         outcome = _outcome(job, archive, None)
-        return Gathered(began=runs.newest_start, ended=runs.newest_end(attempt), outcome=outcome)
+        return Gathered(began=runs.newest_start, ended=runs.newest_end(attempt), outcome=outcome, unread=unread)
     trouble: PlatformError | None = None
     log, is_cut, saved = None, False, archive.log(job.key, attempt.number)
     splitter = receipts.LogSplitter(attempt.launch_name)
@@ -215,6 +239,7 @@ def gather(
         is_cut = size > 0 and splitter.end is not None and splitter.start is None
     except PlatformError as error:
         trouble = error
+    runs, unread = _with_remote(runs, remote, job, archive)
     ended = runs.newest_end(attempt)
     events = Events()
     forgotten = False
@@ -232,7 +257,7 @@ def gather(
         log=log, log_is_cut=is_cut, log_has_end=splitter.end is not None, began=runs.newest_start, ended=ended,
         events=events, pod_is_gone=events.pod is False, is_gone=forgotten,
         saved=saved if log is not None and saved.exists() else None, trouble=trouble,
-        outcome=_outcome(job, archive, splitter.outcome),
+        outcome=_outcome(job, archive, splitter.outcome), unread=unread,
     )  # fmt: skip
 
 
@@ -251,6 +276,26 @@ def _outcome(job: JobRecord, archive: Home, logged: bytes | None) -> Outcome | N
         write_file(path, logged)
         return outcome
     return Outcome.in_file(path, attempt.launch_name)
+
+
+def _with_remote(runs: Runs, remote: RemoteReceipts | None, job: JobRecord, archive: Home) -> tuple[Runs, bool]:
+    """Return the receipts with those from the storage, if none tells the end; and whether it could not be asked."""
+    if (
+        remote is None
+        or not job.spec.receipt
+        or job.spec.function is not None
+        or runs.newest_end(job.attempts[-1]) is not None
+    ):
+        return runs, False
+    try:
+        remote.fetch(job, archive)
+    except HomeError:
+        raise
+    except (CanfarBatchError, OSError) as error:
+        log.info("the receipts of %s could not be fetched from the storage: %s", job.key, error)
+        return runs, True
+    more = Runs.in_files(archive, job)
+    return Runs((*runs.starts, *more.starts), (*runs.ends, *more.ends)), False
 
 
 def _save_log(

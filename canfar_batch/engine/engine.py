@@ -26,6 +26,7 @@ from canfar_batch.engine.monitor import Monitor
 from canfar_batch.engine.outputs import gone_outputs
 from canfar_batch.engine.oversized import OversizedJobs
 from canfar_batch.engine.pool import ThreadPool, Workers
+from canfar_batch.engine.remote_receipts import RemoteReceipts
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.engine.verdict import Evidence, classify
 from canfar_batch.errors import AlreadyClosed, HomeError, LeaseLost
@@ -71,6 +72,7 @@ class Engine:
         self.results: dict[str, object] = {}
         self._ledger = ledger
         self._stages: _Stages | None = None
+        self._remote: RemoteReceipts | None = None
         self._limits: Limits | None = None  # as the platform gave them to the last run
 
     # -- holding the lease ----------------------------------------------------------------------------------------
@@ -97,6 +99,7 @@ class Engine:
             home=self.archive,
             workdir=stored if stored is not None and stored.is_dir() else Path.cwd(),
             shared=self.setup.shared,
+            remote=self._remote,
         )
 
     def acquire(self, *, takeover: bool = False) -> None:
@@ -139,6 +142,8 @@ class Engine:
             )
         if self._stages is None or not self._ledger.driving:
             self._ledger.acquire(takeover=takeover)
+            if not self.setup.shared and not self.setup.is_single and self._remote is None:
+                self._remote = RemoteReceipts.prepare(self.platform, self._ledger.identity.token)
             self._stages = _Stages(
                 self.setup, self._ledger, self.archive, launch_context=self.launch_context, results=self.results
             )

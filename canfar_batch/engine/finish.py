@@ -51,6 +51,7 @@ log = logging.getLogger("canfar_batch")
 
 LOG_PATIENCE = 600.0  #: seconds to try to fetch a log that the platform does not give
 LATE_LOGS_EVERY = 60.0  #: seconds between two tries to fetch the logs of attempts that ended without one
+UNREAD_TRIES = 8  #: how often the storage is asked for the receipts of one attempt, if it cannot be asked
 _AT_ONCE = 8  #: late logs that are fetched at a time
 
 
@@ -176,7 +177,7 @@ class Finisher:
         """In a worker thread: gather the evidence about an end; None if the container is there after all."""
         job, finishing = request.job, request.finishing
         platform, archive = self._context.platform, self._context.archive
-        receipt_home, id = self._context.launch_context.home, job.id
+        receipt_home, remote, id = self._context.launch_context.home, self._context.launch_context.remote, job.id
         if finishing.phase is None and not finishing.stopping and id is not None:
             try:
                 info = platform.container(id)
@@ -186,7 +187,7 @@ class Finisher:
                 if not info.phase.final:
                     return None
                 finishing = attrs.evolve(finishing, phase=info.phase)  # a list left it out; its own answer counts
-        found = gather(platform, job, phase=finishing.phase, archive=archive, receipt_home=receipt_home)
+        found = gather(platform, job, phase=finishing.phase, archive=archive, receipt_home=receipt_home, remote=remote)
         found = attrs.evolve(found.merged_with(finishing.gathered), phase=finishing.phase)
         if not finishing.stopping or id is None or (found.trouble is not None and finishing.tries < ABSENT_POLLS):
             return found
@@ -201,7 +202,7 @@ class Finisher:
             found = attrs.evolve(found, is_gone=True)
             if found.ended is not None:
                 return found
-            after = gather(platform, job, phase=None, archive=archive, receipt_home=receipt_home)
+            after = gather(platform, job, phase=None, archive=archive, receipt_home=receipt_home, remote=remote)
             return after.merged_with(found)  # it may just have ended, or live for its grace time
         except (PlatformError, CredentialError) as error:
             return attrs.evolve(found, cancel_error=error)
@@ -239,6 +240,8 @@ class Finisher:
         pause = min(60.0, 2.0 ** min(finishing.tries, 8))
         if finishing.stopping and job.id is not None and not found.is_gone:
             return min(30.0, pause)
+        if found.unread and finishing.tries < UNREAD_TRIES:
+            return pause
         if finishing.phase is None and not finishing.stopping:
             return None
         if finishing.phase is not None and lacks_log(job, found):
@@ -368,9 +371,11 @@ class Finisher:
     def _gather_late(self, job: JobRecord) -> Gathered:
         """In a worker thread: fetch the evidence about an attempt that ended without a log."""
         context = self._context
-        receipt_home = context.launch_context.home
+        receipt_home, remote = context.launch_context.home, context.launch_context.remote
         phase = Phase.COMPLETED if job.attempts[-1].succeeded else Phase.FAILED
-        return gather(context.platform, job, phase=phase, archive=context.archive, receipt_home=receipt_home)
+        return gather(
+            context.platform, job, phase=phase, archive=context.archive, receipt_home=receipt_home, remote=remote
+        )
 
     def _gathered_late(self, job: JobRecord, outcome: Outcome[Gathered]) -> None:
         self._late_logs.discard(job.key)

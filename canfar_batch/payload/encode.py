@@ -124,7 +124,7 @@ def encode_exec(argv: Sequence[str], env: Pairs = (), *, workdir: str | None = N
         return encode_plain(argv, pairs)
     enter = [] if workdir is None else [f"{_cd(workdir)} || exit {EXIT_WORKDIR}"]
     prefix = "env " if _through_env(pairs) else ""
-    return _carried("\n".join([*enter, *_exports(pairs), f"exec {prefix}{_words(argv, pairs)}"]))
+    return _carried("\n".join(_rooted([*enter, *_exports(pairs), f"exec {prefix}{_words(argv, pairs)}"])))
 
 
 def encode_wrapped(
@@ -200,8 +200,8 @@ def encode_wrapped(
         "cb_nice": " nice -n 0" if "=" in argv[0] and not through_env else "",
         "cb_nl": "\n",
     }
-    script = [
-        *(f"{name}={_quoted(value)}" for name, value in settings.items()),
+    lines = [
+        *(f"{name}={_placed(value) if name == 'cb_home' else _quoted(value)}" for name, value in settings.items()),
         *_function("cb_enter", [] if workdir is None else [_enter(workdir)]),
         *_function("cb_declared", [f"cb_seek {_quoted(output)} {_shell_pattern(output)}" for output in outputs]),
         *_function(
@@ -213,9 +213,23 @@ def encode_wrapped(
                 f"exec $cb_via {_words(argv, pairs)}",
             ],
         ),
-        BODY,
     ]
-    return _carried("\n".join(script))
+    return _carried("\n".join([*_rooted(lines), BODY]))
+
+
+#: how the script writes the beginning of `/arc/…`: on the local platform another directory stands for it
+_ROOT = '"$cb_root"'
+_ROOT_LINES = ["cb_root=/arc", "[ -d /arc ] || cb_root=${CANFAR_BATCH_ARC:-/arc}"]
+
+
+def _rooted(lines: Sequence[str]) -> list[str]:
+    """Return the lines of a script, after those that find what stands for `/arc` if they need it."""
+    return [*(_ROOT_LINES if any(_ROOT in line for line in lines) else []), *lines]
+
+
+def _placed(text: str) -> str:
+    """Return a text quoted for the script; if it is a path below `/arc`, the script finds its beginning."""
+    return f"{_ROOT}{_quoted(text[4:])}" if text.startswith("/arc/") else _quoted(text)
 
 
 def _pairs(env: Pairs) -> tuple[tuple[str, str], ...]:
@@ -257,7 +271,7 @@ def _through_env(pairs: Iterable[tuple[str, str]]) -> bool:
 
 
 def _exports(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    return [f"export {name}={_quoted(value)}" for name, value in pairs if not _SHELLS_OWN.fullmatch(name)]
+    return [f"export {name}={_placed(value)}" for name, value in pairs if not _SHELLS_OWN.fullmatch(name)]
 
 
 def _carried_files(files: Mapping[str, bytes]) -> list[str]:
@@ -281,7 +295,7 @@ def _words(argv: Sequence[str], pairs: Iterable[tuple[str, str]]) -> str:
     words = [_quoted(f"{name}={value}") for name, value in pairs if _SHELLS_OWN.fullmatch(name)]
     if words and "=" in argv[0]:
         words.append("nice -n 0")  # env takes such a program for one more variable
-    return " ".join([*words, *map(_quoted, argv)])
+    return " ".join([*words, *map(_placed, argv)])
 
 
 def _function(name: str, lines: Sequence[str]) -> list[str]:
@@ -290,7 +304,7 @@ def _function(name: str, lines: Sequence[str]) -> list[str]:
 
 def _cd(workdir: str) -> str:
     # as a path, so that `-` and $CDPATH have no meaning
-    return f"cd {_quoted(workdir if workdir.startswith('/') else f'./{workdir}')}"
+    return f"cd {_placed(workdir if workdir.startswith('/') else f'./{workdir}')}"
 
 
 def _enter(workdir: str) -> str:

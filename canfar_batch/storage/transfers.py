@@ -9,6 +9,7 @@ import glob
 import hashlib
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -111,9 +112,19 @@ class Storage:
             data = b"".join(_bounded(content.pieces, _LARGEST_READ))
             digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
             _check(info, len(data), digest, content.md5)
+            self._read_again(info, digest, content.md5)
             return data
 
         return self._repeat(once, f"reading {container_path(path)}")
+
+    def write(self, remote: str | os.PathLike[str], data: bytes) -> None:
+        """Store a small file, proved as by `upload`, and make its folders."""
+        with tempfile.TemporaryDirectory(prefix="canfar_batch-") as folder:
+            local = Path(folder) / "data"
+            local.write_bytes(data)
+            path = self._usable(remote_path(remote))
+            self._make_folders(path.rpartition("/")[0])
+            self._send(local, path, lambda size, was_there: None)
 
     # -- to the storage -------------------------------------------------------------------------------------------
 
@@ -279,8 +290,9 @@ class Storage:
             remote: A file, a folder or a pattern.
             local: Where to: a new name, or a folder if it ends in a slash, or exists. What a folder or a pattern holds
                 is put into the folder *local*.
-            digest: Whether the content must have the MD5 that the storage knows. A job that overwrites a file in its
-                place leaves the old MD5: then only the size can be compared.
+            digest: Whether the content must have the MD5 that the storage knows; a file of which it knows none, as of
+                those that jobs wrote, is read twice. A job that overwrites a file in its place leaves the old MD5: then
+                only the size can be compared.
             progress: Receives a `Progress` now and then.
 
         Raises:
@@ -336,8 +348,11 @@ class Storage:
             local.parent.mkdir(parents=True, exist_ok=True)
             part = local.with_name(f".{local.name}.{_version(info)}.part")
             content_md5 = self._receive(info, part)
+            found = _digest(part) if digest else None
             try:
-                _check(info, part.stat().st_size, _digest(part) if digest else None, content_md5)
+                _check(info, part.stat().st_size, found, content_md5)
+                if found is not None:
+                    self._read_again(info, found, content_md5)
             except TransferDamaged:
                 if part.stat().st_size >= info.size:  # else the rest may come with the next try
                     part.unlink()
@@ -357,6 +372,20 @@ class Storage:
                 raise
             raise StorageError(f"{local} cannot be written: {error.strerror or error}") from error
         done(size, was_here)
+
+    def _read_again(self, info: RemoteFile, found: str, sent: str | None) -> None:
+        """Read a file of which the storage has no MD5 a second time, as nothing else shows a byte that changed.
+
+        Raises:
+            TransferDamaged: Its MD5 is not *found* this time.
+        """
+        if info.md5 is not None or sent is not None or info.size == 0:
+            return
+        again = hashlib.md5(usedforsecurity=False)
+        for piece in self.space.read(info.path).pieces:
+            again.update(piece)
+        if again.hexdigest() != found:
+            raise TransferDamaged(f"{container_path(info.path)} was not the same when it was read a second time")
 
     def _receive(self, info: RemoteFile, part: Path) -> str | None:
         """Fetch what is missing of a file; return the MD5 that came with it."""

@@ -7,19 +7,21 @@ import functools
 import glob
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from canfar_batch.errors import CollectError
+from canfar_batch.errors import CanfarBatchError, CollectError, PlatformError
 from canfar_batch.fields.keys import file_name
 from canfar_batch.fields.templates import Template
 from canfar_batch.payload.calls import Outcome, outcome_path
-from canfar_batch.protocols import Platform, ResultCollector, is_serial
+from canfar_batch.protocols import Platform, RemoteStorage, ResultCollector, is_serial, storage_of
 from canfar_batch.records import JobRecord
 from canfar_batch.spec import literal_path
+from canfar_batch.storage.names import is_remote
 
 log = logging.getLogger("canfar_batch")
 
@@ -51,8 +53,8 @@ class Logs:
 class Files:
     """The result is the path of the job's output file, or the list of them if there are several.
 
-    Nothing is copied: a file on shared storage is already in its place. Files that this machine sees are checked; those
-    that only the container sees are taken from its receipt.
+    Files that this machine sees are checked and stay in their place. Those that only the container sees are taken from
+    its receipt, and with *download* brought here from the platform's storage, each proved to be whole.
 
     ```python
     batch = session.batch("fits", collect=cb.Files("cat/{key}*.cat"))
@@ -63,12 +65,16 @@ class Files:
             hold fields, as in the command: `"cat/{key}*.cat"`. A pattern without a field is the same for every job, so
             that only files written during the job's attempt are returned, and a warning says that files of jobs that
             ran at the same time may be among them.
+        download: A folder here, into which files go that this machine does not see, by their paths relative to the
+            job's working directory. It may hold fields: `"results/{key}"`.
     """
 
     patterns: tuple[str, ...]  #: relative to the job's working directory; by default the spec's outputs
+    download: str | None = None
+    _taken: dict[Path, str] = attrs.field(factory=dict, eq=False, repr=False)  #: what each file here was brought from
 
-    def __init__(self, *patterns: str) -> None:
-        self.__attrs_init__(patterns)
+    def __init__(self, *patterns: str, download: str | os.PathLike[str] | None = None) -> None:
+        self.__attrs_init__(patterns, None if download is None else os.fspath(download))
 
     def __call__(self, job: JobRecord, platform: Platform) -> Path | list[Path]:
         """Return the path, or the paths.
@@ -85,8 +91,31 @@ class Files:
         if not patterns:
             raise CollectError(f"job {job.key} declares no outputs: name them in JobSpec(outputs=…) or Files(…)")
         found = [path for pattern in patterns for path in _files(job, pattern)]
+        if self.download is not None:
+            folder = Path(Template.read(self.download).fill(fields))
+            found = [self._brought(job, platform, path, folder) for path in found]
         single = len(patterns) == 1 and literal_path(patterns[0]) is not None
         return found[0] if single else found
+
+    def _brought(self, job: JobRecord, platform: Platform, path: Path, folder: Path) -> Path:
+        """Return where a file is here, brought from the storage unless this machine sees it."""
+        if path.is_absolute() and path.exists():
+            return path
+        remote, directory = _remote(job, platform, path), Path(job.filled.workdir or "")
+        inside = path.relative_to(directory) if path.is_relative_to(directory) else Path(path.name)
+        target = folder / inside
+        if self._taken.setdefault(target, remote) != remote:
+            raise CollectError(
+                f"{target} is the file of another job already ({self._taken[target]}): write "
+                f"Files(download={str(folder / '{key}')!r})"
+            )
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            here = _storage(job, platform).download(remote, target)
+        except (CanfarBatchError, OSError) as error:
+            raise CollectError(f"{remote} of job {job.key} could not be brought here: {error}") from error
+        _check_size(job, path, here.stat().st_size)
+        return here
 
 
 @attrs.frozen
@@ -116,7 +145,7 @@ class Json:
             raw, where = _last_line(job, platform), "the last line of its log"
         else:
             path = _files(job, pattern)[0]
-            raw, where = _read(job, path), str(path)
+            raw, where = _read(job, path, platform), str(path)
         try:
             return json.loads(raw)
         except (ValueError, RecursionError) as error:
@@ -302,15 +331,56 @@ def _quoted(raw: bytes) -> str:
     return f": {raw.decode(errors='replace')!r}" if len(raw) <= 200 else ""
 
 
-def _read(job: JobRecord, path: Path) -> bytes:
+def _remote(job: JobRecord, platform: Platform, path: Path) -> str:
+    """Return where a job's file is on the storage.
+
+    Raises:
+        CollectError: That is not known.
+    """
+    if not path.is_absolute() and platform.user:
+        path = Path("/arc/home") / platform.user / path  # where a job without a place of its own begins
+    if not is_remote(path):
+        raise CollectError(f"{path} of job {job.key} is not below /arc, so it cannot be brought from there")
+    return str(path)
+
+
+def _storage(job: JobRecord, platform: Platform) -> RemoteStorage:
+    storage = storage_of(platform)
+    if storage is None:
+        raise CollectError(f"the files of job {job.key} cannot be brought here: this platform has no storage")
+    return storage
+
+
+def _check_size(job: JobRecord, path: Path, size: int) -> None:
+    """Compare the size of a file that was brought here with the one that the job reported.
+
+    Raises:
+        CollectError: It differs.
+    """
+    receipt = job.last_attempt.receipt if job.last_attempt else None
+    directory = Path(job.filled.workdir or "")
+    for name, reported in (receipt.outputs if receipt else {}).items():
+        if directory / name == path and reported is not None and reported != size:
+            raise CollectError(
+                f"{path} of job {job.key} has {size:,} bytes on the storage, and had {reported:,} at the job's end: "
+                "something has changed it since"
+            )
+
+
+def _read(job: JobRecord, path: Path, platform: Platform | None = None) -> bytes:
     try:
+        if platform is not None and not (path.is_absolute() and path.exists()) and storage_of(platform) is not None:
+            data = _storage(job, platform).read(_remote(job, platform, path))
+            _check_size(job, path, len(data))
+            return data
         if not path.is_absolute():  # the file of this name here is another one
             raise FileNotFoundError(errno.ENOENT, "its place in the container is not known")
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, PlatformError) as error:
+        why = getattr(error, "strerror", None) or error
         raise CollectError(
-            f"{path} of job {job.key} cannot be read from here ({error.strerror}); if only the containers see it, "
-            "let the job print the JSON as its last line and declare no outputs: Json() then takes it from the log"
+            f"{path} of job {job.key} cannot be read from here ({why}); if only the containers see it, let the job "
+            "print the JSON as its last line and declare no outputs: Json() then takes it from the log"
         ) from error
 
 

@@ -30,6 +30,7 @@ class Opening:
     unasked: int  #: jobs that this process did not plan, although it planned others
     shared: bool  #: whether containers see this machine's files
     local: bool  #: whether the platform runs in this process
+    reports: bool = False  #: whether receipts come by way of the platform's storage
     moved: str | None = None  #: where jobs run, if not in the directory of this run
     counts: Mapping[JobState, int]
 
@@ -46,7 +47,7 @@ class Opening:
             yield nothing_new(self.counts)
         if self.moved is not None:
             yield self.moved
-        if not self.shared:
+        if not self.shared and not self.reports:
             yield NOT_SHARED
         if self.new and self.jobs > MANY and not self.local:
             yield "CANFAR asks users to write to support@canfar.net before batches as large as this."

@@ -1,0 +1,108 @@
+"""A batch whose driver does not see the containers' files: uploaded, run, brought back, killed and resumed."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from canfar_batch.local import LocalPlatform, faults
+
+WORK = """
+import pathlib, sys, time
+data = pathlib.Path(sys.argv[1]).read_bytes()
+deadline = time.monotonic() + 60
+while len(sys.argv) > 3 and not pathlib.Path(sys.argv[3]).exists() and time.monotonic() < deadline:
+    time.sleep(0.02)
+pathlib.Path(sys.argv[2]).write_bytes(data[::-1])
+"""
+DRIVER = """
+import sys
+import canfar_batch as cb
+
+cb.Session.nearby = property(lambda self: False)  # as on a machine that does not have the containers' disk
+with cb.Session.connect() as session:
+    project = session.upload("work.py", "/arc/projects/mine/").parent
+    raw = session.upload("raw", project / "raw")
+    spec = cb.JobSpec(
+        "python work.py raw/{name}.fits {name}.out" + (" go" if "--wait" in sys.argv else ""),
+        image="skaha/astroml:latest", cores=1, ram=1, workdir=project, outputs=["{name}.out"],
+    )
+    batch = session.batch(
+        "laptop", collect=cb.Files(download="results"), monitor=cb.Listing((0.1, 0.3)), settle=1.0, home="batches",
+    )
+    batch.map(spec, key="{name}", name=[f"night{number:02}" for number in range(int(sys.argv[1]))])
+    batch.run(progress=False).raise_if_failed()
+    assert all(path.exists() for path in batch.results().values())
+"""
+
+
+@pytest.fixture
+def platform():
+    with LocalPlatform(cores=16, ram=64, storage_faults=faults.CAVERN_OIDC) as started:
+        yield started
+
+
+@pytest.fixture
+def laptop(tmp_path):
+    """A folder with scripts and 20 FITS files."""
+    (tmp_path / "raw").mkdir()
+    for number in range(20):
+        (tmp_path / f"raw/night{number:02}.fits").write_bytes(os.urandom(30_000 + number))
+    (tmp_path / "work.py").write_text(WORK)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    return tmp_path
+
+
+def drive(laptop, platform, *arguments):
+    settings = {**os.environ, "CANFAR_URL": platform.url, "CANFAR_TOKEN": platform.token}
+    return subprocess.Popen([sys.executable, "driver.py", *arguments], cwd=laptop, env=settings)
+
+
+def wait_for(condition, what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def check(laptop, count):
+    for number in range(count):
+        data = (laptop / f"raw/night{number:02}.fits").read_bytes()
+        result = laptop / f"results/night{number:02}.out"
+        assert hashlib.sha256(result.read_bytes()).digest() == hashlib.sha256(data[::-1]).digest()
+    assert len(list((laptop / "results").iterdir())) == count
+
+
+def test_twenty_files_come_back_with_one_damaged_on_the_way_and_the_driver_killed(platform, laptop):
+    platform.faults.add(faults.corrupt(), on="download", where=lambda request: "night07.out" in request.path, first=1)
+    first = drive(laptop, platform, "20")
+    try:
+        wait_for(lambda: len(list(Path(laptop / "results").glob("*.out"))) >= 4, "no results came")
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    assert drive(laptop, platform, "20").wait(100) == 0
+    check(laptop, 20)
+    assert set(platform.starts.values()) == {1}, "a job ran twice"
+    assert not list(platform.arc.rglob("*.part"))
+
+
+def test_a_batch_that_was_left_alone_until_all_was_forgotten_has_lost_nothing(platform, laptop):
+    first = drive(laptop, platform, "5", "--wait")
+    try:
+        wait_for(lambda: [job.status for job in platform.jobs()] == ["Running"] * 5, "they do not run")
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    (platform.arc / "projects/mine/go").touch()
+    assert platform.wait_idle(60)
+    for job in platform.jobs():
+        platform.forget(job.id)
+    assert drive(laptop, platform, "5", "--wait").wait(100) == 0
+    check(laptop, 5)
+    assert set(platform.starts.values()) == {1}, "a job ran twice"
