@@ -51,9 +51,11 @@ def stopped(pid):
 def test_a_second_driver_is_told_who_drives_and_changes_nothing(platform, long):
     with driver(platform, long) as first:
         assert begun(long)
+        stop_between_writes(first, long)  # so that it is not through before the second one begins
         other = str(long.directory / "other")
         with driver(platform, long, output=other) as second:
             assert second.wait(PATIENCE) == 3
+        first.send_signal(signal.SIGCONT)
         with open(other) as file:
             told = file.read()
         assert "ended by BatchBusy" in told
