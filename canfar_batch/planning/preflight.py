@@ -10,16 +10,18 @@ from pathlib import Path
 
 import attrs
 
-from canfar_batch.errors import PlatformError, SpecError
+from canfar_batch.errors import CanfarBatchError, PlatformError, SpecError
 from canfar_batch.fields.image_names import suggest_image
 from canfar_batch.payload import encode
 from canfar_batch.planning.estimate import Estimate
-from canfar_batch.protocols import Platform
+from canfar_batch.protocols import Platform, storage_of
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import JobSpec, full_image, literal_path
+from canfar_batch.storage.names import is_remote
 from canfar_batch.text import count
 
 _SHOWN = 5  #: warnings of one kind that are shown; the others are counted
+_ASKED = 200  #: files and folders that are looked for on the storage
 _SIZED = 1000  #: jobs whose command is measured: commands of one spec differ little in size
 
 
@@ -89,10 +91,7 @@ def inspect(jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now:
     _check_credential(specs, platform, now, findings)
     _check_sizes(waiting, findings)
     findings.warn(dict.fromkeys(doubt for spec in specs for doubt in spec.doubts))
-    if shared:
-        _check_files(waiting, findings)
-    else:
-        findings.unchecked.append("files and folders (this machine does not see those of the containers)")
+    _check_files(waiting, _Look(platform, shared=shared), findings)
     findings.unchecked.append("whether the image has the program")
     return Preflight(tuple(findings.warnings), len(waiting), tuple(findings.checked), tuple(findings.unchecked))
 
@@ -155,7 +154,46 @@ def _check_sizes(jobs: Sequence[JobRecord], findings: _Findings) -> None:
 # -- files --------------------------------------------------------------------------------------------------------
 
 
-def _check_files(jobs: Sequence[JobRecord], findings: _Findings) -> None:
+class _Look:
+    """Looks at files as containers see them: on this machine if it sees them too, else on the platform's storage."""
+
+    def __init__(self, platform: Platform, *, shared: bool) -> None:
+        self.shared, self._storage = shared, storage_of(platform)
+        self._kinds: dict[Path, bool | None] = {}  # of what is on the storage: whether it is a folder; None: nothing
+        self.is_partial = False  #: whether something could not be looked at
+
+    def can_look_at(self, path: Path) -> bool:
+        """Return whether there is a way to look at *path*; remember if there is none."""
+        can = self.shared or (self._storage is not None and is_remote(path))
+        self.is_partial = self.is_partial or not can
+        return can
+
+    def exists(self, path: Path) -> bool:
+        """Return whether a file or folder is there; True if that is not known."""
+        return (self.shared and _exists(path)) or self._kind(path) is not None
+
+    def is_dir(self, path: Path) -> bool:
+        """Return whether a folder is there; True if that is not known."""
+        return (self.shared and path.is_dir()) or self._kind(path) is True
+
+    def _kind(self, path: Path) -> bool | None:
+        """Return whether *path* is a folder on the storage, None if nothing is there; True if that is not known."""
+        if not is_remote(path):
+            return None
+        if path not in self._kinds:
+            if self._storage is None or len(self._kinds) >= _ASKED:
+                self.is_partial = True
+                return True
+            try:
+                found = self._storage.find(_bare(path))
+            except (CanfarBatchError, OSError):  # an outage, or a name that the storage cannot use
+                self.is_partial = True
+                return True
+            self._kinds[path] = None if found is None else bool(getattr(found, "is_folder", False))
+        return self._kinds[path]
+
+
+def _check_files(jobs: Sequence[JobRecord], look: _Look, findings: _Findings) -> None:
     """Warn of missing working directories, scripts and inputs, and of output folders that cannot be used."""
     inputs: dict[Path, str] = {}
     scripts: dict[Path, str] = {}
@@ -169,15 +207,19 @@ def _check_files(jobs: Sequence[JobRecord], findings: _Findings) -> None:
         for output in job.filled.outputs:
             folder = directory / Path(literal_path(output) or output).parent
             folders.setdefault(folder, f"job {job.key}: the folder of its output {output}")
-    findings.warn(warning for directory, warning in workdirs.items() if not directory.is_dir())
-    findings.warn(warning for script, warning in scripts.items() if not script.exists())
+    workdirs, scripts, inputs, folders = (
+        {path: text for path, text in found.items() if look.can_look_at(path)}
+        for found in (workdirs, scripts, inputs, folders)
+    )
+    findings.warn(warning for directory, warning in workdirs.items() if not look.is_dir(directory))
+    findings.warn(warning for script, warning in scripts.items() if not look.exists(script))
     findings.warn(
         f"the script {script} has the line ends of Windows, so its first line names no interpreter; dos2unix fixes it"
         for script in scripts
         if _has_foreign_line_ends(script)
     )
-    findings.warn(warning for path, warning in inputs.items() if not _exists(path))
-    findings.warn(_folder_warnings(folders))
+    findings.warn(warning for path, warning in inputs.items() if not look.exists(path))
+    findings.warn(_folder_warnings(folders, look))
     for found, noun, plural in (
         (workdirs, "working directory", "working directories"),
         (scripts, "script", ""),
@@ -186,15 +228,17 @@ def _check_files(jobs: Sequence[JobRecord], findings: _Findings) -> None:
     ):
         if found:
             findings.checked.append(count(len(found), noun, plural))
-    if not inputs:
+    if look.is_partial:
+        findings.unchecked.append("files and folders (this machine does not see those of the containers)")
+    elif not inputs:
         findings.unchecked.append("inputs (no field looks like a path)")
 
 
-def _folder_warnings(folders: dict[Path, str]) -> Iterator[str]:
+def _folder_warnings(folders: dict[Path, str], look: _Look) -> Iterator[str]:
     for folder, output in folders.items():
-        if not folder.is_dir():
+        if not look.is_dir(folder):
             yield f"{output} is not there, unless the job makes it"
-        elif not os.access(folder, os.W_OK):
+        elif folder.is_dir() and not os.access(folder, os.W_OK):
             yield f"{output} cannot be written"
 
 
@@ -247,7 +291,9 @@ def _looks_like_a_path(text: str) -> bool:
 
 def _exists(path: Path) -> bool:
     """Return whether the file is there, without an extension or filter of CFITSIO: ``img.fits[1]``, ``img.fits+1``."""
-    if path.exists():
-        return True
-    bare = re.sub(r"(?:\[[^\]]*\]|\+\d+)+$", "", str(path))
-    return bare != str(path) and Path(bare).exists()
+    return path.exists() or _bare(path).exists()
+
+
+def _bare(path: Path) -> Path:
+    """Return *path* without an extension or filter of CFITSIO."""
+    return path.with_name(re.sub(r"(?:\[[^\]]*\]|\+\d+)+$", "", path.name) or path.name) if path.name else path

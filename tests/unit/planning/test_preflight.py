@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from engine import SPEC, World, always
@@ -189,3 +190,41 @@ def test_a_batch_open_for_reading_cannot_be_checked(world):
     world.planned(1)
     with pytest.raises(errors.ReadOnlyBatch, match="open for reading"):
         Batch.open("test", world.root).preflight()
+
+
+class FakeStorage:
+    """A storage that knows these files and folders."""
+
+    def __init__(self, *files, folders=()):
+        self.kinds = {**dict.fromkeys(files, False), **dict.fromkeys(folders, True)}
+        self.trouble = None
+
+    def find(self, path):
+        if self.trouble is not None:
+            raise self.trouble
+        kind = self.kinds.get(str(path))
+        return None if kind is None else SimpleNamespace(is_folder=kind)
+
+
+REMOTE = JobSpec(
+    "python fit.py raw/{n}.fits", image="skaha/astroml", workdir="/arc/projects/mine", outputs=["cat/{n}.cat"]
+)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_files_that_only_the_storage_has_are_looked_for_there(world, shared):
+    there = FakeStorage("/arc/projects/mine/fit.py", folders=["/arc/projects/mine"])
+    world.platform.storage = there
+    (warning,) = found(world, REMOTE, shared=shared)
+    assert warning.endswith("the folder of its output cat/1.cat is not there, unless the job makes it")
+    there.kinds["/arc/projects/mine/cat"] = True
+    assert found(world, REMOTE, shared=shared) == ()
+    del there.kinds["/arc/projects/mine/fit.py"]
+    (warning,) = found(world, REMOTE, shared=shared)
+    assert "its script fit.py is not there" in warning
+
+
+def test_an_outage_of_the_storage_is_no_missing_file(world):
+    world.platform.storage = FakeStorage()
+    world.platform.storage.trouble = errors.PlatformUnreachable("no answer")
+    assert found(world, REMOTE) == ()
