@@ -72,8 +72,7 @@ def check(parameters: Parameters, rules: Rules) -> Accepted:
         raise illegal("image is required")
     registry.check_host(image)
     kind = session_type(parameters.first("type"))
-    cores = _option(parameters, "cores", rules.limits.cores)
-    ram = _option(parameters, "ram", rules.limits.ram)
+    cores, ram = sizes(parameters, rules.limits)
     name = parameters.first("name")
     if name is None or not name.strip():
         raise illegal("Missing parameter 'name'")
@@ -111,7 +110,7 @@ class Accepted:
         if not rules.is_listed(self.image):
             registry.check_credentials(registry_auth)
         if self.type == "desktop-app":
-            raise unexpected("java.nio.file.NoSuchFileException: /root/config/launch-desktop-app.yaml")
+            raise unexpected("java.nio.file.NoSuchFileException: /root/config/launch-desktop_app.yaml")
         id = new_id()
         job = job_name(self.type, user, id)
         known = {
@@ -138,6 +137,15 @@ class Accepted:
         return Order(id, label, self.type, self.image, bundle, resources), job
 
 
+def sizes(parameters: Parameters, limits: Limits) -> tuple[float | None, float | None]:
+    """Return the cores and the RAM (GiB) that parameters ask for; None for what is missing or blank.
+
+    Raises:
+        Refusal: One of them is not on offer.
+    """
+    return _option(parameters, "cores", limits.cores), _option(parameters, "ram", limits.ram)
+
+
 def session_type(text: str | None) -> str:
     """Return the type that a parameter names; headless if it is missing or blank.
 
@@ -161,16 +169,18 @@ def new_id() -> str:
     return secrets.choice(letters) + "".join(secrets.choice(letters + string.digits) for _ in range(7))
 
 
-def check_label(id: str) -> None:
+def check_label(value: str, label: str = "id") -> None:
     """Check an id that goes into a label selector.
 
     Raises:
         Refusal: It is not a Kubernetes label value.
     """
-    if len(id) > 63:
-        raise illegal("canfar.net/id label value exceeds 63 characters")
-    if not _LABEL.fullmatch(id):
-        raise illegal("canfar.net/id label value must match Kubernetes label value syntax")
+    if not value.strip():
+        raise illegal(f"canfar.net/{label} label value cannot be blank")
+    if len(value) > 63:
+        raise illegal(f"canfar.net/{label} label value exceeds 63 characters")
+    if not _LABEL.fullmatch(value):
+        raise illegal(f"canfar.net/{label} label value must match Kubernetes label value syntax")
 
 
 def label_value(name: str) -> str:
@@ -239,7 +249,7 @@ def java_double(text: str) -> float | None:
 
 def _gpus(parameters: Parameters, options: Sequence[int]) -> int:
     text = parameters.first("gpus")
-    if text is None:
+    if text is None or not text.strip():
         return 0
     if not re.fullmatch(r"[-+]?\d{1,9}", text) or int(text) not in options:
         raise illegal(f"Invalid value for 'gpus': {text}")

@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 _LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 _SERVER = ("server", "OpenCADC/cadc-rest")
 _SERVLET_METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
+_WELCOME = (
+    b'<!DOCTYPE html>\n<html>\n<head>\n  <meta charset="UTF-8">\n  <title>skaha API</title>\n</head>\n'
+    b"<body>The real service describes its API here.</body>\n</html>\n"
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -144,7 +148,7 @@ class Service:
         if len(route.rest) > 3:
             raise illegal(f"Invalid request: {'/'.join(route.rest)}")
         if len(route.rest) > 1:
-            return _desktop_apps(request.method, asked, *route.rest)
+            return self._desktop_apps(request.method, asked, *route.rest)
         # a slash alone is an empty id
         id = route.rest[0] if route.rest else "" if route.has_slash else None
         if request.method == "POST":
@@ -207,11 +211,11 @@ class Service:
         return json_answer(views.stats(self._cluster.all(), size, self._settings.limits))
 
     def _show(self, asked: parameters.Parameters, user: str, id: str) -> Response:
-        if not id:
-            # an empty id filters nothing: the service answers with some session of the user
+        view = asked.first("view")
+        if not id.strip() and view not in {"logs", "events"}:
+            # a blank id filters nothing: the service answers with some session of the user
             return self._one(next(iter(self._cluster.all(user)), None), id)
         creation.check_label(id)
-        view = asked.first("view")
         if view == "logs":
             return Response(200, views.read_log(self._cluster.pods(id, user)), "text/plain")
         if view == "events":
@@ -231,7 +235,7 @@ class Service:
 
     def _modify(self, asked: parameters.Parameters, user: str, id: str) -> Response:
         action = asked.first("action")
-        if not id or not action:
+        if not action:
             raise illegal("Cannot modify an existing session")
         if action.lower() != "renew":
             raise illegal("unrecognized action")
@@ -248,6 +252,30 @@ class Service:
         self._cluster.delete(id, user)
         return empty_answer()
 
+    def _desktop_apps(
+        self, method: str, asked: parameters.Parameters, id: str, kind: str, app: str | None = None
+    ) -> Response:
+        """Answer a request with a second segment, which always means desktop applications; here they do not exist."""
+        del kind
+        if method == "POST":
+            if asked.first("image") is None:
+                raise illegal("Missing parameter 'image'")
+            if app is not None:
+                raise illegal("Cannot modify an existing app.")
+            creation.sizes(asked, self._settings.limits)
+        if method == "GET" and app is None:
+            return json_answer([])
+        if method == "DELETE" and (app is None or not app.strip()):
+            raise illegal("Missing app ID")
+        if id.strip() or method != "GET":
+            creation.check_label(id)
+        if method == "DELETE":
+            creation.check_label(app or "", "app-id")
+            return empty_answer()
+        if method == "GET":
+            raise Refusal(404, f"desktop app with session {id} and app ID {app} was not found")
+        raise Refusal(404, f"session {id} not found")
+
     def _images(self, asked: parameters.Parameters) -> Response:
         wanted = asked.first("type")
         if wanted is not None and wanted not in creation.SESSION_TYPES:
@@ -261,26 +289,6 @@ class Service:
         )
 
 
-def _desktop_apps(method: str, asked: parameters.Parameters, id: str, kind: str, app: str | None = None) -> Response:
-    """Answer a request with a second segment, which always means desktop applications; here they do not exist."""
-    del kind
-    if method == "GET" and app is not None:
-        raise Refusal(404, f"desktop app with session {id} and app ID {app} was not found")
-    if method == "GET":
-        return json_answer([])
-    if method == "DELETE":
-        if app is None:
-            raise illegal("Missing app ID")
-        return empty_answer()
-    if app is not None:
-        raise illegal("Cannot modify an existing app.")
-    image = asked.first("image")
-    if image is None:
-        raise illegal("Missing parameter 'image'")
-    registry.check_host(image)
-    raise Refusal(404, f"session {id} not found")
-
-
 def _refused_place(request: Request, route: Route) -> Response | None:
     """Return the answer to a path that is not a place of the service, or None."""
     if route.resource is not None:
@@ -289,6 +297,8 @@ def _refused_place(request: Request, route: Route) -> Response | None:
         return Response(403, b"", None)
     if request.path == ROOT:
         return Response(302, b"", None, (("Location", f"{ROOT}/"),))
+    if request.path in {f"{ROOT}/", f"{ROOT}/index.html"}:
+        return Response(200, _WELCOME, "text/html")
     if request.path.startswith(f"{ROOT}/"):
         return tomcat.not_found(request.path)
     return text_answer(404, "404 page not found\n")  # the proxy before the service

@@ -82,8 +82,16 @@ def test_vosi_pages_need_no_credential(client, path):
     assert answer.header("content-type") == "text/xml"
 
 
-def test_capabilities_lead_to_the_sessions(client, platform):
-    assert f"{platform.url}/session</accessURL>" in client.ask("GET", "/capabilities", base="/skaha").text
+def test_capabilities_name_the_sessions_behind_a_proxy(client):
+    text = client.ask("GET", "/capabilities", base="/skaha").text
+    assert text.count("https://127.0.0.1/skaha/v1/session</accessURL>\r\n") == 3  # one for each way to log in
+
+
+def test_the_root_shows_a_page(client):
+    for path in ("/skaha/", "/skaha/index.html"):
+        answer = client.ask("GET", path, token="", base="")
+        assert (answer.status, answer.header("content-type")) == (200, "text/html")
+    assert client.ask("GET", "/skaha", token="", base="").header("location") == "/skaha/"
 
 
 def test_other_hosts_are_refused(client):
@@ -163,6 +171,37 @@ def test_a_path_may_be_too_long(client):
     assert (answer.status, answer.text) == (400, "Invalid request: a/b/c/d\n")
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "form", "status", "text"),
+    [
+        ("GET", "/session/?view=logs", None, 400, "canfar.net/id label value cannot be blank\n"),
+        ("GET", "/session/%20?view=events", None, 400, "canfar.net/id label value cannot be blank\n"),
+        ("GET", "/session/%20", None, 404, "session   not found\n"),
+        ("POST", "/session/", {"action": "renew"}, 400, "canfar.net/id label value cannot be blank\n"),
+        ("POST", "/session/", {"action": "stop"}, 400, "unrecognized action\n"),
+        ("GET", "/session/-x/app/y", None, 400, "canfar.net/id label value must match Kubernetes label value syntax\n"),
+        ("DELETE", "/session/-x", None, 200, ""),
+        ("DELETE", "/session/-x/app", None, 400, "Missing app ID\n"),
+        (
+            "DELETE",
+            "/session/-x/app/y",
+            None,
+            400,
+            "canfar.net/id label value must match Kubernetes label value syntax\n",
+        ),
+        ("DELETE", f"/session/x/app/{'y' * 64}", None, 400, "canfar.net/app-id label value exceeds 63 characters\n"),
+        ("POST", "/session/x/app/y", {}, 400, "Missing parameter 'image'\n"),
+        ("POST", "/session/x/app/y", {"image": "i"}, 400, "Cannot modify an existing app.\n"),
+        ("POST", "/session/x/app", {"image": "elsewhere/i"}, 404, "session x not found\n"),
+        ("POST", "/session/x/app", {"image": "i", "cores": "77"}, 400, "Invalid value for 'cores': 77\n"),
+        ("POST", "/session/-x/app", {"image": "i", "ram": "77"}, 400, "Invalid value for 'ram': 77\n"),
+    ],
+)
+def test_empty_and_malformed_ids_are_judged_by_what_looks_for_them(client, method, path, form, status, text):
+    answer = client.ask(method, path, form)
+    assert (answer.status, answer.text) == (status, text)
+
+
 def test_a_trailing_slash_shows_some_session(client):
     assert client.ask("GET", "/session/").text == "session  not found\n"
     id_ = client.launch("true")
@@ -197,7 +236,7 @@ def test_desktop_applications_do_not_exist(client):
     assert client.ask("GET", "/session/abc/app/x").text == "desktop app with session abc and app ID x was not found\n"
     assert client.ask("DELETE", "/session/abc/app").text == "Missing app ID\n"
     assert client.ask("POST", "/session/abc/app", {"image": IMAGE}).text == "session abc not found\n"
-    assert client.ask("POST", "/session/abc/app/x", {}).text == "Cannot modify an existing app.\n"
+    assert client.ask("POST", "/session/abc/app/x", {"image": IMAGE}).text == "Cannot modify an existing app.\n"
 
 
 # Creating
@@ -294,7 +333,8 @@ def test_names_are_lowercased(client):
 
 
 def test_gpus_have_no_effect_on_a_platform_without(client):
-    assert client.show(client.launch("true", gpus="1"))["requestedGPUCores"] == "0"
+    for gpus in ("1", "", " "):
+        assert client.show(client.launch("true", gpus=gpus))["requestedGPUCores"] == "0"
 
 
 def test_gpus_are_counted_on_a_platform_with_some(start, client_of):
