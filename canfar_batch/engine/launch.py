@@ -13,7 +13,7 @@ import attrs
 
 from canfar_batch.engine.attempts import LaunchContext, request_for
 from canfar_batch.engine.context import Context
-from canfar_batch.engine.patience import Patience, add_outage_hint
+from canfar_batch.engine.patience import ANNOUNCED_WAIT, Patience, add_outage_hint
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.errors import (
     CanfarBatchError,
@@ -38,7 +38,6 @@ log = logging.getLogger("canfar_batch")
 
 #: launches that are recorded and not answered, of which the pool sends 32 at once: a crash leaves no more in doubt
 MOST_IN_FLIGHT = 64
-ANNOUNCED_WAIT = 60.0  #: seconds; a longer wait is announced
 SOON = 5.0  #: seconds until the platform's list is asked about a launch that got no answer
 
 
@@ -115,10 +114,9 @@ class Launcher:
         self._late_success = late_success
         self._permit = Permit(context.ledger)
         self._intended: list[Intended] = []  # recorded, or to be in the present transaction, and not sent yet
-        self._setbacks = 0  # in a row
         self._announced_waits = False
         self._recoveries = 0  # of the platform's list that a probe has followed
-        self._not_before = 0.0  # in the clock's ticks
+        self._doubted: set[str] = set()  # keys of the jobs whose launch got no clear answer
         self._ask_again: float | None = None  # when the strategy wants to be asked again, in the clock's ticks
         self.error: Exception | None = None
         self.patience = Patience(context.schedule, context.health, self._journal.index.accepted)
@@ -152,13 +150,12 @@ class Launcher:
             moments.append(now + (due - clock.now()).total_seconds())
         if self._ask_again is not None:
             moments.append(self._ask_again)
-        moments += [moment for moment in (self._not_before, *self.patience.next_probes()) if moment > now]
-        return max(self._not_before, min(moments)) if moments else None
+        moments += [moment for moment in self.patience.next_probes() if moment > now]
+        return max(self.patience.next_probe, min(moments)) if moments else None
 
     def try_now(self) -> None:
         """Launch as if nothing had been refused."""
         self.patience.forget()
-        self._setbacks, self._not_before = 0, 0.0
 
     def launch(self, make_view: Callable[[], BatchView]) -> None:
         """Let the strategy pick, record the intents, then send them."""
@@ -171,7 +168,8 @@ class Launcher:
         if context.health.recoveries != self._recoveries:
             self._recoveries = context.health.recoveries
             self.patience.probe_now()
-        if context.health.pause is not None or now < self._not_before or not self.room:
+        self._note_adopted()
+        if context.health.pause is not None or not self.room:
             return
         view = make_view()
         self._announce_waits(view)
@@ -194,6 +192,15 @@ class Launcher:
             if job.last_attempt is not None and job.last_attempt.launch_name == event.launch_name:
                 self._permit.is_given = True
                 self._send(job, event.at)
+
+    def _note_adopted(self) -> None:
+        """Note the launches in doubt that a poll has found: the platform accepts launches, whatever it answers."""
+        for key in list(self._doubted):
+            job = self._journal.jobs.get(key)
+            if job is None or job.state is not JobState.LAUNCHING:
+                self._doubted.discard(key)
+                if job is not None and job.id is not None:
+                    self.patience.note_acceptance(job)
 
     def _announce_waits(self, view: BatchView) -> None:
         """Say once that nothing will be launched for long, as a new driver does not know what an earlier one said."""
@@ -249,23 +256,23 @@ class Launcher:
         except (CredentialError, PlatformRefused, NotMade) as error:
             self._refused(current, error)
         except (NotSent, PlatformBusy, LeaseLost) as error:
-            if not isinstance(error, HeldBack):
-                self._slow_down(getattr(error, "retry_after", None))
-            self._defer(current, max(self._not_before, self.patience.next_probe), error)
+            if isinstance(error, HeldBack):
+                due = self.patience.next_probe
+            else:
+                due = self.patience.note_busy(error)
+                self._note_setback()
+            self._defer(current, due, error)
         except SpecError as error:
             self._refuse(current, error)
         except LaunchInDoubt as error:
             log.info("%s: %s is in doubt: %s", self._journal.name, job.key, error)
             context.traffic.doubts[current.attempts[-1].launch_name] = error
-            self.patience.note_doubt(current, error)
-            self._slow_down(error.retry_after)
+            self._note_doubt(current, error)
             context.schedule.poll_within(SOON)
         except Exception as error:
             log.warning("%s: the launch of %s is in doubt: %r", self._journal.name, job.key, error)
-            self.patience.note_doubt(current, error)
-            self._slow_down(None)
+            self._note_doubt(current, error)
         else:
-            self._setbacks = 0
             self.patience.note_acceptance(current)
             self._journal.record([Launched(key=job.key, at=context.clock.now(), id=id)])
 
@@ -286,8 +293,7 @@ class Launcher:
                 error.args = (f"{error} It was refused again and again, while other launches were accepted.",)
             self._refuse(job, error)
         else:
-            self._context.traffic.refusals.append(self._context.clock.now())
-            self._permit.is_given = self.patience.why is None
+            self._note_setback()
             self._defer(job, due, error)
 
     def _defer(self, job: JobRecord, due: float, error: CanfarBatchError) -> None:
@@ -308,17 +314,16 @@ class Launcher:
         ended = Ended(key=job.key, at=now, succeeded=False, failure=failure)
         self._journal.record([ended, self._retrier.decide(apply(job, ended))])
 
-    def _slow_down(self, asked: float | None) -> None:
-        """Launch more slowly, the longer the platform refuses launches or does not answer."""
-        context = self._context
-        context.traffic.refusals.append(context.clock.now())
-        self._permit.is_given = False
-        if context.clock.ticks() >= self._not_before:  # a wave of launches is one setback, however many it holds
-            self._setbacks += 1
-            pause = max(asked or 0.0, context.schedule.back_off(self._setbacks - 1))
-            self._not_before = context.clock.ticks() + pause
-            if asked is not None and asked >= ANNOUNCED_WAIT:
-                context.health.say(f"the platform asks to wait {asked / 60:.0f} min before the next launch")
+    def _note_doubt(self, job: JobRecord, error: Exception) -> None:
+        """No clear answer came: the job stays as it is until polls have shown whether its container exists."""
+        self._doubted.add(job.key)
+        self.patience.note_doubt(job, error)
+        self._note_setback()
+
+    def _note_setback(self) -> None:
+        """Let strategies know that a launch was not accepted, and hold launches back that are not sent yet."""
+        self._context.traffic.refusals.append(self._context.clock.now())
+        self._permit.is_given = self.patience.why is None
 
 
 @attrs.frozen

@@ -1,8 +1,9 @@
-"""Patience: refused launches that may be an outage are tried again, one at a time, until one is accepted.
+"""Patience: launches that the platform does not take now are tried again, one at a time, until one is accepted.
 
 If a service that the platform depends on is ill (groups, login, image list, storage, queue), the platform refuses
 launches in the words of that service. The words do not show whether the request or an outage is the cause. The history
-does: a launch of the same shape was accepted before.
+does: a launch of the same shape was accepted before. A platform that is busy or gives no clear answers is probed in
+the same way, whatever the history.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ LEAST_PATIENCE = 2100.0  #: seconds for which a job is refused, while others are
 MOST_PATIENCE = 21_600.0  #: seconds after which a refusal is final if there is no other launch to compare with
 _LEAST_TRIES = 3
 _SAY_EVERY = 900.0  #: seconds between two warnings that launching has stopped
+ANNOUNCED_WAIT = 60.0  #: seconds; a longer wait is announced
 _LATER = 1.0  #: seconds by which a refused shape is tried later than others, so that a probe takes another shape first
 
 
@@ -162,31 +164,41 @@ class Patience:
             return None
         return due
 
+    def note_busy(self, error: CanfarBatchError) -> float:
+        """Stop launching: the platform cannot take launches now. Return when the next probe is due, in ticks."""
+        asked = getattr(error, "retry_after", None) or 0.0
+        if asked >= ANNOUNCED_WAIT and self._stop is None:
+            self._health.say(f"the platform asks to wait {asked / 60:.0f} min before the next launch")
+        why = f"the platform takes no launches now: {error} One launch is tried again and again, and the rest follow"
+        return self._stop_launching(f"{why} once it is accepted", at_once=False, asked=asked).due
+
     def note_doubt(self, job: JobRecord, error: Exception) -> None:
-        """Stop launching: no clear answer came, though a launch like this was accepted before."""
-        if not self.may_pass(job):
-            return
+        """Stop launching: no clear answer came to the launch of *job*."""
         place, now = next(self._order), self._clock.ticks()
         stop = self._stop_launching(
             f"the platform gives no clear answers to launches, which may be an outage: {error} One launch is tried "
             "again and again, and the rest follow once it is accepted",
             at_once=False,
+            asked=getattr(error, "retry_after", None) or 0.0,
         )
         self._jobs[job.key] = _again(self._jobs.get(job.key), place, now, stop.due, alone=False)
 
-    def _stop_launching(self, why: str, *, at_once: bool = True) -> _Stop:
+    def _stop_launching(self, why: str, *, at_once: bool = True, asked: float = 0.0) -> _Stop:
         """Stop launching, or wait longer for the next probe if this was one.
 
         Args:
             why: The warning.
             at_once: Whether to log it now; else once a probe has failed.
+            asked: The seconds that the platform asked to wait.
         """
         stop, now = self._stop, self._clock.ticks()
         if stop is None:
-            stop = _Stop(why=why, due=now + self._schedule.back_off(0))
-        elif now >= stop.due:  # launches that were in flight at the stop are no probes
+            stop = _Stop(why=why, due=now + max(asked, self._schedule.back_off(0)))
+        elif now >= stop.due:
             probes, at_once = stop.probes + 1, True
-            stop = attrs.evolve(stop, probes=probes, due=now + self._schedule.back_off(probes))
+            stop = attrs.evolve(stop, probes=probes, due=now + max(asked, self._schedule.back_off(probes)))
+        else:  # a launch that was in flight at the stop is no probe
+            stop = attrs.evolve(stop, due=max(stop.due, now + asked))
         # reported once, though every other launch is accepted; not at all if failed polls have reported it already
         if at_once and not stop.is_said and now >= self._say_after and self._health.pause is None:
             self._health.say(stop.why)

@@ -1,29 +1,18 @@
 """The named faults answer as the published service did while a neighbour of it was ill."""
 
-import json
-from pathlib import Path
-
 import pytest
+from contract.parity.played import ROWS, fault_of, name_of
 from contract.parity.player import Player, recorded
 
 from canfar_batch.local import LocalPlatform, faults
 
-ROWS = json.loads((Path(__file__).parent / "outages.json").read_text())
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 TOKEN = "token-of-tester"
-FAULTS = {
-    "gms": faults.groups_ill,
-    "posix": faults.posix_ill,
-    "vospace": faults.storage_ill,
-    "oidc": faults.issuer_ill,
-    "registry": faults.registry_ill,
-    "redis": lambda illness: faults.images_ill(illness.removeprefix("list-")),
-}
 PATIENCE = 0.3  #: seconds to wait for an answer that never comes
 
 
 def name(row):
-    return "-".join((row["service"], row["fault"], row["request"].partition(" ")[0], row["as"].partition("/")[2]))
+    return f"{name_of(row)}-{row['request'].partition(' ')[0]}"
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +47,7 @@ def without_user(answer):
 
 @pytest.mark.parametrize("row", ROWS, ids=name)
 def test_every_recorded_outage_can_be_played(platform, player, row):
-    if row["as"].endswith("/opaque"):
-        fault = faults.issuer_ill(row["fault"], is_opaque=True)
-    else:
-        fault = FAULTS[row["service"]](row["fault"])
-    with platform.faults.during(fault, lingers=0.0):
+    with platform.faults.during(fault_of(row), lingers=0.0):
         if row.get("error"):
             with pytest.raises(TimeoutError):
                 ask(player, row["request"], PATIENCE)

@@ -93,8 +93,7 @@ def test_a_platform_that_is_busy_for_an_hour_is_asked_ever_more_rarely(world):
     world.platform.before["launch"] = always(errors.PlatformBusy("later"))
     batch = world.planned(500, launch=AtOnce())
     world.turn(batch, 3600)
-    waves = world.platform.calls["launch"] / MOST_IN_FLIGHT
-    assert waves < 30
+    assert world.platform.calls["launch"] < MOST_IN_FLIGHT + 30
     assert set(states(batch)) == {S.PLANNED}
     del world.platform.before["launch"]
     batch.run(progress=False)
