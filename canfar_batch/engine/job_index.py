@@ -6,10 +6,12 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
+from typing import TypeVar
 
 from canfar_batch.lifecycle import may_be_overturned
 from canfar_batch.records import Attempt, JobRecord, JobState, Resources
 
+K = TypeVar("K")
 Shape = tuple[str, Resources]  #: an image and resources, which the platform checks before it accepts a launch
 
 _ENDED_BADLY = (JobState.LOST, JobState.FAILED, JobState.CANCELLED)
@@ -28,7 +30,7 @@ class JobIndex:
         without_log: Keys of the jobs whose newest attempt ended without its log.
         by_name: The job's key and the attempt's number, by launch name.
         by_id: The job's key and the attempt's number, by the platform's id.
-        accepted: The shapes of launches that the platform accepted.
+        accepted: The time of the newest launch that the platform accepted, by its shape.
         begun: The time of the newest launch whose container has run, by its resources.
     """
 
@@ -42,7 +44,7 @@ class JobIndex:
         self.without_log: dict[str, None] = {}
         self.by_name: dict[str, tuple[str, int]] = {}
         self.by_id: dict[str, tuple[str, int]] = {}
-        self.accepted: set[Shape] = set()
+        self.accepted: dict[Shape, datetime] = {}
         self.begun: dict[Resources, datetime] = {}
         self._ready: list[tuple[int, str]] = []  # a heap in plan order; outdated entries are skipped
         self._due: list[tuple[datetime, int, str]] = []  # a heap by time; outdated entries are skipped
@@ -72,17 +74,13 @@ class JobIndex:
             if attempt.id is not None:
                 self.by_id[attempt.id] = place
                 if attempt.number > after.attempts_before_reopen:  # an earlier one may have had another image
-                    self.accepted.add((after.spec.image, attempt.resources))
+                    _note_newest(self.accepted, (after.spec.image, attempt.resources), attempt)
         if after.state is JobState.RUNNING:
-            self._note_begun(after.attempts[-1])
+            _note_newest(self.begun, after.attempts[-1].resources, after.attempts[-1])
         if not _is_launchable(after):
             self._queued.pop(after.key, None)
         elif after.key not in self._queued or self._queued[after.key] != after.due:
             self._enqueue(after.due, after.index, after.key)
-
-    def _note_begun(self, attempt: Attempt) -> None:
-        at = attempt.launched_at or attempt.intended_at
-        self.begun[attempt.resources] = max(at, self.begun.get(attempt.resources, at))
 
     def forget(self, job: JobRecord) -> None:
         """Remove a job that was never launched."""
@@ -138,6 +136,11 @@ class JobIndex:
 def shape_of(job: JobRecord) -> Shape:
     """Return the shape of *job*'s next launch, or of the one in flight."""
     return job.spec.image, job.resources
+
+
+def _note_newest(times: dict[K, datetime], key: K, attempt: Attempt) -> None:
+    at = attempt.launched_at or attempt.intended_at
+    times[key] = max(at, times.get(key, at))
 
 
 def _is_launchable(job: JobRecord) -> bool:

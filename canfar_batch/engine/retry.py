@@ -68,12 +68,15 @@ class Retrier:
     def _is_outage(self, job: JobRecord) -> bool:
         """Return whether the launches of *job* came to nothing for less than an hour, in a probable outage.
 
-        The platform accepted a launch like it before, and the policy has allowed another attempt at first.
+        The platform accepted a launch like it before, and the policy has allowed another attempt at first. If a launch
+        like it is accepted meanwhile, the hour begins again with the next attempt.
         """
         refused = list(itertools.takewhile(_never_came, reversed(job.attempts[job.attempts_before_reopen :])))
-        if len(refused) < 2 or shape_of(job) not in self._journal.index.accepted:
+        accepted_at = self._journal.index.accepted.get(shape_of(job))
+        if len(refused) < 2 or accepted_at is None:
             return False
-        return (self._clock.now() - refused[-1].intended_at).total_seconds() < OUTAGE_PATIENCE
+        since = [attempt for attempt in refused if attempt.intended_at > accepted_at] or refused
+        return (self._clock.now() - since[-1].intended_at).total_seconds() < OUTAGE_PATIENCE
 
     def _offered(self, wished: Resources) -> Resources:
         """Return *wished*, its memory rounded to what the platform offers."""

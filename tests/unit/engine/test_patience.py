@@ -1,8 +1,6 @@
 """Patience: refusals that pass, and refusals that stay."""
 
 import itertools
-import json
-from pathlib import Path
 
 import pytest
 from engine import SPEC, always, doubt, raising, states
@@ -14,7 +12,6 @@ from canfar_batch.spec import JobSpec
 from canfar_batch.strategies import Window
 
 S = JobState
-OUTAGES = json.loads((Path(__file__).parents[2] / "contract" / "parity" / "outages.json").read_text())
 OTHER = JobSpec("fit {n}", image="skaha/other")
 REFUSED = errors.PlatformRefused("The platform refused (400: No authentication provided).", status=400)
 NOT_TAKEN = errors.NotMade("jobs.batch not found", status=500, same_again=True)
@@ -32,7 +29,15 @@ def refusal(status, text):
     return kinds.get(status, errors.PlatformRefused)(f"The platform refused ({text}).", status=status)
 
 
-ANSWERS = sorted({(row["status"], " ".join(row["text"].split())) for row in OUTAGES if row.get("status", 200) != 200})
+#: one of each kind; every recorded answer is played over HTTP in the integration tests
+ANSWERS = [
+    (400, "No authentication provided for unknown or private image."),
+    (401, "not authenticated"),
+    (403, "Not authorized to use the skaha system"),
+    (404, "not found"),
+    (500, "unexpected exception: java.net.ConnectException: Connection refused"),
+    (503, "temporarily unavailable: null"),
+]
 
 
 def outage(world, error, seconds, *, after, calls=("launch",)):
@@ -77,6 +82,22 @@ def test_no_outage_without_answers_costs_a_job(world, jobs, seconds):
     batch.run(progress=False)
     assert states(batch) == [S.SUCCEEDED] * jobs
     assert len(world.platform.launched) == jobs
+
+
+def test_the_hour_for_launches_without_answers_begins_again_when_others_are_accepted(world):
+    make, clock = world.platform.make, world.clock
+
+    def silent(request):
+        return always(doubt())() if "-j1-" in request.name and clock.seconds < 5300 else make(request)
+
+    world.platform.make = silent
+    batch = world.planned(2, launch=Window(2))
+    world.turn(batch, 2800)
+    assert batch.counts[S.SUCCEEDED] == 1
+    batch.map(SPEC, key="k{n}", n=range(1))
+    batch.run(progress=False)
+    assert batch.counts == {S.SUCCEEDED: 3}
+    assert len(world.platform.launched) == 3
 
 
 BUSY = {
