@@ -213,6 +213,15 @@ class LaunchInDoubt(PlatformError, TimeoutError):
         return functools.partial(type(self), launch_name=self.launch_name), self.args, vars(self)
 
 
+def add_outage_hint(error: CanfarBatchError) -> None:
+    """Let the message of a refusal that may pass say so, if nothing like the request was accepted before."""
+    may_pass = isinstance(error, (NotMade, CredentialRefused)) or (
+        isinstance(error, PlatformRefused) and error.may_pass
+    )
+    if may_pass and "may be having an outage" not in str(error):
+        error.args = (f"{str(error).rstrip('.')}. If this worked before, the platform may be having an outage.",)
+
+
 # -- waiting for and judging jobs ---------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar, overload
 
 from canfar_batch.clock import SystemClock
-from canfar_batch.errors import JobFailed, PlatformError, TransitionError, WaitTimeout
+from canfar_batch.errors import CredentialRefused, JobFailed, PlatformError, TransitionError, WaitTimeout
 from canfar_batch.failures import Failure
 from canfar_batch.payload import receipts
 from canfar_batch.protocols import Platform
@@ -22,8 +23,12 @@ from canfar_batch.views import explain, notebook
 from canfar_batch.views.log_tail import SHOWN, log_tail
 from canfar_batch.views.masking import secret_values
 
+log = logging.getLogger("canfar_batch")
+
 Self = TypeVar("Self", bound="Job")
 
+_PATIENCE = 2100.0  #: seconds for which a credential that was accepted before may be refused
+_LONGEST_PAUSE = 300.0  #: seconds between two questions meanwhile
 _SHORTEST_ANSWER = 1.0  #: seconds that a question may take at least, however short the time-out of the wait
 
 
@@ -217,7 +222,8 @@ class Job:
     def wait(self: Self, timeout: float | None = None, poll: float = 5.0) -> Self:
         """Wait until the job is final, even if the platform has forgotten it, and return the job itself.
 
-        An answer that does not come says nothing about the job, so it is asked for again.
+        An answer that does not come says nothing about the job, so it is asked for again. So is one to a credential
+        that was accepted before and is refused now, for 35 minutes: the platform may be having an outage.
 
         Args:
             timeout: Seconds to wait at most; None waits for as long as it takes.
@@ -229,14 +235,19 @@ class Job:
             CredentialError: The platform no longer accepts the credential.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
+        refusals = _Refusals(self.key)
         for pause in _pauses(poll):
             trouble = ""
             try:
                 patience = max(_SHORTEST_ANSWER, deadline - time.monotonic())
                 self._record = self._source.refresh(self._record, timeout=patience)
+                refusals.end()
             except PlatformError as error:
                 trouble = f"; the platform's last answer: {error}"
                 pause = max(pause, error.retry_after or 0.0)
+            except CredentialRefused as error:
+                trouble = f"; the platform's last answer: {error}"
+                pause = refusals.outlast(error, pause)
             if self.done:
                 break
             self._source.require_driver(self._record)
@@ -287,14 +298,19 @@ class Job:
 
         Raises:
             NotDriven: No process drives the job's batch, so no line will come.
+            CredentialError: The platform no longer accepts the credential, as for `wait`.
         """
-        shown = b""
+        shown, refusals = b"", _Refusals(self.key)
         for pause in _pauses(poll):
             try:
                 final = self.refresh().done
                 log = self._source.log(self._record)
+                refusals.end()
             except PlatformError:
                 final, log = False, b""
+            except CredentialRefused as error:
+                final, log = False, b""
+                pause = refusals.outlast(error, pause)
             whole = log if final else log[: log.rfind(b"\n") + 1]
             if whole and not (whole.startswith(shown) or shown.startswith(whole)):
                 shown = b""
@@ -424,6 +440,34 @@ def newest_events(record: JobRecord, archive: Home, platform: Platform | None) -
     if platform is None or attempt.id is None or attempt.ended:
         return ""
     return platform.events(attempt.id) or ""
+
+
+class _Refusals:
+    """The refusals of a credential that was accepted before, while someone waits for a job."""
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+        self._seconds = 0.0  # waited since the first one
+
+    def end(self) -> None:
+        """Note an answer."""
+        if self._seconds:
+            log.warning("%s: the platform accepts the credential again", self._job)
+        self._seconds = 0.0
+
+    def outlast(self, error: CredentialRefused, pause: float) -> float:
+        """Return the seconds to wait until the next question.
+
+        Raises:
+            CredentialRefused: It was never accepted, or has been refused for too long.
+        """
+        if not error.was_accepted or self._seconds >= _PATIENCE:
+            raise error
+        if not self._seconds:
+            log.warning("%s: it is waited for, though the platform refuses the credential: %s", self._job, error)
+        growing = max(pause, min(_LONGEST_PAUSE, self._seconds / 2))
+        self._seconds += growing
+        return growing
 
 
 def _pauses(longest: float) -> Iterator[float]:

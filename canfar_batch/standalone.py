@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
@@ -16,6 +15,7 @@ import attrs
 from canfar_batch.engine import Engine
 from canfar_batch.errors import (
     CredentialError,
+    CredentialRefused,
     LaunchInDoubt,
     PlatformError,
     PlatformUnreachable,
@@ -169,8 +169,13 @@ class Standalone:
         """
         engine = self._engine
         deadline = self._setup.clock.ticks() + timeout
-        with contextlib.suppress(PlatformError):
+        try:
             self.refresh(record, timeout=timeout)
+        except PlatformError:
+            pass
+        except CredentialRefused as error:
+            if not error.was_accepted:
+                raise
         engine.cancel([self._key])
         for _ in engine.drive(lambda: self._record.state.final, deadline=deadline):
             pass

@@ -13,7 +13,7 @@ import attrs
 
 from canfar_batch.engine.attempts import LaunchContext, request_for
 from canfar_batch.engine.context import Context
-from canfar_batch.engine.patience import ANNOUNCED_WAIT, Patience, add_outage_hint
+from canfar_batch.engine.patience import ANNOUNCED_WAIT, Patience
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.errors import (
     CanfarBatchError,
@@ -26,6 +26,7 @@ from canfar_batch.errors import (
     PlatformRefused,
     SpecError,
     StrategyError,
+    add_outage_hint,
 )
 from canfar_batch.failures import LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Deferred, Ended, Event, Intended, LateSuccess, Launched, apply

@@ -16,7 +16,7 @@ import attrs
 
 from canfar_batch.engine.context import Health, Schedule
 from canfar_batch.engine.job_index import Shape, shape_of
-from canfar_batch.errors import CanfarBatchError, CredentialError, CredentialRefused, NotMade, PlatformRefused
+from canfar_batch.errors import CanfarBatchError, CredentialError
 from canfar_batch.records import JobRecord
 
 K = TypeVar("K")
@@ -218,15 +218,6 @@ class Patience:
         if refusals.alone_since is not None and refusals.tries >= _LEAST_TRIES:
             return now - refusals.alone_since >= LEAST_PATIENCE
         return len(self._jobs) == 1 and now - refusals.since >= MOST_PATIENCE
-
-
-def add_outage_hint(error: CanfarBatchError) -> None:
-    """Let the message of a refusal that may pass say so, unless it does."""
-    may_pass = isinstance(error, (NotMade, CredentialRefused)) or (
-        isinstance(error, PlatformRefused) and error.may_pass
-    )
-    if may_pass and "may be having an outage" not in str(error):
-        error.args = (f"{str(error).rstrip('.')}. If this worked before, the platform may be having an outage.",)
 
 
 def _again(before: _Refusals | None, place: int, now: float, due: float, *, alone: bool) -> _Refusals:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
-from canfar_batch.errors import CanfarBatchError, PlatformError, SpecError
+from canfar_batch.errors import CanfarBatchError, CredentialError, PlatformError, SpecError, add_outage_hint
 from canfar_batch.fields.image_names import suggest_image
 from canfar_batch.payload import encode
 from canfar_batch.planning.estimate import Estimate
@@ -19,6 +20,8 @@ from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import JobSpec, full_image, literal_path
 from canfar_batch.storage.names import is_remote
 from canfar_batch.text import count
+
+T = TypeVar("T")
 
 _SHOWN = 5  #: warnings of one kind that are shown; the others are counted
 _ASKED = 200  #: files and folders that are looked for on the storage
@@ -98,10 +101,8 @@ def inspect(jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now:
 
 def _check_resources(specs: Sequence[JobSpec], platform: Platform, findings: _Findings) -> None:
     """Check resources against the platform's limits: raise if they are not offered, warn if the limits are unknown."""
-    try:
-        limits = platform.limits()
-    except PlatformError as error:
-        findings.warn([f"whether the platform offers these resources could not be checked: {error}"])
+    limits = _answer_to(platform.limits, "whether the platform offers these resources", findings)
+    if limits is None:
         return
     for spec in specs:
         limits.check(spec)
@@ -110,11 +111,10 @@ def _check_resources(specs: Sequence[JobSpec], platform: Platform, findings: _Fi
 
 def _check_images(specs: Sequence[JobSpec], platform: Platform, findings: _Findings) -> None:
     """Warn of images that the platform does not list; they may be private, new, or misspelt."""
-    try:
-        listed = {image.id for image in platform.images(None)}
-    except PlatformError as error:
-        findings.warn([f"the images could not be checked: {error}"])
+    images = _answer_to(lambda: platform.images(None), "the images", findings)
+    if images is None:
         return
+    listed = {image.id for image in images}
     findings.checked.append("images")
     for image in dict.fromkeys(full_image(spec.image) for spec in specs):
         if image not in listed:
@@ -125,6 +125,23 @@ def _check_images(specs: Sequence[JobSpec], platform: Platform, findings: _Findi
                 "images pushed within the last half hour are not listed either; if this worked before, the platform "
                 "may be having an outage)"
             )
+
+
+def _answer_to(ask: Callable[[], T], asked: str, findings: _Findings) -> T | None:
+    """Return the platform's answer; None, and a warning, if there is none.
+
+    Raises:
+        CredentialError: The platform does not accept the credential.
+    """
+    try:
+        return ask()
+    except CredentialError as error:
+        add_outage_hint(error)
+        raise
+    except PlatformError as error:
+        add_outage_hint(error)
+        findings.warn([f"{asked} could not be checked: {error}"])
+        return None
 
 
 def _check_credential(specs: Sequence[JobSpec], platform: Platform, now: datetime, findings: _Findings) -> None:

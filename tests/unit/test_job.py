@@ -99,6 +99,65 @@ def test_a_wait_ends_if_the_credential_expires():
         job.wait()
 
 
+REFUSED = errors.CredentialRefused("it is refused (401). Run canfar auth login.", status=401, was_accepted=True)
+QUESTIONS = ("containers", "container", "logs", "events", "cancel")
+
+
+def refuse(platform, seconds, error=REFUSED):
+    """Refuse the credential for every request, for so many seconds from now on."""
+    end = platform.clock.seconds + seconds
+
+    def fail():
+        if platform.clock.seconds < end:
+            raise error
+
+    for call in QUESTIONS:
+        platform.before[call] = fail
+
+
+@pytest.mark.parametrize("seconds", [5, 1800])
+@pytest.mark.parametrize("lasts", [1, 60, 4000])
+def test_a_wait_outlasts_a_credential_that_is_refused_for_a_while(caplog, seconds, lasts):
+    _, platform, job = begin(Fate(lasts=lasts), forget_after=1e6)
+    refuse(platform, seconds)
+    assert job.wait().state is JobState.SUCCEEDED
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 2
+    assert "canfar auth login" in said[0]
+    assert platform.calls["container"] + platform.calls["containers"] < 60 + lasts / 4
+
+
+def test_lines_are_followed_though_the_credential_is_refused_for_a_while():
+    _, platform, job = begin(Fate(lasts=60, log=b"one\ntwo\n"))
+    refuse(platform, 30)
+    assert list(job.follow()) == ["one", "two"]
+
+
+@pytest.mark.parametrize("ask", [Job.wait, lambda job: list(job.follow())], ids=["wait", "follow"])
+def test_a_credential_that_stays_refused_ends_a_wait_with_the_command_that_renews_it(ask):
+    _, platform, job = begin(Fate(lasts=1e5))
+    refuse(platform, 1e6)
+    with pytest.raises(errors.CredentialRefused, match="canfar auth login"):
+        ask(job)
+    assert 2100 <= platform.clock.seconds < 3000
+
+
+def test_a_credential_that_was_never_accepted_ends_a_wait_at_once():
+    _, platform, job = begin(Fate(lasts=1e5))
+    refuse(platform, 1e6, errors.CredentialRefused("log in", status=401))
+    with pytest.raises(errors.CredentialRefused):
+        job.wait()
+    assert platform.clock.seconds < 1
+
+
+@pytest.mark.parametrize("seconds", [5, 60])
+def test_a_cancel_outlasts_a_credential_that_is_refused_for_a_while(seconds):
+    _, platform, job = begin(Fate(lasts=1e5))
+    refuse(platform, seconds)
+    assert job.cancel().state is JobState.CANCELLED
+    assert not platform.all
+
+
 def test_a_wait_that_is_interrupted_can_be_taken_up_again():
     _, platform, job = begin(Fate(lasts=100))
     platform.clock.sleep, sleep = raising(KeyboardInterrupt()), platform.clock.sleep

@@ -51,8 +51,19 @@ def test_unknown_limits_are_only_a_warning(world):
 @pytest.mark.parametrize("question", ["limits", "images"])
 def test_a_credential_that_is_refused_ends_the_preflight(world, question):
     world.platform.before[question] = always(errors.CredentialRefused("log in again"))
-    with pytest.raises(errors.CredentialRefused, match="log in again"):
+    with pytest.raises(errors.CredentialRefused, match=r"log in again\. If this worked before, .* an outage\.$"):
         found(world)
+
+
+@pytest.mark.parametrize("question", ["limits", "images"])
+@pytest.mark.parametrize(
+    "error", [errors.PlatformRefused("no (400)", status=400), errors.AccessDenied("no", status=403)]
+)
+def test_a_refused_question_is_a_warning_that_mentions_an_outage(world, question, error):
+    world.platform.before[question] = always(error)
+    (warning,) = found(world)
+    assert "could not be checked" in warning
+    assert "If this worked before, the platform may be having an outage." in warning
 
 
 def test_resources_that_are_not_offered_are_refused(world):
