@@ -639,14 +639,14 @@ def _counted(states: Mapping[str, int]) -> str:
 
 
 class _Watched:
-    """A batch that another process runs; its counts are read again when `look` is called."""
+    """A batch that another process runs; its counts are read again by `read`."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self.name: str = options.name
         self.counts: Mapping[JobState, int] = {}
 
-    def look(self) -> tuple[Report, str | None]:
+    def read(self) -> tuple[Report, str | None]:
         """Read the ledger; return the report, and a hint if jobs are unfinished and no process runs the batch."""
         for _ in range(2):  # a driver may end between the reading of the jobs and of the lease: then look again
             with Batch.open(self._options.name, self._options.home) as batch:
@@ -658,12 +658,12 @@ class _Watched:
 
 def _watch(options: argparse.Namespace) -> int:
     watched = _Watched(options)
-    report, hint = watched.look()
+    report, hint = watched.read()
     with Progress(watched) as shown:
         while report.unfinished and hint is None:
             shown.update()
             time.sleep(options.every)
-            report, hint = watched.look()
+            report, hint = watched.read()
     if hint is not None:
         _say(hint)
     _print(options, report.as_dict(), str(report))

@@ -39,7 +39,7 @@ class FakeClock:
 
 
 class InlinePool:
-    """Does all work at once, in the calling thread; what comes of it is heard later, as from threads."""
+    """Does all work at once, in the calling thread; the outcomes are drained later, as with threads."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -84,7 +84,7 @@ class FakeContainer:
     request: LaunchRequest
     born: float
     fate: Fate
-    last: ContainerInfo | None = None  #: what is said of it once it is over, for then it never changes
+    last: ContainerInfo | None = None  #: its row once it has ended, which never changes
 
 
 class FakePlatform:
@@ -110,7 +110,7 @@ class FakePlatform:
         self.before: dict[str, Callable[[], object]] = {}  #: by call: what to do first, as raising
         self.after: dict[str, Callable[[], object]] = {}  #: by call: what to do once it is done, as losing the answer
         self.shown: Callable[[list[ContainerInfo]], list[ContainerInfo]] = lambda shown: shown  #: what lists say of it
-        self.noted = ""  #: what the cluster's events say
+        self.noted = ""  #: the text of the cluster's events
         self._numbers = itertools.count()
         self._check_after = 0.0
 
@@ -180,7 +180,7 @@ class FakePlatform:
     # -- what tests do --------------------------------------------------------------------------------------------
 
     def make(self, request: LaunchRequest) -> str:
-        """Begin a container, whatever the client is told of it."""
+        """Begin a container, whatever answer the client gets."""
         id = f"f{next(self._numbers):07d}"
         self.all[id] = FakeContainer(id, request, self.clock.ticks(), self.fate(request))
         self.launched.append(request.name)

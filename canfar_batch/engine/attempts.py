@@ -86,7 +86,7 @@ def request_for(job: JobRecord, context: LaunchContext) -> LaunchRequest:
             attempt=attempt.number,
             batch=context.batch,
             workdir=filled.workdir,
-            driver_dir=None if context.remote is not None and spec.function is None else str(context.workdir),
+            driver_workdir=None if context.remote is not None and spec.function is None else str(context.workdir),
             shared=context.shared,
             outputs=filled.outputs,
             timeout=spec.timeout,

@@ -238,9 +238,9 @@ def _taken(evidence: Evidence) -> Failure:
     if note is not None and note.reason != "Killing":
         more = "; it used more memory than it asked for" if _OWN_MEMORY.search(note.message) else ""
         return Evicted(message=f"{note}{more}", inferred=True)
-    told = evidence.receipt.stopped_by if evidence.receipt else None
-    if told is not None:
-        return Evicted(message=f"the container was asked to stop ({told}) from outside", inferred=True)
+    signal = evidence.receipt.stopped_by if evidence.receipt else None
+    if signal is not None:
+        return Evicted(message=f"the container was asked to stop ({signal}) from outside", inferred=True)
     return Evicted(message="the container was stopped from outside", inferred=True)
 
 

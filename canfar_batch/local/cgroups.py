@@ -222,7 +222,7 @@ class Sampler:
                     self._changed.wait(pause)
 
     def _look(self) -> None:
-        found, strays = self._table.look({account.leader: account.members for account in self._accounts})
+        found, strays = self._table.sample({account.leader: account.members for account in self._accounts})
         for account in self._accounts:
             processes = found.get(account.leader)
             if processes:

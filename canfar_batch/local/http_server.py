@@ -28,7 +28,7 @@ HEAD_LIMIT = 8 * 1024  #: bytes of request line and headers, as in Tomcat
 BODY_LIMIT = 64 * 1024 * 1024  #: bytes of a request's body, unless it is an upload
 SPOOLED = 4 * 1024 * 1024  #: bytes of an upload that are kept in memory
 PIECE = 256 * 1024  #: bytes of an upload or a large answer that are copied at a time
-STOP_LOOK = 0.05  #: seconds between two checks of whether the server was stopped
+STOP_CHECK = 0.05  #: seconds between two checks of whether the server was stopped
 
 
 class HttpServer:
@@ -47,7 +47,7 @@ class HttpServer:
         self._server.tls = tls
         self.port: int = self._server.server_port
         self._acceptor = threading.Thread(
-            target=self._server.serve_forever, args=(STOP_LOOK,), name="local-platform-accept", daemon=True
+            target=self._server.serve_forever, args=(STOP_CHECK,), name="local-platform-accept", daemon=True
         )
 
     def start(self, handler: Handler, uploads: Uploads | None = None) -> None:

@@ -41,7 +41,7 @@ class Table:
         """Check every process again: a job has begun, and one of them may belong to it."""
         self._strangers.clear()
 
-    def look(
+    def sample(
         self, jobs: Mapping[int, Mapping[int, int]]
     ) -> tuple[dict[int, list[Process]], list[tuple[Process, bytes]]]:
         """Assign processes to jobs.

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 
 GRACE = 2.0  #: seconds between SIGTERM and SIGKILL
-LOOK = 1.0  #: seconds between two checks of whether the platform's process still lives
+CHECK = 1.0  #: seconds between two checks of whether the platform's process still lives
 
 
 def remaining_groups(platform: int) -> set[int]:
@@ -27,7 +27,7 @@ def remaining_groups(platform: int) -> set[int]:
     pending = b""
     # a fork of the platform's process may hold the pipe open after its death: so its process is watched as well
     while os.getppid() == platform:
-        readable, _, _ = select.select([0], [], [], LOOK)
+        readable, _, _ = select.select([0], [], [], CHECK)
         if not readable:
             continue
         part = os.read(0, 65536)

@@ -137,7 +137,7 @@ def encode_wrapped(
     attempt: int = 1,
     batch: str | None = None,
     workdir: str | None = None,
-    driver_dir: str | None = None,
+    driver_workdir: str | None = None,
     shared: bool = False,
     outputs: Sequence[str] = (),
     timeout: float | None = None,
@@ -159,7 +159,7 @@ def encode_wrapped(
         workdir: The job's own working directory. If it cannot be entered, the command is not run, the exit code is 96
             and the receipt's trouble is `workdir`. A relative one is relative to the directory in which the command
             would run without it.
-        driver_dir: The driver's working directory, in which the command runs if the container sees the same storage:
+        driver_workdir: The directory of the driver, in which the command runs if the container sees the same storage:
             if it finds *token* in *home*, or *shared* is true. Otherwise the command runs in the container's home.
         shared: Whether the container is known to see the driver's storage.
         outputs: Patterns, relative to the working directory, of files to look for after the command ended.
@@ -190,7 +190,7 @@ def encode_wrapped(
         "cb_attempt": str(attempt),
         "cb_home": home or "",
         "cb_token": token or "",
-        "cb_driver": driver_dir or "",
+        "cb_driver": driver_workdir or "",
         "cb_shared": "1" if shared else "",
         "cb_timeout": "" if timeout is None else _sleepable(timeout),
         "cb_grace": _sleepable(grace),

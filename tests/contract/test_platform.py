@@ -1,4 +1,4 @@
-"""The behaviour of every platform: the one in memory keeps what the REST API on this machine shows."""
+"""The behaviour of every platform: the one in memory behaves as the REST API on this machine does."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta

@@ -15,7 +15,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def seed(request):
-    """What all chance in a test comes from; printed where the test fails."""
+    """The seed of all chance in a test; printed if the test fails."""
     given = request.config.getoption("--seed", None)  # unknown where all tests are run
     chosen = random.SystemRandom().randrange(10**9) if given is None else given
     print(f"repeat this with --seed {chosen}")

@@ -38,9 +38,9 @@ SLOW = f"{BEGIN}; sleep {{seconds}}; {END}"
 
 @attrs.frozen(kw_only=True)
 class Order:
-    """What one driver is to do."""
+    """The orders for one driver."""
 
-    home: str  #: where the batch lives
+    home: str  #: the batch's directory
     trace: str  #: the file in which each start of a job leaves a line
     name: str = "crash"
     jobs: int = 20
@@ -53,9 +53,9 @@ class Order:
     timeout: float = 30.0  #: seconds of silence after which a question is given up
     takeover: bool = False
     kill_at: int = 0  #: at which point to die; 0: never
-    points: str = ""  #: the file that tells which point that was, or how many there were
+    points: str = ""  #: the file that receives which point that was, or how many points there were
     most_bytes: int = 0  #: files may grow to this size: a disk that is full; 0: no limit
-    output: str = ""  #: the file for what it prints
+    output: str = ""  #: the file for its output
 
 
 def main(order: Order) -> int:
@@ -96,7 +96,7 @@ def drive(order: Order) -> None:
             order.name,
             launch=cb.Window(order.window),
             monitor=cb.Listing(every=(order.look, 2 * order.look)),
-            # a driver that dies before it sends what it wrote down costs the job an attempt, and this one dies often
+            # a driver that dies between recording a launch and sending it costs the job an attempt; this one dies often
             retry=cb.Retry(2, pause=0.1, budgets={LaunchRefused: 1000}, at_most=1000),
             collect=written,
             home=order.home,
@@ -116,7 +116,7 @@ def drive(order: Order) -> None:
 
 
 def written(job, platform):
-    """What the job wrote: its own number."""
+    """The number that the job wrote: its own."""
     with open(f"{job.fields['trace']}.{job.fields['number']}") as file:
         return int(file.read())
 

@@ -44,7 +44,7 @@ class ForkServer:
 
     @staticmethod
     def kill(pid, number=signal.SIGKILL):
-        """Send a signal to the driver that was started last. Until `wait`, nobody else can have its number."""
+        """Send a signal to the driver that was started last. Until `wait`, no other process can have its number."""
         os.kill(pid, number)
 
     def run(self, **order):
@@ -83,13 +83,13 @@ def driver(platform, world, **order):
 
 
 def environment(platform):
-    """What a driver finds in its environment: the platform, and nothing of the user's own."""
+    """The environment of a driver: the platform, and nothing of the user's own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CANFAR_")}
     return {**kept, "CANFAR_URL": platform.url, "CANFAR_TOKEN": platform.token}
 
 
 def has_digested(platform):
-    """True once the platform has dealt with all that clients sent which are no more.
+    """True once the platform has handled every request of clients that have ended.
 
     How long that takes on a busy machine is nobody's promise; how long a launch may be under way is the settle time's.
     """
@@ -103,7 +103,7 @@ _OPEN = ("01", "08")  # ESTABLISHED, CLOSE_WAIT: include/net/tcp_states.h of Lin
 
 @attrs.frozen
 class World:
-    """One batch's place on the disk, and what is planned in it."""
+    """One batch's directory, and its plan."""
 
     directory: Path
     order: dict
@@ -126,7 +126,7 @@ class World:
 
     @property
     def output(self):
-        """What the drivers printed."""
+        """The drivers' output."""
         path = Path(self.order["output"])
         return path.read_text() if path.exists() else ""
 
@@ -187,7 +187,7 @@ class Verdict:
     jobs: int = 0
     starts: int = 0
     surplus: int = 0  #: starts of jobs that had begun before
-    lost: list = attrs.field(factory=list)  #: jobs that nobody can account for
+    lost: list = attrs.field(factory=list)  #: jobs that are unaccounted for
     false: list = attrs.field(factory=list)  #: successes that were none, or whose result is another's
     wrong: list = attrs.field(factory=list)  #: whatever else is not as planned
     twice: list = attrs.field(factory=list)

@@ -68,7 +68,7 @@ def test_a_credential_that_is_refused_for_a_while_pauses_the_batch(platform, lon
     assert long.verdict().good, long.tell()
 
 
-def test_a_list_that_is_empty_for_longer_than_the_settle_time_makes_nobody_launch_twice(platform, long):
+def test_a_list_that_is_empty_for_longer_than_the_settle_time_causes_no_second_launch(platform, long):
     with driver(platform, long, settle=0.3) as first:
         assert eventually(lambda: sum(long.starts().values()) >= 4)
         with platform.faults.during(empty_list(), on="list") as lies:
@@ -97,7 +97,7 @@ def test_a_disk_that_is_full_ends_the_run_and_loses_nothing(platform, long):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 2 MiB, where one may be mounted."""
+    """A disk of 2 MiB, if one may be mounted."""
     place = tmp_path / "disk"
     place.mkdir()
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", place]).returncode:

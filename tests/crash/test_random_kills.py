@@ -47,7 +47,7 @@ def bad_day(platform, chance):
 
 
 class Stale:
-    """Now and then the list as it was some answers ago, as from a cache."""
+    """Now and then an older list, as from a cache."""
 
     def __init__(self, seed):
         self.chance, self.kept = random.Random(seed), collections.deque(maxlen=5)
@@ -112,7 +112,7 @@ def test_fifty_kills_on_a_bad_day_lose_nothing_and_run_nothing_twice(platform, s
 
 
 @pytest.mark.timeout(600)
-def test_what_the_platform_forgot_while_nobody_looked_is_in_the_receipts(tmp_path, seed):
+def test_ends_that_the_platform_forgot_while_no_driver_ran_are_in_the_receipts(tmp_path, seed):
     chance = random.Random(seed)
     with forgetful() as platform, fork_server(platform, tmp_path) as server:
         faults = bad_day(platform, chance)

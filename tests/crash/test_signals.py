@@ -1,4 +1,4 @@
-"""What a user does to a driver who wants the prompt back, or the machine off."""
+"""Signals that a driver gets: Ctrl-C, and the end of the machine."""
 
 import signal
 import threading
@@ -7,7 +7,7 @@ import time
 import pytest
 from crash.drivers import PATIENCE, World, driver, eventually
 
-DETACHES = 1.0  #: seconds, as it is promised
+DETACHES = 1.0  #: seconds, as promised
 BUSY = 4.0  #: seconds more that a busy machine may take
 
 
@@ -50,7 +50,7 @@ def test_ctrl_c_does_not_wait_for_a_platform_that_is_silent(platform, long):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_driver_that_is_told_to_end_leaves_the_jobs_alone(platform, long, number):
+def test_a_driver_that_is_asked_to_end_leaves_the_jobs_alone(platform, long, number):
     with driver(platform, long) as first:
         assert eventually(lambda: sum(long.starts().values()) == 4)
         first.send_signal(number)

@@ -1,4 +1,4 @@
-"""One batch has one driver: a second one is told so, and takes over where the first is no more."""
+"""One batch has one driver: a second one gets an error, and takes over once the first has ended."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def begun(world, count=1):
 
 
 def stop_between_writes(process, world):
-    """Stop a driver, but not in the middle of a transaction: as long as that is under way nobody can go on."""
+    """Stop a driver, but not in the middle of a transaction, which would block every other process."""
     for _ in range(100):
         process.send_signal(signal.SIGSTOP)
         assert eventually(lambda: stopped(process.pid))
@@ -48,7 +48,7 @@ def stopped(pid):
         return file.read().rpartition(")")[2].split()[0] == "T"
 
 
-def test_a_second_driver_is_told_who_drives_and_changes_nothing(platform, long):
+def test_a_second_driver_gets_an_error_that_names_the_first_and_changes_nothing(platform, long):
     with driver(platform, long) as first:
         assert begun(long)
         stop_between_writes(first, long)  # so that it is not through before the second one begins
@@ -74,7 +74,7 @@ def test_a_driver_that_was_killed_is_followed_at_once(platform, long):
     assert long.verdict().good, long.tell()
 
 
-def test_a_killed_driver_that_nobody_has_buried_yet_is_followed_as_well(platform, long):
+def test_a_killed_driver_whose_parent_has_not_waited_for_it_is_followed_as_well(platform, long):
     with driver(platform, long) as first:
         assert begun(long)
         first.kill()
@@ -89,7 +89,7 @@ def test_a_driver_that_slept_through_a_takeover_stops_and_launches_nothing(platf
         assert begun(long, 2)
         stop_between_writes(first, long)
         with driver(platform, long) as refused:
-            assert refused.wait(PATIENCE) == 3  # it may be alive, as far as anybody can tell
+            assert refused.wait(PATIENCE) == 3  # other processes cannot know that it has ended
         with driver(platform, long, takeover=True) as second:
             assert begun(long, 5)
             created = platform.requests.accepted
@@ -116,7 +116,7 @@ def test_a_takeover_while_the_other_driver_waits_for_an_answer_finds_what_it_lau
     assert long.verdict().good, long.tell()
 
 
-def test_who_finds_the_ledger_locked_for_too_long_is_told_by_whom(tmp_path):
+def test_a_ledger_that_stays_locked_is_an_error_that_names_the_holder(tmp_path):
     locked = sqlite3.OperationalError("database is locked")
     with pytest.raises(HomeError, match="in the middle of reading or writing"), database.errors(tmp_path):
         raise locked

@@ -37,7 +37,7 @@ def local_platform(away_from_home):
 
 @pytest.fixture
 def session_on():
-    """Connect sessions that close with the test; what is absent for half a second is believed gone."""
+    """Connect sessions that close with the test; a container that is absent for half a second counts as gone."""
     sessions = []
 
     def connected(platform, *, settle=0.5):

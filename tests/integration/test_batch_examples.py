@@ -1,4 +1,4 @@
-"""The examples of batches do what they say, as they stand, on the local platform."""
+"""The examples of batches run unchanged on the local platform, with the results that they announce."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_quickstart_processes_each_good_image_once(run: Run, opened):
     again = run("quickstart.py")
     assert again.returncode == 0, again.stderr
     assert "10 jobs known, 0 new" in again.stderr
-    assert again.stdout == first.stdout, "it tells the same"
+    assert again.stdout == first.stdout, "it prints the same"
     later = opened("quickstart")
     assert [len(job.attempts) for job in later] == [
         2 if job.key in {j.key for j in batch.failed} else 1 for job in later
@@ -103,7 +103,7 @@ def test_the_quickstart_makes_its_images_once_and_one_is_damaged(away_from_home:
 
 def test_parallel_files_are_processed_and_collected_with_their_sizes(run: Run, observations: list[str]):
     done = run("parallel_files.py", *observations)
-    assert done.returncode == 1, "one of the files is no image"
+    assert done.returncode == 1, "one of the files is not an image"
     assert "2 succeeded, 1 failed" in done.stdout
     assert np.array_equal(fits.getdata("results/processed_obs3.fits"), [12.0, 15.0, 18.0, 21.0])
 
@@ -177,7 +177,7 @@ def test_the_analysis_runs_without_canfar_batch():
         [sys.executable, EXAMPLES / "analysis_with_params.py", "--threshold=0.5", "--sigma=3", "--method=gaussian"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert json.loads(done.stdout)["peaks"] == 10, "so many lines were put into the spectrum"
+    assert json.loads(done.stdout)["peaks"] == 10, "the number of lines that were put into the spectrum"
 
 
 @pytest.mark.parametrize("obedient", [True, False], ids=["ends when asked", "killed"])

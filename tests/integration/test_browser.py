@@ -40,7 +40,7 @@ def tab():
 def heard_nothing(tab):
     tab.complaints.clear()
     tab.requests.clear()
-    tab.look()
+    tab.show()
 
 
 def jobs(count: int, log: Path) -> list:
@@ -219,7 +219,7 @@ def test_rows_come_a_page_at_a_time(opened):
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_page_fits_the_window_and_the_readers_colours(tab, page_file, width, dark):
-    tab.look(width=width, dark=dark)
+    tab.show(width=width, dark=dark)
     tab.open(page_file)
     assert tab("document.documentElement.scrollWidth") <= width
     ground = tab("getComputedStyle(document.body).backgroundColor")
@@ -231,7 +231,7 @@ def test_in_print_there_are_more_rows(opened):
     assert len(rows(opened, 0)) == 1000
     opened("dispatchEvent(new Event('afterprint'))")
     assert len(rows(opened, 0)) == 100
-    opened.look(width=1000)  # of a page on its side, as the table has it
+    opened.show(width=1000)  # of a page on its side, as the table has it
     opened.call("Emulation.setEmulatedMedia", media="print")
     assert opened("document.documentElement.scrollWidth") <= 1000
     name = "getComputedStyle(document.querySelector('#jobs-table thead th'), '::before').content"
@@ -295,7 +295,7 @@ JUPYTERLAB = """\
 
 @pytest.mark.parametrize("width", [400, 1400])
 def test_views_keep_their_layout_in_jupyterlab(tab, views_file, width):
-    tab.look(width=width)
+    tab.show(width=width)
     tab.open(views_file)
     tab("document.body.className = 'jp-OutputArea-output jp-RenderedHTMLCommon'")
     tab(f"document.head.appendChild(document.createElement('style')).textContent = {JUPYTERLAB!r}")
@@ -342,7 +342,7 @@ def test_the_progress_bar_is_visible_at_every_width(tab, tmp_path, width):
     view.draw(snapshot)
     file = tmp_path / "progress.html"
     file.write_text(f"<!DOCTYPE html><title>progress</title><body>{cell.content}")
-    tab.look(width=width)
+    tab.show(width=width)
     tab.open(file)
     bar = tab("document.querySelector('.cb-bar').getBoundingClientRect().toJSON()")
     assert bar["width"] > 0.8 * width
@@ -370,7 +370,7 @@ def test_the_page_formats_numbers_as_python_does(opened):
 
 
 def test_views_take_the_notebooks_colours_before_the_systems(tab, views_file):
-    tab.look(dark=True)
+    tab.show(dark=True)
     tab.open(views_file)
     colour = "getComputedStyle(document.querySelector('.cb-view')).color"
     assert tab(colour) == "rgb(228, 232, 236)"

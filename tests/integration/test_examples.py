@@ -1,4 +1,4 @@
-"""The examples do what they say, as they stand, on the local platform."""
+"""The examples run unchanged on the local platform, with the results that they announce."""
 
 import os
 import runpy
@@ -130,7 +130,7 @@ def test_a_run_that_cannot_write_keeps_the_old_output_and_leaves_no_part(process
     assert sorted(path.name for path in here.iterdir()) == ["in.fits", "out.fits"]
 
 
-def test_a_wrong_call_is_told_the_right_one():
+def test_a_wrong_call_is_answered_with_the_right_one():
     done = run(PROCESS_DATA, "only-one")
     assert done.returncode == 2
     assert "usage: python process_data.py INPUT OUTPUT" in done.stderr

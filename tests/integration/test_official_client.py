@@ -95,7 +95,7 @@ def platform_url():
 
 @pytest.fixture(scope="module")
 def report(official_python, platform_url, tmp_path_factory):
-    """What the official client said."""
+    """The official client's output."""
     home = tmp_path_factory.mktemp("home")  # it reads and writes ~/.canfar
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "CANFAR_URL": platform_url, "CANFAR_TOKEN": TOKEN}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The tutorial runs from end to end as it stands, and shows on the site what it shows when it runs."""
+"""The tutorial runs from end to end unchanged, and the site shows the output of such a run."""
 
 import re
 import runpy

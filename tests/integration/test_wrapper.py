@@ -32,7 +32,7 @@ can_restore_signals = pytest.mark.skipif(
 
 @attrs.frozen
 class Ended:
-    """What a container left: its exit code, its streams, and what was read out of them."""
+    """A container's end: its exit code, its streams, and the receipts in them."""
 
     code: int
     raw: bytes
@@ -110,7 +110,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def read_until_ready(process: subprocess.Popen[bytes]) -> bytes:
-    """What the container wrote until its job printed `ready`."""
+    """The container's output until its job printed `ready`."""
     assert process.stdout is not None
     seen = b""
     while not seen.endswith(b"ready\n"):
@@ -157,15 +157,15 @@ def test_the_job_runs_in_its_own_directory(run, tmp_path):
 
 
 def test_without_a_directory_of_its_own_the_job_runs_at_home(run, tmp_path):
-    ended = run(["pwd"], popen={"cwd": "/"}, driver_dir="/usr")
+    ended = run(["pwd"], popen={"cwd": "/"}, driver_workdir="/usr")
     assert (ended.own, ended.end["workdir"]) == (os.fsencode(tmp_path) + b"\n", "home")
 
 
 def test_a_shared_drivers_directory_is_entered(run, tmp_path):
     (tmp_path / "driver").mkdir()
-    ended = run(["pwd"], driver_dir=str(tmp_path / "driver"), shared=True)
+    ended = run(["pwd"], driver_workdir=str(tmp_path / "driver"), shared=True)
     assert (ended.own, ended.end["workdir"]) == (os.fsencode(tmp_path / "driver") + b"\n", "driver")
-    relative = run(["pwd"], driver_dir=str(tmp_path), shared=True, workdir="driver", popen={"cwd": "/"})
+    relative = run(["pwd"], driver_workdir=str(tmp_path), shared=True, workdir="driver", popen={"cwd": "/"})
     assert relative.own == os.fsencode(tmp_path / "driver") + b"\n"
 
 
@@ -233,7 +233,7 @@ def test_the_jobs_own_output_is_found_byte_for_byte(run, tmp_path, own):
 def test_every_line_of_a_receipt_is_written_at_once(begin, tmp_path):
     for name in range(300):
         (tmp_path / f"{name:0>60}.out").touch()
-    reading, writing = os.pipe2(os.O_DIRECT)  # hands out what was written together, together
+    reading, writing = os.pipe2(os.O_DIRECT)  # returns in one piece the text that was written in one piece
     process = begin(["true"], outputs=["*.out"], popen={"stdout": writing})
     os.close(writing)
     with open(reading, "rb", buffering=0) as packets:
@@ -625,7 +625,7 @@ def files(home: Path) -> list[str]:
 
 def test_receipts_are_written_to_the_batchs_home(run, home, tmp_path):
     (tmp_path / "x").write_text("four")
-    ended = run(["pwd"], home=str(home), token="s3cret", driver_dir=str(home), outputs=["../x"])
+    ended = run(["pwd"], home=str(home), token="s3cret", driver_workdir=str(home), outputs=["../x"])
     assert ended.own == os.fsencode(home) + b"\n"
     assert files(home) == ["receipts/k.2.end", "receipts/k.2.start", "token"]
     begun, over = (Path(path) for path in receipt_paths(str(home), "k", 2))
@@ -642,7 +642,7 @@ def test_another_batchs_home_is_not_written_to(run, home, found, tmp_path):
     if found is not None:
         (home / "token").write_text(found)
     before = files(home)
-    ended = run(["pwd"], home=str(home), token="s3cret", driver_dir="/usr")
+    ended = run(["pwd"], home=str(home), token="s3cret", driver_workdir="/usr")
     assert (ended.code, ended.own) == (0, os.fsencode(tmp_path) + b"\n")
     assert files(home) == before
 

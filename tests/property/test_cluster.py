@@ -26,7 +26,7 @@ from canfar_batch.strategies import Listing, OneByOne, Retry
 PENDING, RUNNING, COMPLETED, FAILED, ABSENT = Phase.PENDING, Phase.RUNNING, Phase.COMPLETED, Phase.FAILED, None
 OUTPUT = "{n}.fits"
 LIFETIME = 14 * 86400.0  #: seconds from the start of a run to the platform's deadline
-GRACE = 20.0  #: seconds that the wrapper gives a command that was told to stop
+GRACE = 20.0  #: seconds that the wrapper gives a command that was asked to stop
 ROTATES_AFTER = 120.0  #: seconds from the start of a run until its log can lose its beginning
 NEVER = math.inf
 
@@ -62,7 +62,7 @@ class Run:
     begin: float
     end: float = NEVER
     code: int | None = None
-    told_at: float = NEVER  #: when it was told to stop
+    told_at: float = NEVER  #: when it was asked to stop
     killed: bool = False  #: whether its wrapper was killed, too, so that there is no end receipt
     oom_kills: int = 0
     complete: bool = True  #: whether its outputs are there at its end
@@ -85,18 +85,18 @@ class Run:
     def alive(self, now):
         return self.begun(now) and now < self.end
 
-    def stop(self, at, dice):
-        """Tell it to stop, as it takes it: it ends with some code, or ignores it until it is killed."""
+    def stop(self, at, rng):
+        """Ask it to stop: it ends with some code, or ignores the request until it is killed."""
         if min(self.end, self.told_at) <= at:
             return
         if at <= self.begin:
             self.begin, self.end = NEVER, at  # it never begins
             return
-        temper = dice.choice(("0", "143", "other", "ignores"))
-        self.told_at, self.killed, self.oom_kills, self.complete = at, False, 0, dice.random() < 0.5
+        temper = rng.choice(("0", "143", "other", "ignores"))
+        self.told_at, self.killed, self.oom_kills, self.complete = at, False, 0, rng.random() < 0.5
         self.code = {"0": 0, "143": 143, "other": 7, "ignores": 137}[temper]
-        self.end = at + (GRACE if temper == "ignores" else dice.choice((0.0, 0.5, 9.0, 18.0)))
-        self.notes.append((at + dice.choice((0.0, 6.0)), row("Killing", "Stopping container skaha-headless")))
+        self.end = at + (GRACE if temper == "ignores" else rng.choice((0.0, 0.5, 9.0, 18.0)))
+        self.notes.append((at + rng.choice((0.0, 6.0)), row("Killing", "Stopping container skaha-headless")))
 
     def kill(self, at):
         self.end, self.killed, self.code = at, True, 137
@@ -104,10 +104,10 @@ class Run:
 
 @attrs.define
 class Story:
-    """The truth about one container, and what the platform shows of it."""
+    """The truth about one container, and the platform's view of it."""
 
     runs: list[Run] = attrs.field(factory=list)
-    looks: list = attrs.field(factory=list)  #: since when; the phase, None if forgotten; the start time shown
+    polls: list = attrs.field(factory=list)  #: since when; the phase, None if forgotten; the start time shown
     end: str = "by itself"
     lifetime: float = LIFETIME
     key: str = ""
@@ -116,17 +116,17 @@ class Story:
     seen: bool = False  #: whether the present driver saw it
     seen_running: bool = False
 
-    def look(self, at, phase, start=None):
-        assert not self.looks or at >= self.looks[-1][0]
-        self.looks.append((at, phase, start))
+    def poll(self, at, phase, start=None):
+        assert not self.polls or at >= self.polls[-1][0]
+        self.polls.append((at, phase, start))
 
     @property
     def final_at(self):
-        return next((at for at, phase, _ in self.looks if phase in (COMPLETED, FAILED, ABSENT)), NEVER)
+        return next((at for at, phase, _ in self.polls if phase in (COMPLETED, FAILED, ABSENT)), NEVER)
 
     def shown(self, now):
         """Return the phase and the start time that the platform shows."""
-        _, phase, start = next(look for look in reversed(self.looks) if look[0] <= now)
+        _, phase, start = next(look for look in reversed(self.polls) if look[0] <= now)
         return phase, start
 
     @property
@@ -135,107 +135,107 @@ class Story:
         begun = [run for run in self.runs if run.begun(NEVER)]
         return max(begun, key=lambda run: run.begin, default=None)
 
-    def delete(self, at, dice):
+    def delete(self, at, rng):
         """Let it be deleted by a client: it is forgotten at once, and lives for its grace time."""
-        self.looks = [look for look in self.looks if look[0] < at] or self.looks[:1]
-        self.look(max(at, self.looks[-1][0]), ABSENT)
+        self.polls = [look for look in self.polls if look[0] < at] or self.polls[:1]
+        self.poll(max(at, self.polls[-1][0]), ABSENT)
         for run in self.runs:
-            run.stop(at, dice)
+            run.stop(at, rng)
             run.pod_until = min(run.pod_until, max(at, run.end))
         self.runs = [run for run in self.runs if run.begin < at]
 
 
-def write_story(dice, now):
+def write_story(rng, now):
     """Draw the history of a container that is made *now*."""
-    story = Story(end=dice.choice(ENDS) if dice.random() < 0.7 else "by itself")
-    story.look(now, PENDING)
-    now += dice.choice((0.0, 3.0, 40.0, 300.0))
-    for _ in range(dice.choice((0, 0, 1, 2))):
-        run = admit(story, dice, now)
-        stop = run.begin + dice.uniform(0.5, 90)
-        run.stop(stop, dice)
+    story = Story(end=rng.choice(ENDS) if rng.random() < 0.7 else "by itself")
+    story.poll(now, PENDING)
+    now += rng.choice((0.0, 3.0, 40.0, 300.0))
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        run = admit(story, rng, now)
+        stop = run.begin + rng.uniform(0.5, 90)
+        run.stop(stop, rng)
         run.pod_until = run.end
-        if dice.random() < 0.3:
-            story.look(stop, RUNNING)  # a row without a start time, for a moment
-        story.look(stop + 0.5, PENDING)
-        now = stop + dice.choice((0.6, 5.0, 15.0, 60.0, 200.0))
+        if rng.random() < 0.3:
+            story.poll(stop, RUNNING)  # a row without a start time, for a moment
+        story.poll(stop + 0.5, PENDING)
+        now = stop + rng.choice((0.6, 5.0, 15.0, 60.0, 200.0))
     if story.end == "deleted before it begins":
-        story.delete(story.looks[-1][0] + dice.choice((0.1, 10.0, 100.0)), dice)
+        story.delete(story.polls[-1][0] + rng.choice((0.1, 10.0, 100.0)), rng)
     else:
-        conclude(story, dice, admit(story, dice, now))
+        conclude(story, rng, admit(story, rng, now))
     return story
 
 
-def admit(story, dice, now):
+def admit(story, rng, now):
     """Let a pod be made, and its command begin after a pull."""
-    run = Run(pod_from=now, begin=now + dice.choice((0.5, 2.0, 30.0)), rotated=dice.random() < 0.1)
-    story.look(now, PENDING, now)
-    story.look(run.begin + dice.choice((0.0, 0.5)), RUNNING, now)
+    run = Run(pod_from=now, begin=now + rng.choice((0.5, 2.0, 30.0)), rotated=rng.random() < 0.1)
+    story.poll(now, PENDING, now)
+    story.poll(run.begin + rng.choice((0.0, 0.5)), RUNNING, now)
     story.runs.append(run)
     return run
 
 
-def conclude(story, dice, run):
+def conclude(story, rng, run):
     """Let the last run end as the story has it."""
     kind, start = story.end, run.pod_from
-    end = story.looks[-1][0] + dice.choice((0.5, 8.0, 70.0, 500.0))
+    end = story.polls[-1][0] + rng.choice((0.5, 8.0, 70.0, 500.0))
     if kind in ("by itself", "deleted after its end"):
-        end_by_itself(story, dice, run, end)
+        end_by_itself(story, rng, run, end)
         if kind == "deleted after its end":
-            story.delete(story.final_at + dice.choice((0.1, 3.0, 20.0)), dice)
+            story.delete(story.final_at + rng.choice((0.1, 3.0, 20.0)), rng)
         return
     if kind == "out of memory":
         run.kill(end)
-        story.look(end + dice.choice((0.0, 1.0)), FAILED, start)
+        story.poll(end + rng.choice((0.0, 1.0)), FAILED, start)
     elif kind == "evicted":
-        run.stop(end, dice) if dice.random() < 0.5 else run.kill(end)
+        run.stop(end, rng) if rng.random() < 0.5 else run.kill(end)
         run.notes = [(end, row("Evicted", "The node was low on resource: memory."))]
-        run.mute = (end, NEVER) if dice.random() < 0.5 else run.mute
-        story.look(end, PENDING, start)
-        story.look(end + 2.0, FAILED, start)
+        run.mute = (end, NEVER) if rng.random() < 0.5 else run.mute
+        story.poll(end, PENDING, start)
+        story.poll(end + 2.0, FAILED, start)
     elif kind in ("drained", "pre-empted"):
-        run.stop(end, dice)
+        run.stop(end, rng)
         run.pod_until = run.end
         if kind == "drained" and run.code == 0:
-            story.look(run.end, PENDING, start)
-            story.look(run.end + 1.0, COMPLETED, start)
+            story.poll(run.end, PENDING, start)
+            story.poll(run.end + 1.0, COMPLETED, start)
         else:
-            story.look(end + dice.choice((0.5, 4.0)), FAILED, start)
+            story.poll(end + rng.choice((0.5, 4.0)), FAILED, start)
     elif kind == "forced":
         run.kill(end)
         run.pod_until = end
-        story.look(end + dice.choice((0.0, 2.0)), FAILED, start)
+        story.poll(end + rng.choice((0.0, 2.0)), FAILED, start)
     elif kind == "node lost":
         run.kill(end)
-        run.mute, run.pod_until = (end, NEVER), end + dice.choice((50.0, 70.0))
-        if dice.random() < 0.5:
-            story.look(end + 40.0, PENDING, start)
-        story.look(end + 55.0, FAILED, start)
+        run.mute, run.pod_until = (end, NEVER), end + rng.choice((50.0, 70.0))
+        if rng.random() < 0.5:
+            story.poll(end + 40.0, PENDING, start)
+        story.poll(end + 55.0, FAILED, start)
     elif kind == "deleted":
-        story.delete(end, dice)
+        story.delete(end, rng)
     elif kind == "deadline":
         story.lifetime = end - start
-        run.stop(end, dice)
+        run.stop(end, rng)
         run.pod_until = run.end
-        story.look(end, FAILED, start)
+        story.poll(end, FAILED, start)
 
 
-def end_by_itself(story, dice, run, end):
+def end_by_itself(story, rng, run, end):
     start = run.pod_from
-    run.end, run.code = end, dice.choice((0, 0, 0, 1, 143))
-    run.oom_kills, run.complete = int(dice.random() < 0.2), dice.random() < 0.9
-    if dice.random() < 0.3:
-        run.mute = (end - dice.choice((0.0, 10.0)), end + dice.choice((3.0, 60.0, 400.0)))
-    silent = dice.random() < 0.2
-    if silent and end - story.looks[-1][0] > 60:
-        begin = story.looks[-1][0] + dice.uniform(0, 10)
+    run.end, run.code = end, rng.choice((0, 0, 0, 1, 143))
+    run.oom_kills, run.complete = int(rng.random() < 0.2), rng.random() < 0.9
+    if rng.random() < 0.3:
+        run.mute = (end - rng.choice((0.0, 10.0)), end + rng.choice((3.0, 60.0, 400.0)))
+    silent = rng.random() < 0.2
+    if silent and end - story.polls[-1][0] > 60:
+        begin = story.polls[-1][0] + rng.uniform(0, 10)
         run.notes.append((begin, row("NodeNotReady", "Node is not ready")))
-        story.look(begin, PENDING, start)
-        story.look(begin + dice.choice((10.0, 45.0)), RUNNING, start)
-    flash = dice.choice((0.0, 1.0, 5.0))
+        story.poll(begin, PENDING, start)
+        story.poll(begin + rng.choice((10.0, 45.0)), RUNNING, start)
+    flash = rng.choice((0.0, 1.0, 5.0))
     if flash:
-        story.look(end, PENDING, start)
-    story.look(end + flash, COMPLETED if run.code == 0 else FAILED, start)
+        story.poll(end, PENDING, start)
+    story.poll(end + flash, COMPLETED if run.code == 0 else FAILED, start)
 
 
 class ClusterClock(FakeClock):
@@ -251,10 +251,10 @@ class ClusterClock(FakeClock):
 class Cluster(FakePlatform):
     """A platform whose containers have random histories, and which keeps the truth about each."""
 
-    def __init__(self, dice, *, visible, outputs):
+    def __init__(self, rng, *, visible, outputs):
         super().__init__(ClusterClock())
         self.clock.cluster = self
-        self.dice, self.visible, self.outputs = dice, visible, outputs
+        self.rng, self.visible, self.outputs = rng, visible, outputs
         self.stories = {}  # by id
         self.batch = None
         self.written = 0.0  # receipt files are written up to this time
@@ -265,7 +265,7 @@ class Cluster(FakePlatform):
     def make(self, request):
         id = super().make(request)
         job = next(job for job in self.batch.records if job.attempts and job.attempts[-1].launch_name == request.name)
-        story = self.stories[id] = write_story(self.dice, self.clock.ticks())
+        story = self.stories[id] = write_story(self.rng, self.clock.ticks())
         story.key, story.number, story.name = job.key, job.attempts[-1].number, request.name
         for earlier in job.attempts[:-1]:
             before = self.stories[earlier.id]
@@ -313,7 +313,7 @@ class Cluster(FakePlatform):
         for story in self.stories.values():
             story.seen = story.seen_running
 
-    # -- what the driver asks
+    # -- requests of the driver
 
     def containers(self, kind=None):
         self._called("containers")
@@ -336,7 +336,7 @@ class Cluster(FakePlatform):
         pods = [run for run in self.pods(story) if run.begun(now)]
         if any(run.mute[0] <= now < run.mute[1] for run in pods):
             return b""
-        self.dice.shuffle(pods)  # the order of two is not stable
+        self.rng.shuffle(pods)  # the order of two is not stable
         return "".join(self.log_of(story, run) for run in pods).encode()
 
     def log_of(self, story, run):
@@ -368,7 +368,7 @@ class Cluster(FakePlatform):
         if shows and any(run.begun(now) for run in story.runs):
             self.violations.append(f"{story} is cancelled at {now}, though it has run")
         story.end = "cancelled"
-        story.delete(now, self.dice)
+        story.delete(now, self.rng)
 
     def _info(self, id):
         story, now = self.stories[id], self.clock.ticks()
@@ -411,10 +411,10 @@ def test_no_verdict_contradicts_the_truth(
         batch = cluster.batch = world.planned(jobs, spec, monitor=monitor, retry=retry)
         (Path(batch.home) / "receipts").mkdir(exist_ok=True)
         for _ in range(drivers - 1):
-            world.turn(batch, cluster.dice.choice((3, 30, 300)))
+            world.turn(batch, cluster.rng.choice((3, 30, 300)))
             batch.close()
             cluster.forget_sights()
-            world.clock.sleep(cluster.dice.choice((0, 30, 900)))
+            world.clock.sleep(cluster.rng.choice((0, 30, 900)))
             batch = cluster.batch = world.planned(jobs, spec, monitor=monitor, retry=retry)
         batch.run(progress=False, stop_alike=None, timeout=200_000)
         assert cluster.violations == []
@@ -431,7 +431,7 @@ def check_attempt(attempt, cluster):
     last, receipt = story.last, attempt.receipt
     truth = f"{attempt}\n{story}"
     event(f"{story.end}: {'success' if attempt.succeeded else type(attempt.failure).__name__}")
-    # what the platform calls completed and has forgotten is a success, unverified: its outputs cannot be checked
+    # a job that the platform called completed and has forgotten is an unverified success: its outputs cannot be checked
     checks_outputs = cluster.outputs and attempt.verified
     is_complete = last is not None and last.code == 0 and (last.complete or not checks_outputs)
     if attempt.succeeded:

@@ -195,7 +195,7 @@ def in_every_shell(pool, check, cases):
         task.result()
 
 
-# a failing case is one of twenty small ones as it stands; shrinking it would start shells for minutes
+# a failing case is one of twenty small ones already; shrinking it would start shells for minutes
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 bounded = settings(
     max_examples=EXAMPLES, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck), print_blob=False

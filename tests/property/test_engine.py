@@ -1,4 +1,4 @@
-"""Whatever the platform does and whenever the driver dies: nothing is lost, nothing invented, nothing run in vain."""
+"""Whatever the platform does and whenever the driver dies: nothing is lost, invented, or launched needlessly."""
 
 import random
 import tempfile
@@ -25,11 +25,11 @@ CALLS = ("ok", "error", "kill")
 class FaultyPlatform(FakePlatform):
     """A platform in memory whose every answer is drawn, and which keeps the truth about each container."""
 
-    def __init__(self, dice, *, calm):
+    def __init__(self, rng, *, calm):
         super().__init__()
-        self.dice, self.calm = dice, calm
+        self.rng, self.calm = rng, calm
         self.truth = {}  # by id: its fate, and whether it vanished
-        self.late = []  # when to make what was asked for
+        self.late = []  # requests whose container is made later, with the time
         self.vanish_at = {}
         self.stale = []
         self.batch = None
@@ -37,7 +37,7 @@ class FaultyPlatform(FakePlatform):
         self.quiet = False
 
     def draw(self, kinds):
-        return "ok" if self.quiet or self.dice.random() < self.calm else self.dice.choice(kinds)
+        return "ok" if self.quiet or self.rng.random() < self.calm else self.rng.choice(kinds)
 
     # -- what happens by itself
 
@@ -57,21 +57,21 @@ class FaultyPlatform(FakePlatform):
         self.troubled.update(self.truth[id][0] for id in before - set(self.all))
 
     def make(self, request):
-        kind = self.dice.choice(ENDS) if self.dice.random() > self.calm else "succeeds"
+        kind = self.rng.choice(ENDS) if self.rng.random() > self.calm else "succeeds"
         fate = Fate(
-            queue=self.dice.choice((0, 5, 50)), lasts=self.dice.choice((1, 30, 300)),
+            queue=self.rng.choice((0, 5, 50)), lasts=self.rng.choice((1, 30, 300)),
             code=1 if kind == "fails" else 0, receipt=kind != "says nothing",
         )  # fmt: skip
         self.fate = lambda _: fate
         id = super().make(request)
         self.truth[id] = (request.name, fate)
         if kind == "vanishes":
-            self.vanish_at[id] = self.clock.ticks() + self.dice.uniform(0, fate.queue + fate.lasts)
+            self.vanish_at[id] = self.clock.ticks() + self.rng.uniform(0, fate.queue + fate.lasts)
         if kind == "is restarted":
             self.all[id].fate = attrs.evolve(fate, queue=fate.queue + 40)
         return id
 
-    # -- what the driver asks
+    # -- requests of the driver
 
     def launch(self, request):
         self.happen()
@@ -83,12 +83,12 @@ class FaultyPlatform(FakePlatform):
         if kind == "not sent":
             raise errors.NotSent("no route")
         if kind == "busy":
-            raise errors.PlatformBusy("not now", retry_after=self.dice.choice((None, 40.0)))
+            raise errors.PlatformBusy("not now", retry_after=self.rng.choice((None, 40.0)))
         self.troubled.update({request.name} if kind not in ("ok", "kill after", "lost") else ())
         if kind == "refused":
             raise errors.PlatformRefused("never", status=400)
         if kind == "late":
-            self.late.append((self.clock.ticks() + self.dice.uniform(1, 300), request))
+            self.late.append((self.clock.ticks() + self.rng.uniform(1, 300), request))
         if kind in ("ok", "lost", "kill after"):
             id = self.make(request)
         if kind == "kill after":
@@ -98,7 +98,7 @@ class FaultyPlatform(FakePlatform):
         return id
 
     def check(self, request):
-        """Nothing is sent that is not written down, or whose job is over or known to run."""
+        """No launch is sent that is not recorded, or whose job is final or known to run."""
         job = next(job for job in self.batch.records if job.attempts and job.attempts[-1].launch_name == request.name)
         assert job.state is JobState.LAUNCHING
         assert all(attempt.ended and not attempt.succeeded for attempt in job.attempts[:-1])
@@ -149,10 +149,10 @@ LAUNCHERS = (AtOnce(), Window(3), Chunks(4, pause=5.0), Throttle(0.3, then=Windo
     monitor=st.sampled_from((Listing(), OneByOne())),
 )
 def test_every_history_ends_well(seed, jobs, calm, launch, monitor):
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
         world = World(Path(place))
-        platform = world.platform = FaultyPlatform(dice, calm=calm)
+        platform = world.platform = FaultyPlatform(rng, calm=calm)
         world.clock = platform.clock
         for driver in range(2000):
             platform.quiet = driver > 400 or platform.clock.ticks() > 40_000  # faults end; the batch must, too
@@ -163,7 +163,7 @@ def test_every_history_ends_well(seed, jobs, calm, launch, monitor):
                 break
             except KILLED:
                 abandon(batch)
-                world.clock.sleep(dice.choice((0, 1, 100)))
+                world.clock.sleep(rng.choice((0, 1, 100)))
         event(f"drivers: {min(driver, 20)}")
         check_the_end(batch, platform, jobs)
         launched, platform.quiet = len(platform.launched), True

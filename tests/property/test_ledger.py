@@ -1,4 +1,4 @@
-"""What holds of the ledger for every history of a job: what is read back is what was recorded."""
+"""For every history of a job, the ledger gives back the records and events that were recorded."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the type checker must refuse; a line that it accepts is an unused `ignore`, and an error itself."""
+"""Mistakes that the type checker must refuse; a line that it accepts has an unused `ignore`, which is an error."""
 
 import canfar_batch as cb
 from canfar_batch.protocols import LaunchStrategy, RetryPolicy

@@ -27,7 +27,7 @@ NAMES = (
 
 @pytest.fixture(autouse=True)
 def outside(monkeypatch, tmp_path):
-    """No container: a test sets what one would find in one."""
+    """No container: a test sets the variables that one would have."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(inside, "SCRATCH", str(tmp_path / "no-scratch"))

@@ -102,7 +102,7 @@ class Client:
         return self.ask("GET", f"/session{query}").json
 
     def wait(self, id_, status=None):
-        """Wait until the job is over, or in *status*; its status."""
+        """Wait until the job has ended, or is in *status*, and return its status."""
         wanted = FINAL if status is None else {status}
         return eventually(lambda: (now := self.status(id_)) in wanted and now)
 

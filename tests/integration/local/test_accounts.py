@@ -1,4 +1,4 @@
-"""The use of resources by jobs, as a job reads it in its cgroup directory, and what is done about too much."""
+"""The use of resources by jobs, as a job reads it in its cgroup directory, and the enforcement of limits."""
 
 import os
 import shutil

@@ -26,7 +26,7 @@ def alive(pid):
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-# What a job sees
+# The surroundings of a job
 
 
 def test_a_job_finds_the_variables_of_the_platform(client, platform, monkeypatch):
@@ -179,7 +179,7 @@ def test_use_is_shown_after_a_delay_and_only_while_a_job_runs(start, client_of, 
     assert "ramInUse" not in client.show(done)
 
 
-# What is left of a job
+# The traces of an ended job
 
 
 def test_nothing_of_a_job_outlives_its_main_process(client, soon):
@@ -238,7 +238,7 @@ def test_logs_and_events_go_on_until_a_deleted_job_has_ended(start, client_of, s
 
 
 def test_only_the_main_process_is_asked_to_end(client, platform, soon):
-    # a wrapper that forwards the signal would otherwise be told apart from one that forgets to only on the cluster
+    # otherwise only the cluster would show whether a wrapper forwards the signal
     code = (
         "import signal, subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import signal, time\\n'\n"
@@ -332,7 +332,7 @@ def test_a_job_larger_than_the_machine_runs_alone(start, client_of, soon):
     assert client.wait(after) == "Completed"
 
 
-# What the cluster may do to a job
+# Actions of the cluster on a job
 
 
 def test_a_preempted_job_starts_again_under_its_id(client, platform, soon):

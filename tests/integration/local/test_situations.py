@@ -292,7 +292,7 @@ def test_a_job_on_a_lost_node_is_failed_after_a_while(client, platform, situatio
     assert client.logs(id_) == ""
 
 
-# What the service shows
+# The answers of the service
 
 
 def test_a_log_may_be_unavailable(client, situations, running):

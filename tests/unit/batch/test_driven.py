@@ -215,7 +215,7 @@ def test_a_batch_keeps_the_directory_in_which_it_was_made(world, made_in, tmp_pa
     assert [f"cb_driver='{made_in}'" in script(request) for request in requests] == [True]
 
 
-def test_preflight_and_results_look_in_the_directory_it_was_made_in(world, made_in, tmp_path, monkeypatch):
+def test_preflight_and_results_use_the_directory_the_batch_was_made_in(world, made_in, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (made_in / "here.fits").touch()
     spec = JobSpec("fit {path}", image="skaha/astroml", outputs=["cat/{index}.txt"])
@@ -260,7 +260,7 @@ def test_a_run_does_not_report_where_jobs_run_if_it_makes_no_difference(
     assert "Jobs run in" not in reported(own)
 
 
-def test_a_directory_that_is_gone_gives_way_to_the_present_one(world, made_in, tmp_path, monkeypatch, reported):
+def test_a_directory_that_was_removed_gives_way_to_the_present_one(world, made_in, tmp_path, monkeypatch, reported):
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(made_in)
     batch = seeing(world, 2)

@@ -50,7 +50,7 @@ def test_the_intent_is_in_the_ledger_before_the_launch_is_sent(world):
 
 
 @pytest.mark.parametrize("n", [1, 300])
-def test_a_look_is_one_question_however_many_the_jobs(world, n):
+def test_a_poll_is_one_request_however_many_the_jobs(world, n):
     world.platform.fate = lambda request: SLOW
     batch = world.planned(n, launch=AtOnce())
     world.turn(batch, 60)
@@ -70,7 +70,7 @@ def test_before_the_first_large_batch_the_platform_asks_for_word_once_and_only_w
     assert told == [False, True, False, False]
 
 
-def test_observers_hear_only_what_is_in_the_ledger_and_one_that_fails_changes_nothing(world):
+def test_observers_receive_only_events_in_the_ledger_and_one_that_fails_changes_nothing(world):
     heard = []
 
     def listen(event):
@@ -94,12 +94,12 @@ def ideal(lasts, size):
     return max(places)
 
 
-def pareto(dice, jobs):
-    return [min(dice.paretovariate(1.1) * 200, 8000.0) for _ in range(jobs)]
+def pareto(rng, jobs):
+    return [min(rng.paretovariate(1.1) * 200, 8000.0) for _ in range(jobs)]
 
 
-def lognormal(dice, jobs):
-    return [dice.lognormvariate(5.5, 1.0) for _ in range(jobs)]
+def lognormal(rng, jobs):
+    return [rng.lognormvariate(5.5, 1.0) for _ in range(jobs)]
 
 
 def least(lasts, size):
@@ -282,7 +282,7 @@ def test_a_driver_that_died_is_replaced_at_once(world):
     assert (states(again), len(world.platform.launched)) == ([S.SUCCEEDED] * 5, 5)
 
 
-def test_a_batch_that_was_thrown_away_in_this_process_keeps_nobody_waiting(world):
+def test_a_batch_that_was_thrown_away_in_this_process_keeps_no_one_waiting(world):
     world.platform.fate = lambda request: Fate(lasts=300)
     batch = world.planned(2)
     world.turn(batch, 50)

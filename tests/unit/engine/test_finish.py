@@ -117,7 +117,7 @@ def test_the_deadline_is_known_from_a_final_status_alone(world):
     assert isinstance(batch["j0"].failure, failures.DeadlineExceeded)
 
 
-def test_what_ended_while_nobody_looked_is_unwatched_and_not_launched_again(world):
+def test_a_job_that_ended_while_no_driver_ran_is_unwatched_and_not_launched_again(world):
     batch = world.planned(1)
     world.turn(batch, 3)
     batch.close()
@@ -163,7 +163,7 @@ def test_a_torn_log_is_fetched_again(world):
     assert world.platform.calls["logs"] == 3
 
 
-def test_a_pod_that_is_removed_while_its_end_is_looked_into_was_evicted(world):
+def test_a_pod_that_is_removed_while_evidence_is_gathered_was_evicted(world):
     world.platform.fate = lambda request: Fate(code=137, log=b"step 1\n")
     whole, answers = world.platform.printed, iter(["", None, None, None, None, None, None])
     world.platform.printed = lambda c: whole(c).partition(b" end ")[0]
@@ -273,7 +273,7 @@ def test_cancel_while_a_launch_is_under_way_that_comes_to_nothing(world, error):
     assert (states(batch), world.platform.calls["launch"]) == ([S.CANCELLED], 1)
 
 
-def test_a_success_that_is_told_while_cancelling_wins(world):
+def test_a_success_that_is_reported_while_cancelling_wins(world):
     world.platform.fate = lambda request: SLOW
     batch = world.planned(1)
     world.turn(batch, 30)
@@ -310,7 +310,7 @@ def test_evidence_that_the_first_try_of_a_cancel_found_outlives_its_lost_answer(
     batch = world.planned(1)
     world.turn(batch, 30)
     world.platform.shown = lambda shown: [attrs.evolve(info, phase=Phase.RUNNING) for info in shown]
-    world.clock.sleep(5)  # it is over, and the list does not say so yet; its log does
+    world.clock.sleep(5)  # it has ended, which its log shows and the list does not yet
     world.platform.after["cancel"] = raising(errors.PlatformBroken("the answer to DELETE is lost"))
     batch.cancel()
     assert states(batch) == [S.SUCCEEDED]

@@ -21,7 +21,7 @@ def test_a_launch_whose_answer_is_lost_is_adopted_by_its_name(world):
     assert "Adopted" in kinds(batch)
 
 
-def test_a_launch_that_never_appears_is_over_after_three_good_looks_and_the_settle_time(world):
+def test_a_launch_that_never_appears_has_ended_after_three_good_polls_and_the_settle_time(world):
     world.platform.before["launch"] = raising(doubt())
     batch = world.planned(1)
     world.turn(batch, 115)

@@ -57,8 +57,8 @@ def test_a_stale_list_after_an_end_changes_nothing(world):
     assert (states(batch), len(world.platform.launched)) == ([S.SUCCEEDED] * 3, 3)
 
 
-def test_a_look_and_an_end_that_are_heard_together_do_not_collide(world):
-    """A list from before an end, heard just after it, speaks of a job that is over."""
+def test_a_poll_and_an_end_that_arrive_together_do_not_collide(world):
+    """A list from before an end may arrive after it, and still show the job."""
     world.platform.fate = lambda request: Fate(lasts=50 if "-j0-" in request.name else 500)
     batch = world.planned(2)
     world.turn(batch, 45)
@@ -74,7 +74,7 @@ def test_a_look_and_an_end_that_are_heard_together_do_not_collide(world):
     assert states(batch) == [S.SUCCEEDED] * 2
 
 
-def test_a_monitor_that_raises_what_nobody_expects_is_asked_again(world, caplog):
+def test_a_monitor_that_raises_an_unexpected_error_is_asked_again(world, caplog):
     looks = iter(range(10**6))
 
     def moody(platform, view):

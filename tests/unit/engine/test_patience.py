@@ -191,7 +191,7 @@ def test_a_job_that_alone_is_refused_is_given_up_after_35_minutes(world):
     assert "while other launches were accepted" in batch["j20"].failure.message
 
 
-def test_an_image_that_is_gone_does_not_hold_up_the_others(world):
+def test_an_image_that_was_removed_does_not_hold_up_the_others(world):
     world.platform.fate = lambda request: Fate(lasts=60)
     batch = world.batch(launch=Window(4))
     batch.map(OTHER, key="o{n}", n=range(12))
@@ -267,7 +267,7 @@ def test_a_launch_that_never_appears_is_reported_with_the_words_of_its_answer(wo
     batch = world.planned(1)
     batch.run(progress=False)
     assert states(batch) == [S.FAILED]
-    assert "no answer" in batch["j0"].failure.message  # what the error of the test itself says
+    assert "no answer" in batch["j0"].failure.message  # the error of the test's own assertion
     assert "the answer to the launch was not clear" in batch["j0"].failure.message
 
 

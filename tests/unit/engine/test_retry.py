@@ -124,7 +124,7 @@ def test_retry_failed_opens_what_failed_with_more_memory(world):
         batch.retry_failed(cmd="other")
 
 
-def test_a_job_that_is_opened_again_before_its_pause_is_over_goes_at_once(world):
+def test_a_job_that_is_opened_again_during_its_pause_is_launched_at_once(world):
     world.platform.fate = lambda request: SLOW
     batch = world.planned(1, retry=Retry(pause=600.0, classes=failures.Deleted))
     world.turn(batch, 30)

@@ -120,7 +120,7 @@ def test_a_stop_at_the_expiry_time_is_the_deadline():
     assert "renew()" in failure(receipt=told(143), expires_at=LATER).message
 
 
-def test_a_stop_of_a_container_that_is_gone_was_a_deletion():
+def test_a_stop_of_a_container_that_is_absent_was_a_deletion():
     assert kind(None, receipt=told(143)) is why.Deleted
     assert "deleted by somebody else (portal, another client)" in failure(None).message
 

@@ -1,4 +1,4 @@
-"""When faults strike, and what they do."""
+"""When faults strike, and their effects."""
 
 import json
 import threading

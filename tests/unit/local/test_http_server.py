@@ -10,7 +10,7 @@ from canfar_batch.local.messages import ConnectionDropped, Response
 
 
 class Server:
-    """A server that notes requests and answers with what it is given."""
+    """A server that notes requests and gives prepared answers."""
 
     def __init__(self):
         self.requests, self.response = [], Response(200, b"body")

@@ -111,7 +111,7 @@ def test_an_extension_of_a_fits_file_is_no_part_of_its_name(here, path):
 
 
 @pytest.mark.parametrize("name", ["gone.fits", "gone.fits.gz", "gone.csv", Path("gone.h5"), "gone.FITS"])
-def test_a_bare_file_name_is_looked_for(here, name):
+def test_a_bare_file_name_is_checked(here, name):
     (warning,) = here(JobSpec("fit {path}", image="skaha/astroml"), path=[name])
     assert f"path={name} is not there" in warning
     Path(name).touch()
@@ -133,7 +133,7 @@ def test_a_script_with_the_line_ends_of_windows_is_a_warning(here):
     assert here(JobSpec("./run.sh {n}", image="skaha/astroml"), n=[1]) == ()
 
 
-def test_modules_and_programs_are_not_looked_for(here):
+def test_modules_and_programs_are_not_checked(here):
     for cmd in ("python -m a.py {n}", "python -c 'x.py' {n}", "fit {n}", "python /opt/x.py {n}"):
         assert here(JobSpec(cmd, image="skaha/astroml"), n=[1]) == ()
 

@@ -71,7 +71,7 @@ def test_refused_credential_is_recognised(given, yes):
         (answer(503, "<html>temporarily unavailable: null", "text/html"), False),
     ],
 )
-def test_service_is_told_from_proxies(given, yes):
+def test_answers_of_the_service_and_of_proxies_are_distinguished(given, yes):
     assert answers.is_service(given) is yes
 
 

@@ -65,7 +65,7 @@ def test_pauses_are_drawn_between_zero_and_the_full_pause(monkeypatch):
     assert line.naps == [0.0]
 
 
-def test_four_attempts_are_made_unless_told_otherwise(monkeypatch):
+def test_four_attempts_are_made_by_default(monkeypatch):
     for attempts, made in ((None, 4), (1, 1)):
         line = Line(monkeypatch, *[errors.PlatformUnreachable("no")] * 9)
         with pytest.raises(errors.PlatformUnreachable):

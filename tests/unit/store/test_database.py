@@ -102,7 +102,7 @@ def test_a_commit_waits_for_a_reader_that_ends(made, db, home, monkeypatch):
     reader.close()
 
 
-def test_an_interrupt_is_heard_while_a_locked_file_is_waited_for(made, home, clock):
+def test_an_interrupt_ends_the_wait_for_a_locked_file(made, home, clock):
     writer = sqlite3.connect(home.ledger, isolation_level=None)
     writer.execute("BEGIN EXCLUSIVE")
     usual = signal.signal(signal.SIGALRM, interrupt)

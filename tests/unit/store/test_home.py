@@ -1,4 +1,4 @@
-"""A batch's directory: where it is, what is in it, and the names of its files."""
+"""A batch's directory: its place, its contents, and the names of its files."""
 
 import os
 import stat

@@ -39,7 +39,7 @@ def test_two_holders_have_different_ids():
     assert Holder.me().id != Holder.me().id
 
 
-def test_a_running_process_is_not_gone_and_an_ended_one_is(other):
+def test_a_running_process_has_not_ended_and_an_ended_one_has(other):
     holder = holding(other.pid)
     assert not holder.provably_gone()
     other.kill()

@@ -1,4 +1,4 @@
-"""The ledger: what it stores, who may write to it, and what happens if the disk fails."""
+"""The ledger: its contents, its one writer, and interrupts."""
 
 import contextlib
 import itertools
@@ -364,7 +364,7 @@ def test_a_second_driver_is_refused_with_the_name_of_the_first(made, db, home, c
         other_driver(home, clock).acquire()
 
 
-def test_a_second_driver_in_one_process_is_told_how_to_let_go(made, home, clock):
+def test_a_second_driver_in_one_process_gets_an_error_that_says_how_to_close_the_first(made, home, clock):
     with pytest.raises(errors.BatchBusy, match=r"this very process runs the batch already.*close\(\) it"):
         other_driver(home, clock).acquire()
 

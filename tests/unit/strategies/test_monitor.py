@@ -35,7 +35,7 @@ def ago(*seconds):
     return [EPOCH - timedelta(seconds=second) for second in seconds]
 
 
-def test_listing_looks_often_if_jobs_change_and_rarely_if_not():
+def test_listing_polls_often_if_jobs_change_and_rarely_if_not():
     platform = FakePlatform()
     busy = [Listing()(platform, view(finishes=ago(3))).wait for _ in range(20)]
     quiet = [Listing()(platform, view(launches=ago(3000), finishes=ago(4000))).wait for _ in range(20)]

@@ -1,4 +1,4 @@
-"""The end of a log, as it is shown."""
+"""The end of a log, made safe to show."""
 
 from __future__ import annotations
 
