@@ -26,12 +26,10 @@ def script(request):
     return base64.b64decode("".join(request.args.split(" ")[3:])).decode()
 
 
-@pytest.mark.parametrize(
-    ("workdir", "entered"), [(None, "/arc/work"), ("deep", "/arc/work/deep"), ("/arc/own", "/arc/own")]
-)
+@pytest.mark.parametrize(("workdir", "entered"), [(None, "/work"), ("deep", "/work/deep"), ("/arc/own", "/own")])
 def test_without_receipts_jobs_run_in_the_drivers_directory_if_it_is_shared(tmp_path, workdir, entered):
     spec = JobSpec("true", image="a/b", receipt=False, workdir=workdir)
-    assert f"cd '{entered}'" in sent(spec, LaunchContext(workdir=Path("/arc/work"), shared=True))
+    assert f"cd \"$cb_root\"'{entered}'" in sent(spec, LaunchContext(workdir=Path("/arc/work"), shared=True))
 
 
 def test_without_receipts_jobs_stay_where_the_container_starts_if_it_is_not():
