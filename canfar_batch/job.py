@@ -282,7 +282,8 @@ class Job:
         become U+FFFD; ``encoding=None`` gives the job's own bytes exactly.
 
         Raises:
-            PlatformError: The log was not saved, and the platform gave no clear answer.
+            PlatformError: The log is not available: it was not saved or was deleted, and the platform gave no clear
+                answer or was not asked.
         """
         raw = self._source.log(self._record)
         return raw if encoding is None else raw.decode(encoding, errors="replace")
@@ -299,17 +300,22 @@ class Job:
         Raises:
             NotDriven: No process drives the job's batch, so no line will come.
             CredentialError: The platform no longer accepts the credential, as for `wait`.
+            PlatformError: The job is final, and its log is not available.
         """
-        shown, refusals = b"", _Refusals(self.key)
+        shown, missed, refusals = b"", 0, _Refusals(self.key)
         for pause in _pauses(poll):
+            final, log = False, b""
             try:
                 final = self.refresh().done
                 log = self._source.log(self._record)
                 refusals.end()
             except PlatformError:
-                final, log = False, b""
+                missed += final
+                if missed >= _LAST_TRIES:
+                    raise
+                final = False
             except CredentialRefused as error:
-                final, log = False, b""
+                final = False
                 pause = refusals.outlast(error, pause)
             whole = log if final else log[: log.rfind(b"\n") + 1]
             if whole and not (whole.startswith(shown) or shown.startswith(whole)):
@@ -319,7 +325,8 @@ class Job:
                 shown = whole
             if final:
                 return
-            self._source.require_driver(self._record)
+            if not self.done:
+                self._source.require_driver(self._record)
             self._source.wait(pause)
 
     def events(self) -> str:
@@ -406,15 +413,28 @@ class Job:
 
 
 def newest_log(record: JobRecord, platform: Platform | None) -> bytes:
-    """Return the saved log of the newest attempt, else the platform's; empty if there is neither."""
+    """Return the saved log of the newest attempt, else the platform's; empty if the job has not begun.
+
+    Raises:
+        PlatformError: There is a log, or there was one, and it is not available.
+    """
     attempt = record.last_attempt
-    if attempt is None:
+    if attempt is None or (attempt.id is None and not attempt.ended):
         return b""
     if attempt.log is not None and attempt.log.exists():
         return attempt.log.read_bytes()
-    if platform is None or attempt.id is None:
-        return b""
-    return receipts.split_log(platform.logs(attempt.id), attempt.launch_name)[0]
+    if attempt.id is None:
+        return b""  # nothing of it ever ran
+    if platform is None:
+        what = "was not saved" if attempt.log is None else f"was saved in {attempt.log}, which is no longer there"
+        raise PlatformError(
+            f"the log of job {record.key} {what}; without a connection it cannot be fetched: session.batch() opens the "
+            "batch with one"
+        )
+    raw = platform.logs(attempt.id)
+    if not raw and attempt.ended and record.spec.receipt and attempt.has_run:
+        raise PlatformError(f"the log of job {record.key} was not saved, and the platform no longer has it")
+    return receipts.split_log(raw, attempt.launch_name)[0]
 
 
 def renew_container(record: JobRecord, platform: Platform) -> None:
@@ -468,6 +488,9 @@ class _Refusals:
         growing = max(pause, min(_LONGEST_PAUSE, self._seconds / 2))
         self._seconds += growing
         return growing
+
+
+_LAST_TRIES = 3  #: tries to fetch the log of a job that is final
 
 
 def _pauses(longest: float) -> Iterator[float]:

@@ -4,8 +4,8 @@ A *launch strategy* picks the next jobs, a *monitor strategy* polls the platform
 attempt, a *result collector* fetches the result of a job, an *observer* receives the events. Each is one callable, so a
 function, a lambda or a small frozen class fits. The sixth role is the *platform*, on which containers run.
 
-Some members are optional: `CloseablePlatform` and `SerialCollector` declare them, and `close`, `is_closed` and
-`is_serial` use them if they exist.
+Some members are optional: `CloseablePlatform`, `SerialCollector` and `FileCollector` declare them, and `close`,
+`is_closed`, `is_serial` and `files_read` use them if they exist.
 """
 
 from __future__ import annotations
@@ -298,6 +298,19 @@ class SerialCollector(ResultCollector, Protocol):
 def is_serial(collector: ResultCollector) -> bool:
     """Return whether the collector must be called in the driver's own thread; False unless it says so."""
     return bool(getattr(collector, "serial", False))
+
+
+class FileCollector(ResultCollector, Protocol):
+    """A result collector that reads files, and names them, so that no two jobs get the same ones."""
+
+    def reads(self, job: JobRecord, /) -> tuple[str, ...]:
+        """Return the paths or patterns of the files, relative to the job's working directory."""
+
+
+def files_read(collector: ResultCollector, job: JobRecord) -> tuple[str, ...]:
+    """Return the paths or patterns of the files in which the collector finds the job's result, as far as it says."""
+    reads = getattr(collector, "reads", None)
+    return () if reads is None else tuple(reads(job))
 
 
 class Observer(Protocol):

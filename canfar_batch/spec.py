@@ -24,7 +24,7 @@ from canfar_batch.fields.environment import (
 from canfar_batch.fields.image_names import full_image
 from canfar_batch.fields.keys import check_key, job_key
 from canfar_batch.fields.patterns import literal, literal_path
-from canfar_batch.fields.shell import check_shell, hides_failures, shell_argv, shown_command
+from canfar_batch.fields.shell import check_shell, hides_failures, shell_argv, shell_doubts, shown_command
 from canfar_batch.fields.templates import Template, shell_quoted
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.fields.words import split_words
@@ -39,6 +39,7 @@ __all__ = [
     "check_key",
     "full_image",
     "job_key",
+    "literal",
     "literal_path",
     "looks_secret",
     "plain_fields",
@@ -48,6 +49,8 @@ __all__ = [
 
 
 _SHELLS = ("sh", "bash", "dash", "ksh", "zsh")
+_OPERATORS = frozenset((">", ">>", "<", "|", "||", "&&", "&", "2>&1", "&>", "2>"))  #: of a shell
+_WITH_OPERATORS = ("expr", "test", "[")  #: programs that have such words as arguments
 
 
 @attrs.frozen
@@ -159,8 +162,7 @@ class JobSpec:
                 "(a collector may name files, too: Files('cat/*.cat'))"
             )
         if self.shell:
-            (template,) = self._templates.argv
-            check_shell("".join(part if isinstance(part, str) else "_" for part in template.parts), self.shell)
+            check_shell(self._shell_text, self.shell)
         else:
             _check_program(self.words[0], self.cmd)
 
@@ -181,6 +183,12 @@ class JobSpec:
             workdir=None if self.workdir is None else read(self.workdir),
             outputs=tuple(map(read, self.outputs)),
         )
+
+    @property
+    def _shell_text(self) -> str:
+        """The command for a shell, each field replaced by a word."""
+        (template,) = self._templates.argv
+        return "".join(part if isinstance(part, str) else "_" for part in template.parts)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
@@ -206,6 +214,15 @@ class JobSpec:
             for place, text in texts
             if (variable := unfilled_variable(text))
         ]
+        if isinstance(self.cmd, tuple):
+            doubts += [
+                f"word {place} of cmd is {word!r}, which only a shell understands: give cmd as one string, with "
+                "shell=True"
+                for place, word in enumerate(self.cmd)
+                if word in _OPERATORS and self.cmd[0].rpartition("/")[2] not in _WITH_OPERATORS
+            ]
+        if self.shell:
+            doubts += shell_doubts(self._shell_text, self.shell)
         if by_shell and self.words[1:2] == ("-c",) and len(self.words) > 2 and hides_failures(self.words[2]):
             doubts.append(
                 f"{self.words[0]} -c does not end at the first failure, which may pass unnoticed: give its text as "

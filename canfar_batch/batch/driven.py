@@ -103,6 +103,7 @@ class DrivenBatch(PlannedBatch):
             try:
                 self._check_specs()
                 with engine.held(takeover=takeover):
+                    self._refuse_shared_results()
                     engine.resume(stop_alike=stop_alike)
                     self._run(engine, progress=progress, deadline=deadline, notify=notify)
                     self._raise_unless(engine.is_done, timeout)
@@ -153,6 +154,7 @@ class DrivenBatch(PlannedBatch):
         self._check_specs()
         with self._turn("start()") as engine:
             engine.acquire(takeover=takeover)
+            self._refuse_shared_results()
             engine.resume(stop_alike=stop_alike)
             log.info("%s", self._opening())
             self._warn_of_gone_outputs()
@@ -288,6 +290,7 @@ class DrivenBatch(PlannedBatch):
             for job in chosen:
                 if job.state is not JobState.SUCCEEDED:
                     raise PlanError(f"job {job.key!r} is {job.state}, so it has no result")
+            self._refuse_shared_results()
             if keys is not None:
                 self._refuse_gone_outputs(job.key for job in chosen)
             engine.collect(chosen)

@@ -20,7 +20,7 @@ from canfar_batch.planning.compare import Plan, changed_identity, compared
 from canfar_batch.planning.jobs import check_spec
 from canfar_batch.planning.outputs import OutputClaims
 from canfar_batch.planning.rows import Row, rows_of_columns, rows_of_grid, rows_of_table
-from canfar_batch.protocols import Clock
+from canfar_batch.protocols import Clock, files_read
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import JobSpec
 from canfar_batch.store.files import make_folder, write_file
@@ -50,7 +50,7 @@ class PlannedBatch(RecordedBatch):
     def __init__(self, home: Home, ledger: Ledger, *, clock: Clock, engine: Engine | None) -> None:
         super().__init__(home, ledger, clock=clock, engine=engine)
         self._asked: set[str] = set()  # keys that this process planned
-        self._claims = OutputClaims()  # the outputs that planned jobs write
+        self._claims = OutputClaims(reads=self._files_read)  # the outputs that planned jobs write
         self._new: set[str] = set()  # of these, those that the ledger did not have, until a run has reported them
         self._reopened: set[str] = set()  # of these, those that got another command, until a run has reported them
         if engine is not None:
@@ -208,11 +208,28 @@ class PlannedBatch(RecordedBatch):
                 )
 
     def _compared(self, spec: JobSpec, rows: Sequence[Row], key: str | None) -> Plan:
+        has_files = bool(getattr(spec, "outputs", ())) or hasattr(self._engine.setup.strategies.collect, "reads")
         return compared(
             spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now(),
             asked=len(self._asked), known=self._ledger.jobs.values(),
-            claims=lambda: self._claims.updated(self._ledger.jobs),
+            claims=(lambda: self._claims.updated(self._ledger.jobs)) if has_files else None,
         )  # fmt: skip
+
+    def _files_read(self, job: JobRecord) -> tuple[str, ...]:
+        """Return the files in which the collector finds the result of *job*."""
+        return () if self._its_engine is None else files_read(self._its_engine.setup.strategies.collect, job)
+
+    def _refuse_shared_results(self) -> None:
+        """Refuse a collector that may find one file for two jobs: it may be another one than when they were planned.
+
+        Raises:
+            PlanError: The message names both jobs.
+        """
+        if not hasattr(self._engine.setup.strategies.collect, "reads"):
+            return
+        jobs = [job for job in self.records if not job.state.final or job.state is JobState.SUCCEEDED]
+        if any(not job.collected and self._files_read(job) for job in jobs):
+            OutputClaims(reads=self._files_read).check(jobs)
 
     # -- one thread, one batch ------------------------------------------------------------------------------------
 

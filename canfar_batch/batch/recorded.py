@@ -22,6 +22,7 @@ from canfar_batch.failures import Raised
 from canfar_batch.job import Job
 from canfar_batch.payload.calls import Outcome
 from canfar_batch.planning.estimate import estimate_cost
+from canfar_batch.planning.gone import SeenFiles
 from canfar_batch.planning.jobs import launch_name
 from canfar_batch.protocols import Clock
 from canfar_batch.records import GIVEN_UP, ContainerInfo, JobRecord, JobState
@@ -30,7 +31,7 @@ from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Happened, Ledger
 from canfar_batch.store.log_files import end_of_log
 from canfar_batch.text import did_you_mean
-from canfar_batch.views import explain, notebook, report_page, tables, timeline_mpl
+from canfar_batch.views import explain, messages, notebook, report_page, tables, timeline_mpl
 from canfar_batch.views.report import Report
 from canfar_batch.views.timeline import Timeline
 
@@ -154,6 +155,7 @@ class RecordedBatch(abc.ABC):
         Args:
             missing: The value for jobs that did not succeed, or whose result is not available. The ledger stores no
                 result that is larger than 64 KiB or not JSON; without a connection, such a result is not available.
+                It also takes the place of paths of files that no longer exist, with a warning.
         """
         records = self.records
         lacking = (
@@ -164,7 +166,20 @@ class RecordedBatch(abc.ABC):
                 "%s: results that are not JSON or are larger than 64 KiB are not in the ledger (jobs: %d); "
                 "session.batch(%r, collect=…).results() fetches them again", self.name, lacking, self.name,
             )  # fmt: skip
-        return {job.key: self._result(job, missing) for job in records}
+        files, gone = self._seen_files(), dict[str, Path]()
+        results = {}
+        for job in records:
+            results[job.key], lost = files.without_gone(job, self._result(job, missing), missing)
+            if lost is not None:
+                gone[job.key] = lost
+        if gone:
+            log.warning("%s: %s", self.name, messages.gone_results(len(gone), next(iter(gone.values()))))
+        return results
+
+    def _seen_files(self) -> SeenFiles:
+        if self._its_engine is not None:
+            return self._its_engine.seen_files()
+        return SeenFiles(home=self.home, workdir=self._ledger.workdir or Path.cwd())
 
     def _result(self, job: JobRecord, missing: Any) -> Any:
         if job.state is not JobState.SUCCEEDED or not job.collected:
@@ -205,8 +220,10 @@ class RecordedBatch(abc.ABC):
         origin = report_page.Provenance(platform=identity.platform, user=identity.user, created=self._created)
         records = self.records
         page = _PageWriter(jobs=records, origin=origin, live=self.live)
+        is_driving = self._its_engine is not None and self._its_engine.is_driving
+        gone = {} if is_driving else self._seen_files().gone_outputs(records)
         return Report.of(
-            self.name, records, home=self.home, now=self._clock.now(), limits=limits, page=page,
+            self.name, records, home=self.home, now=self._clock.now(), limits=limits, gone=gone, page=page,
             exception=partial(self._first_exception, records),
         )  # fmt: skip
 

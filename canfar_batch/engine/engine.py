@@ -23,7 +23,6 @@ from canfar_batch.engine.context import Context, Health, Journal, Schedule, Traf
 from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.launch import Launcher
 from canfar_batch.engine.monitor import Monitor
-from canfar_batch.engine.outputs import gone_outputs
 from canfar_batch.engine.oversized import OversizedJobs
 from canfar_batch.engine.pool import ThreadPool, Workers
 from canfar_batch.engine.remote_receipts import RemoteReceipts
@@ -35,6 +34,7 @@ from canfar_batch.lifecycle import CancelAsked, Cancelled, Ended, Event, RetryEx
 from canfar_batch.lifecycle import apply as after
 from canfar_batch.planning.compare import Plan
 from canfar_batch.planning.estimate import Estimate, estimate_cost
+from canfar_batch.planning.gone import SeenFiles
 from canfar_batch.planning.preflight import Preflight, inspect
 from canfar_batch.protocols import BatchView, Observer, Platform, is_closed
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase
@@ -376,7 +376,13 @@ class Engine:
 
     def gone_outputs(self) -> dict[str, list[Path]]:
         """Return the outputs of succeeded jobs that no longer exist, by key."""
-        return gone_outputs(list(self._ledger.jobs.values()), self.launch_context)
+        return self.seen_files().gone_outputs(list(self._ledger.jobs.values()))
+
+    def seen_files(self) -> SeenFiles:
+        """Return the files of the jobs, as far as this machine sees them."""
+        context = self.launch_context
+        home = None if context.home is None else context.home.path
+        return SeenFiles(home=home, workdir=context.workdir, shared=context.shared)
 
     # -- changing the plan ----------------------------------------------------------------------------------------
 

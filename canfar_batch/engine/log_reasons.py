@@ -19,15 +19,22 @@ _REASONS: tuple[re.Pattern[str], ...] = (
         (?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)(?::|\Z)          # end of a Python traceback
         |what\(\):                                                            # of a C++ exception
         |panic: | thread\ .*\ panicked                                         # Go, Rust
-        |Exception\ in\ thread | Caused\ by:)                                  # Java
+        |Exception\ in\ thread | Caused\ by:                                 # Java
+        |forrtl:\ severe)                                                      # Intel Fortran
         |\b(?:FATAL|CRITICAL|PANIC)\b
+        |\bAssertion\ .*failed | terminate\ called\ without
         |^fatal(?:\ error)?:
         """,
         re.VERBOSE,
     ),
     re.compile(
-        r"\b(?:ERROR|SEVERE)\b|\b[Ee]rror(?: in [^:]{1,80})?\s?:|command not found|: not found"
-        r"|No such file or directory|Permission denied|[Ee]xec format error|No space left on device|Disk quota exceeded"
+        r"^Error using |\bUnable to\b|\b(?:ERROR|SEVERE)\b|\b[Ee]rror(?: in [^:]{1,80})?\s?:"
+        r"|command not found|: not found|No such file or directory|Permission denied|[Ee]xec format error"
+        r"|No space left on device|Disk quota exceeded"
+    ),
+    re.compile(
+        r"\b(?:free|malloc|realloc|munmap_chunk)\(\): |double free|stack smashing detected|MPI_ABORT was invoked"
+        r"|\bcorrupted (?:size|double|unsorted)"
     ),
     re.compile(r"Segmentation fault|core dumped|Bus error|Illegal instruction|^Killed\b|\bAborted\b"),
     re.compile(r"(?:Error|Exception)\b|error|fatal|cannot|not found|denied|No such|failed|Killed", re.IGNORECASE),
@@ -37,9 +44,12 @@ _NO_ERROR = re.compile(
     r"\b(?:0|no|zero|without(?: any)?) (?:fatal )?(?:errors?|failures?|failed)\b"
     r"|\b(?:errors?|failures?|failed)\s*[:=]\s*0\b"
     r"|\b(?:rms|std|standard|mean|median|relative|absolute|systematic|photometric|astrometric|fit|fitting) errors?\b"
-    r"|\berrors?\s*=\s*[-+]?[\d.]+",
+    r"|\berrors?\s*=\s*[-+]?[\d.]+|^with errorcode \S+|^Error in \S+ \(line \d+\)$",
     re.IGNORECASE,
 )
+
+
+_REMARK = re.compile(r"\W*(?:WARN(?:ING)?|INFO|DEBUG|NOTE)\b")  #: the beginning of a line that reports no failure
 
 
 def telling_line(log: bytes) -> str:
@@ -53,6 +63,6 @@ def telling_line(log: bytes) -> str:
     candidates = [(line, _NO_ERROR.sub("", line)) for line in reversed(lines)]
     for reason in _REASONS:
         for line, checked in candidates:
-            if reason.search(checked):
+            if reason.search(checked) and not (reason is _REASONS[-1] and _REMARK.match(line)):
                 return printable(line)[:300]
     return printable(lines[-1])[:300] if lines else ""

@@ -14,6 +14,7 @@ import attrs
 
 from canfar_batch.errors import SpecError
 from canfar_batch.fields.environment import ENV_NAME, RESERVED, Environment, Secret
+from canfar_batch.fields.values import is_mangled_id
 
 Text: TypeAlias = "str | os.PathLike[str]"
 Word: TypeAlias = "str | os.PathLike[str] | int | float"
@@ -142,7 +143,7 @@ def check_path(path: str, what: str) -> str:
 
 def check_no_variable(path: str, what: str) -> str:
     """Return *path* if it has no shell variable, which would not be filled in."""
-    if found := re.search(r"\$(?:[A-Za-z_]\w*|\{\w+\})", path):
+    if found := re.search(r"\$(?:[A-Za-z_]\w*|\{\w+\})|\$\(.+\)|`.+`", path):
         refuse(f"{what} is {path!r}; no shell fills in {found[0]}: write the path in full, or use a field, as {{name}}")
     return path
 
@@ -204,6 +205,8 @@ def _word(value: object, what: str) -> str:
         return _text(value, what)
     if math.isnan(number):
         refuse(f"{what} is not a number (NaN)")
+    if is_mangled_id(number):
+        refuse(f"{what} is {number!r}, too large a float to have all its digits; give an integer or a string")
     return str(int(number)) if isinstance(number, numbers.Integral) else str(number)
 
 

@@ -140,10 +140,17 @@ def without_values(text: str, values: Iterable[str]) -> str:
     return text
 
 
-_UNFILLED = re.compile(r"(?:^|(?<=[:=]))(?:~(?=/|$)|\$\{?[A-Z_][A-Z0-9_]*\}?(?=[/:]|$))")
+_UNFILLED = re.compile(
+    r"(?:^|(?<=[:=]))~(?:[A-Za-z_][\w.-]*)?(?=/|$)|(?<![\w\\])(?:\$[A-Za-z_]\w*|\$\{\w+\}|\$\([^()]+\)|`[^`]+`)"
+)
+#: a word of a path and of what a shell fills in; others may be code of another language, such as awk
+_PATH_LIKE = re.compile(r"(?:[\w./:=~+,@%-]|\$\{?\w+\}?|\$\([\w ./-]+\)|`[\w ./-]+`)+")
 
 
 def unfilled_variable(text: str) -> str | None:
-    """Return the `~` or `$NAME` in *text* that a shell would fill in and nothing else will; None if there is none."""
+    """Return what a shell would fill in in *text*, and nothing else will: `~`, `$NAME`, `$(…)`; None if there is none.
+
+    Code of another language, such as `{print $NF}`, is left alone.
+    """
     found = _UNFILLED.search(text)
-    return found[0] if found else None
+    return found[0] if found and _PATH_LIKE.fullmatch(text) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import PurePath, PurePosixPath
 from typing import Any
@@ -50,6 +51,11 @@ def check_key(key: object) -> str:
             "at an end; leave key= out, and one is made of the fields"
         )
     return str(key)
+
+
+def folded(name: str) -> str:
+    """Return *name* without the differences that some disks ignore: case, and how accented letters are composed."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def file_name(key: str) -> str:

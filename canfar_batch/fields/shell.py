@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from typing import NoReturn
 
 from canfar_batch.errors import SpecError
@@ -22,19 +23,30 @@ _WITH_PIPEFAIL = (
 )
 
 
+#: Lets the command substitutions of bash end at their first failure, as those of other shells do; bash 4.4 or newer.
+_INHERITED = "shopt -s inherit_errexit 2>/dev/null || :; "
+
+
 def shell_argv(text: str, shell: bool | str) -> tuple[str, ...]:
     """Return the arguments that run *text* strictly in a plain sh, or in bash if *shell* says so."""
     if shell == "bash":
-        return ("bash", "-eo", "pipefail", "-c", text)
-    if "|" in text and _PIPE.search(_Masked(text).live):
+        return ("bash", "-eo", "pipefail", "-c", _INHERITED + text)
+    if "|" in text and _has_pipeline(text):
         return ("/bin/sh", "-c", _WITH_PIPEFAIL, "sh", text)
     return ("/bin/sh", "-ec", text)
+
+
+def _has_pipeline(text: str) -> bool:
+    live = _Masked(text).live
+    return _PIPE.search(live) is not None or re.search(r"\beval\b", live) is not None
 
 
 def shown_command(argv: tuple[str, ...]) -> str:
     """Return *argv* as one line for people, without the text that finds a shell with pipefail."""
     if argv[:3] == ("/bin/sh", "-c", _WITH_PIPEFAIL):
         argv = ("/bin/sh", "-eo", "pipefail", "-c", argv[-1])
+    if argv[:4] == ("bash", "-eo", "pipefail", "-c"):
+        argv = (*argv[:4], argv[4].removeprefix(_INHERITED), *argv[5:])
     return shlex.join(argv)
 
 
@@ -67,6 +79,45 @@ def check_shell(text: str, shell: bool | str) -> None:
             "write two lines: NAME=$(…) and export NAME",
         )
     _refuse_ignored_failure(text, masked.live)
+    _refuse_tested_lists(text, masked.live)
+    _refuse_trap(text, masked.live)
+
+
+def shell_doubts(text: str, shell: bool | str) -> Iterator[str]:
+    """Yield what may let a failure of a shell command pass unnoticed, although it may be meant, as sentences.
+
+    Args:
+        text: The command, each field replaced by a word.
+        shell: True for a plain sh, or `"bash"`.
+    """
+    live = _Masked(text).live
+    if found := _LAX.search(live):
+        yield f"{found['what']} lets the command go on after a failure"
+    if found := _REPORTED.search(live):
+        commands = _KEYWORD.sub("", live[: found.start()].rpartition("\n")[2].rpartition(";")[2])
+        if (commands.split() or ["true"])[0] not in _TESTS:
+            yield (
+                f"with || {found[1]} a failure counts as a success: write || {{ {found[1]} …; exit 1; }}, or leave it "
+                "out, because a failure is reported anyway"
+            )
+    for inner in _NESTED_SHELL.finditer(live):
+        quoted = _QUOTED_WORD.match(text, inner.end())
+        if quoted and "e" not in inner["flags"] and hides_failures(quoted[2]):
+            yield (
+                f"{inner['shell']} -c does not end at the first failure, which may pass unnoticed: write its text "
+                f"directly, or {inner['shell']} -ec"
+            )
+    if found := _FIND_EXEC.search(text):
+        yield "find -exec … \\; ignores failures: write -exec … {} +, or find … | xargs"
+    if shell == "bash" and (found := re.search(r"[<>]\(|\bcoproc\b", live)):
+        yield f"the failure of a command in {'coproc' if found[0] == 'coproc' else found[0] + '…)'} is not noticed"
+    for found in _SUBSTITUTION.finditer(live):
+        if found["command"] not in _HARMLESS and not _ASSIGNED.search(live[: found.start()]):
+            yield (
+                f"a failure of {found['command']} in $(…) is not noticed, because it is part of another command: write "
+                "NAME=$(…) on a line of its own, then $NAME"
+            )
+            return
 
 
 def _refuse(text: str, what: str, instead: str) -> NoReturn:
@@ -121,22 +172,29 @@ def _refuse_bash(text: str, masked: _Masked) -> None:
 
 _PIPE = re.compile(r"(?<![|>])\|(?!\|)")
 _BACKGROUND = re.compile(r"(?<![&<>|;])&(?![&>])")
-_WAIT_FOR_ONE = re.compile(r"\bwait[ \t]+[^\s;&|)]")
-
-
+_WAIT_FOR_ONE = re.compile(r"\bwait[ \t]+(?:-n|[^\s;&|)]+)[ \t]*(?=[\s;&|)]|\Z)(?![ \t]*[^\s;&|)])")
+_DETACHED = re.compile(r"\bsetsid\s+(?:-\w*f|--fork)|\bscreen\s+(?:-\w+\s+)*-\w*d|\btmux\s+new\S*\s[^;\n]*-d\b")
+_LOOP = re.compile(r"\b(?:do|done)\b")
 _LOST_SUBSTITUTION = re.compile(_BEGIN + r"(?:export|readonly|local|declare|typeset)\s[^;\n]*?=\"?(?:\$\(|`)")
 
 
 def _refuse_background(text: str, live: str) -> None:
-    """Refuse a background job unless a later `wait` names it: only then does its failure end the command."""
-    jobs = list(_BACKGROUND.finditer(live))
-    if jobs and not _WAIT_FOR_ONE.search(live, jobs[-1].end()):
+    """Refuse a background job unless a later `wait` is for it alone: only then does its failure end the command."""
+    jobs = [found.end() for found in _BACKGROUND.finditer(live)]
+    waits = [found.start() for found in _WAIT_FOR_ONE.finditer(live, jobs[-1])] if jobs else []
+    has_one_each = len(waits) >= len(jobs) and not any(_in_loop(live, job) for job in jobs)
+    is_waited_for = has_one_each or any(_in_loop(live, wait) for wait in waits)
+    if _DETACHED.search(live) or not is_waited_for:
         _refuse(
             text,
             "a background job (&), which is killed when the command ends, and whose failure nobody notices",
             "leave the & out, or wait for each one by its number: … & first=$!; … & second=$!; "
             "wait $first; wait $second",
         )
+
+
+def _in_loop(live: str, at: int) -> bool:
+    return sum(1 if found[0] == "do" else -1 for found in _LOOP.finditer(live, 0, at)) > 0
 
 
 #: an and-or list with its pipelines: everything up to ; or the end of the line, lines continued after an operator
@@ -153,6 +211,10 @@ def _refuse_ignored_failure(text: str, live: str) -> None:
     """Refuse ``a && b`` before another command: if *a* fails, the shell goes on with that command."""
     for found in _LIST.finditer(live):
         commands = _KEYWORD.sub("", found[0])
+        if re.match(r"!\s", commands) and "&&" not in commands and "||" not in commands:
+            if not _CLOSED.fullmatch(live[found.end() :]):
+                _refuse(text, "a command after a ! …, whose result the shell ignores", "write if …; then exit 1; fi")
+            continue
         if "&&" not in commands or "||" in commands or _CONDITION.match(commands):
             continue
         firsts = [(command.split() or [""])[0] for command in commands.split("&&")[:-1]]
@@ -165,6 +227,103 @@ def _refuse_ignored_failure(text: str, live: str) -> None:
             "write each command on a line of its own (the first failure ends the job), or if …; then …; fi",
         )
 
+
+#: an end of a group, loop or condition, and an operator that tests it, unless it ignores any failure on purpose
+_TESTED_END = re.compile(
+    r"(?:(?P<bracket>[)}])|\b(?:done|fi|esac)\b[^;\n&|]*?)[ \t]*(?:&&|\|\|(?!\s*(?:true\b|:(?:\s|$))))"
+)
+_TESTED_BEGIN = re.compile(
+    r"\b(?:if|elif|while|until)\s+(?:!\s+)?(?P<bracket>\(|\{\s)|(?:^|[;\n&|(]\s*)!\s+(?P<not>\(|\{\s)"
+)
+_FUNCTION = re.compile(
+    r"(?:^|[\s;&|(])(?P<word>function[ \t]+)?(?P<name>[A-Za-z_]\w*)[ \t]*(?(word)(?:\(\))?|\(\))\s*(?P<open>[{(])"
+)
+_SEVERAL = re.compile(r"[;\n]\s*\S")
+
+
+def _refuse_tested_lists(text: str, live: str) -> None:
+    """Refuse several commands whose result is tested: inside, no shell ends at the first failure."""
+    for found in _TESTED_END.finditer(live):
+        begin = _opening(live, found.start("bracket")) if found["bracket"] else None
+        is_loop = found["bracket"] is None
+        is_group = begin is not None and not live[: begin + 1].endswith(("$(", "${", "<(", ">(", "=("))
+        if is_loop or (is_group and _SEVERAL.search(_inside(live, begin or 0))):
+            _refuse_tested(text, "several commands before && or ||")
+    for found in _TESTED_BEGIN.finditer(live):
+        begin = found.start("bracket") if found["bracket"] else found.start("not")
+        if live[begin : begin + 2] != "((" and _SEVERAL.search(_inside(live, begin)):
+            _refuse_tested(text, "several commands as a condition")
+    for found in _FUNCTION.finditer(live):
+        if not _SEVERAL.search(_inside(live, found.start("open"))):
+            continue
+        name = re.escape(found["name"])
+        call = _BEGIN + rf"{name}\b(?!\s*\()"
+        in_condition = rf"\b(?:if|elif|while|until)\s+(?:!\s+)?{name}\b|(?:^|[;\n&|(]\s*)!\s+{name}\b"
+        if re.search(call + r"[^;&|\n]*(?:&&|\|\|(?!\s*(?:true\b|:(?:\s|$))))", live) or re.search(in_condition, live):
+            _refuse_tested(text, f"the function {found['name']} as a condition")
+
+
+def _refuse_tested(text: str, what: str) -> NoReturn:
+    _refuse(
+        text,
+        f"{what}, in which the shell goes on after a failure",
+        "write each command on a line of its own (the first failure ends the job), or several && … in the condition",
+    )
+
+
+_BRACKETS = re.compile(r"[(){}]")
+
+
+def _opening(live: str, closing: int) -> int | None:
+    """Return where the bracket opens that is closed at *closing*; None if nothing opens it, as in a case."""
+    open_at: list[int] = []
+    for found in _BRACKETS.finditer(live, 0, closing + 1):
+        if found[0] in "({":
+            open_at.append(found.start())
+        elif open_at:
+            begin = open_at.pop()
+            if found.start() == closing:
+                return begin
+    return None
+
+
+def _inside(live: str, opening: int) -> str:
+    """Return the text between the bracket at *opening* and the one that closes it, without a last semicolon."""
+    depth = 0
+    for found in _BRACKETS.finditer(live, opening):
+        depth += 1 if found[0] in "({" else -1
+        if depth == 0:
+            return live[opening + 1 : found.start()].strip().rstrip(";")
+    return ""
+
+
+_TRAP = re.compile(_BEGIN + r"trap\s+(?:--\s+)?")
+_QUOTED_WORD = re.compile(r"(['\"])((?:(?!\1).)*)\1", re.DOTALL)
+
+
+def _refuse_trap(text: str, live: str) -> None:
+    """Refuse ``trap 'exit 0' EXIT``, which makes every failure a success."""
+    for found in _TRAP.finditer(live):
+        action = _QUOTED_WORD.match(text, found.end())
+        if action is None or not re.search(r"\bexit\s+0\b", action[2]):
+            continue
+        if re.match(r"[^;\n]*\b(?:EXIT|ERR|0)\b", live[action.end() :]):
+            _refuse(text, "a trap that ends the command with 0, also after a failure", "leave the exit 0 out of it")
+
+
+# -- failures that may be ignored on purpose ------------------------------------------------------------------------
+
+_LAX = re.compile(_BEGIN + r"(?P<what>set\s+(?:\+\w*e\w*|\+o\s+(?:errexit|pipefail)))")
+_REPORTED = re.compile(r"\|\|\s*(echo|printf)\b(?=[^;\n&|]*(?:\s*\Z|[;\n]|\)))")
+_NESTED_SHELL = re.compile(_BEGIN + r"(?:\S*/)?(?P<shell>(?:ba|da|k|z)?sh)\s+(?P<flags>(?:-\w+\s+)*-\w*c)\s+")
+_FIND_EXEC = re.compile(r"\bfind\s[^\n|]*-(?:exec|execdir|ok)\s[^\n|]*(?:\\;|';'|\";\")")
+_SUBSTITUTION = re.compile(r"(?:\$\(|(?<!\\)`)\s*(?P<command>[\w./-]+)")
+_ASSIGNED = re.compile(r"(?:^|[\s;&|(])\w+\+?=[^\s]*$|(?:^|[\s;&|(])(?:\[\[?|test)\s[^;\n]*$")
+#: commands that do not fail, or whose failure shows
+_HARMLESS = frozenset(
+    ("seq", "date", "nproc", "basename", "dirname", "pwd", "echo", "printf", "expr", "whoami", "hostname", "id",
+     "uname", "mktemp", "true", "which", "command", "jobs")
+)  # fmt: skip
 
 # -- live syntax ----------------------------------------------------------------------------------------------------
 

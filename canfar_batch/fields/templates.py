@@ -22,7 +22,13 @@ import attrs
 
 from canfar_batch.errors import SpecError
 from canfar_batch.fields.quoting import surroundings
-from canfar_batch.fields.values import is_mangled_id, missing_kind, shortened, unwritable_kind
+from canfar_batch.fields.values import (
+    is_mangled_id,
+    missing_kind,
+    shortened,
+    shows_lost_digits,
+    unwritable_kind,
+)
 from canfar_batch.text import did_you_mean
 
 _NAME = r"[^\W\d]\w*"
@@ -44,6 +50,9 @@ _SUSPECT = re.compile(rf"(?<!\$)\{{({_NAME})(?=[.\[!:][^\s\"'])")
 #: Anything else between braces: an error if it is, but for its punctuation, the name of a known field.
 _LOOSE = re.compile(r"(?<!\$)\{\s*([^{}\n\"'`$,;|&<>=:!]{1,80}?)\s*(?:[:!][^\s{}\"'][^{}\n\"']*)?\}")
 
+
+#: a number between braces, as `str.format` has it; a quantifier of a regular expression follows a character
+_NUMBERED = re.compile(r"(?<![^\s/=_.:,'\"-])\{\d\}")
 
 _CONVERSIONS: Mapping[str, Callable[[object], str]] = {"r": repr, "s": str, "a": ascii}
 
@@ -92,12 +101,16 @@ class Field:
         self._refuse_unfit(value, whole=True)
         if isinstance(value, enum.Enum):
             value = value.value  # the text of a member differs between Python's versions
-        if not self.format and is_mangled_id(value):
+        text = self._written(value)
+        if is_mangled_id(value) and (not self.format or shows_lost_digits(value, text)):
             raise SpecError(
                 f"field {self.text} is {value!r}, a floating-point number too large to have all its digits: if it is "
                 f"an identifier, read its column as integers or as text (in pandas: dtype='Int64'); if it is a "
-                f"measurement, give a format, as {{{self.name}:.6g}}"
+                f"measurement, give a format with fewer digits, as {{{self.name}:.6g}}"
             )
+        return text
+
+    def _written(self, value: Any) -> str:
         if self.conversion:
             value = _CONVERSIONS[self.conversion](value)
         elif not self.format:
@@ -127,6 +140,7 @@ class Template:
     parts: tuple[str | Field, ...]
     suspects: tuple[str, ...] = ()  #: names in something that is almost a field
     loose: tuple[str, ...] = ()  #: other texts between braces
+    numbered: tuple[str, ...] = ()  #: numbers between braces where a field may be meant
     fields: tuple[Field, ...] = attrs.field(init=False)  #: the fields among the parts
     plain: str = attrs.field(init=False, repr=False)  #: the parts that are not fields
 
@@ -142,7 +156,8 @@ class Template:
     def read(cls, text: str) -> Template:
         """Find the fields of *text*."""
         found = _Reader.read(text)
-        return cls(text, tuple(part for _, part in found.parts), tuple(found.suspects), tuple(found.loose))
+        parts = tuple(part for _, part in found.parts)
+        return cls(text, parts, tuple(found.suspects), tuple(found.loose), tuple(found.numbered))
 
     @classmethod
     def read_shell(cls, text: str) -> Template:
@@ -166,6 +181,11 @@ class Template:
         """
         if self.loose:
             self._refuse_misspelt(values)
+        if self.numbered:
+            raise SpecError(
+                f"{self.numbered[0]} in {shortened(self.text)} is not filled in: fields have names, as {{path}}; to "
+                "mean the braces, double them"
+            )
         for name in self.suspects:
             if name in values:
                 raise SpecError(
@@ -195,13 +215,17 @@ class Template:
                 continue
             if re.fullmatch(_NAME, name):
                 raise SpecError(f"{{{text}}} is not filled in: write {{{name}}}; to mean the braces, double them")
-            legal = re.sub(r"\W+", "_", name).strip("_")
-            legal = legal if re.fullmatch(_NAME, legal) else f"c_{legal}"
-            raise SpecError(
-                f"{{{text}}} is not filled in, because {name!r} cannot be the name of a field (letters, digits and _, "
-                f"no digit first): rename the column, as {legal!r}, and write {{{legal}}}; to mean the braces, double "
-                "them"
-            )
+            raise SpecError(f"{{{text}}} is not filled in, because {_illegal(name)}; to mean the braces, double them")
+
+
+def _illegal(name: str) -> str:
+    """Return that *name* cannot be that of a field, and what to write instead."""
+    legal = re.sub(r"\W+", "_", name).strip("_")
+    legal = legal if re.fullmatch(_NAME, legal) else f"c_{legal}"
+    return (
+        f"{name!r} cannot be the name of a field (letters, digits and _, no digit first): rename the column, as "
+        f"{legal!r}, and write {{{legal}}}"
+    )
 
 
 def shell_quoted(text: str) -> str:
@@ -229,6 +253,7 @@ class _Reader:
     parts: list[tuple[int, str | Field]] = attrs.field(factory=list)  #: fields and the texts between, with places
     suspects: list[str] = attrs.field(factory=list)
     loose: list[str] = attrs.field(factory=list)
+    numbered: list[str] = attrs.field(factory=list)
     _plain: list[str] = attrs.field(factory=list)  #: the text since the last field, escaped braces made single
     _done: int = 0  #: up to here, the text is in `parts` or `_plain`
 
@@ -263,6 +288,8 @@ class _Reader:
         return self._done
 
     def _other_brace(self, at: int) -> int:
+        if numbered := _NUMBERED.match(self.text, at):
+            self.numbered.append(numbered[0])
         if suspect := _SUSPECT.match(self.text, at):
             self.suspects.append(suspect[1])
         elif loose := _LOOSE.match(self.text, at):
@@ -309,6 +336,8 @@ def _matching(text: str, start: int) -> int | None:
 
 def _unknown(field: Field, values: Mapping[str, Any]) -> str:
     known = [name for name in values if isinstance(name, str)]
+    if field.text[1:-1] in known:
+        return f"{field.text} reads an attribute or item of {field.name!r}, and {_illegal(field.text[1:-1])}"
     if not set(known) - {"key", "index"}:
         return (
             f"{field.text} is a field, and the job has no field of this name: give it one, as "

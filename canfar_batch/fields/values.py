@@ -65,6 +65,8 @@ def unwritable_kind(value: object) -> str | None:
         return "is an array; give one of its elements, or write the array to a file"
     if inspect.isroutine(value):
         return "is a function; a template reads attributes, it does not call"
+    if inspect.isclass(value):
+        return "is a class; give one of its values"
     if isinstance(value, Set):
         return (
             f"is a {type(value).__name__}, whose order changes from run to run; give a text, as ','.join(sorted(names))"
@@ -99,6 +101,11 @@ def is_mangled_id(value: object) -> bool:
     if not 2.0**53 <= abs(number) < 2.0**64:
         return False
     return len(f"{abs(number):.16e}".replace(".", "").partition("e")[0].rstrip("0")) > 12  # 1e18 is a measurement
+
+
+def shows_lost_digits(value: object, text: str) -> bool:
+    """Return whether *text* shows more digits of a float than it has: an identifier that was read as a number."""
+    return is_mangled_id(value) and len(re.sub(r"\D", "", text.lower().partition("e")[0])) > 16
 
 
 def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,12 +160,15 @@ def _plain_scalar(value: Any, name: object) -> Any:
         return os.fsdecode(value)
     if isinstance(value, (decimal.Decimal, fractions.Fraction)):
         return str(value)
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if kind == "m":  # NumPy's spans of time count as integers
+        return str(value)
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):
         number = float(value)
         return number if math.isfinite(number) else str(number)  # JSON has no infinity
-    if getattr(getattr(value, "dtype", None), "kind", None) == "b":
+    if kind == "b":
         return bool(value)
     text = str(value)
     if re.search(r" at 0x[0-9a-fA-F]+", text):

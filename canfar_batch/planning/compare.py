@@ -65,7 +65,7 @@ def compared(
     at: datetime,
     asked: int | None = None,
     known: Iterable[JobRecord] = (),
-    claims: Callable[[], OutputClaims] = OutputClaims,
+    claims: Callable[[], OutputClaims] | None = None,
 ) -> Plan:
     """Compare the wanted jobs with the known ones.
 
@@ -78,7 +78,7 @@ def compared(
         at: The time.
         asked: The number of jobs that the script asked for before these; by default *next_place*.
         known: The known jobs; one that has the fields of the first row keeps its ``{index}`` in *key*.
-        claims: Returns the outputs of the known jobs.
+        claims: Returns the outputs of the known jobs; None if two jobs may have the same.
 
     Raises:
         SpecError: *spec* is not a spec, or a value cannot be filled in.
@@ -99,7 +99,7 @@ def compared(
         if old is not None and old.key != wanted.key:
             raise PlanError(
                 f"the batch has the job {old.key!r}, whose key differs from {wanted.key!r} only in upper and lower "
-                "case; give one of them another key (key=)"
+                "case or in how accents are written; give one of them another key (key=)"
             )
         if old is None:
             plan.fresh.append(wanted)
@@ -111,7 +111,7 @@ def compared(
         elif old.spec != wanted.spec:
             plan.changes.append(respecified(old, spec, name=wanted.filled.name, at=at))
         plan.keys.append(wanted.key)
-    if spec.outputs and plan.fresh:
+    if claims is not None and plan.fresh:
         claims().check(plan.fresh)
     return plan
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from canfar_batch.errors import PlanError, SpecError
 from canfar_batch.fields.arguments import Arguments
-from canfar_batch.fields.keys import check_key, job_key
+from canfar_batch.fields.environment import unfilled_variable
+from canfar_batch.fields.keys import check_key, folded, job_key
 from canfar_batch.fields.templates import Template
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.payload import launch_names
@@ -54,15 +55,16 @@ def records(
     counted = named is not None and any(field.name == "index" for field in named.fields)
     seen: dict[str, str] = {}
     times: dict[str, int] = {}
+    doubts: dict[str, str] = {}  # by field, so that a column brings one warning
     rows = list(rows)
     for number, row in enumerate(rows):
         try:
             chosen = _key(spec, row, named, first + number)
         except SpecError as error:
             raise SpecError(f"row {number}: {error}" if len(rows) > 1 else str(error)) from error
-        if named is not None and (other := seen.get(chosen.casefold())) is not None:
+        if named is not None and (other := seen.get(folded(chosen))) is not None:
             raise PlanError(_same_key(key, chosen, other))
-        seen[chosen.casefold()] = chosen
+        seen[folded(chosen)] = chosen
         times[chosen] = times.get(chosen, 0) + 1
         if times[chosen] > 1:
             chosen = f"{chosen}-{times[chosen]}"
@@ -74,19 +76,37 @@ def records(
             )
         if not isinstance(row, Arguments):
             _refuse_line_ends(row, number, chosen)
+            doubts.update(_doubtful_values(row, chosen))
         try:
             filled = spec.fill(row, key=chosen, index=index)
         except SpecError as error:
             raise SpecError(f"row {number} (job {chosen!r}): {error}" if len(rows) > 1 else str(error)) from error
         yield JobRecord(key=chosen, index=index, spec=spec, filled=filled, fields=plain_fields(row))
+    for doubt in doubts.values():
+        warn(doubt)
+
+
+def _doubtful_values(row: Row, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the fields whose value is probably not meant as it is, each with a warning."""
+    for name, value in row.items():
+        if not isinstance(value, str) or not value:
+            continue
+        if value[0] in _BLANKS or value[-1] in _BLANKS:
+            if value.strip(_BLANKS):
+                yield name, f"job {key}: {name}={value!r} begins or ends with a blank: strip() it unless it is meant"
+        elif value[0] in "~$" and "/" in value and (variable := unfilled_variable(value)):
+            yield name, f"job {key}: {name}={value!r}, and no shell fills in {variable}: write the path in full"
+
+
+_BLANKS = " \t\u00a0\u200b\ufeff"  #: also those that cannot be seen, such as a byte order mark
 
 
 def _same_key(key: str | None, chosen: str, other: str) -> str:
     if chosen == other:
         return f"key={key!r} gives {chosen!r} for more than one row; add a field that differs between them"
     return (
-        f"key={key!r} gives {other!r} and {chosen!r}, which differ only in upper and lower case; add a field that "
-        "differs between them"
+        f"key={key!r} gives {other!r} and {chosen!r}, which differ only in upper and lower case or in how accents are "
+        "written; add a field that differs between them"
     )
 
 

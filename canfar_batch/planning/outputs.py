@@ -1,35 +1,43 @@
-"""The outputs of a batch's jobs, so that no two jobs write the same file."""
+"""The files of a batch's jobs: outputs, and what its collector reads, so that no two jobs have the same file."""
 
 from __future__ import annotations
 
+import bisect
 import fnmatch
+import glob
+import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
 from canfar_batch.errors import PlanError
+from canfar_batch.fields.keys import folded
+from canfar_batch.fields.patterns import literal_prefix, may_match_one_name
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import literal_path
 
-_FEW_PATTERNS = 100  #: patterns of one folder with which each new file is compared
+_FEW_PATTERNS = 1000  #: patterns with which each new file or pattern of the folder is compared
 _FEW_FILES = 10_000  #: files of one folder with which each new pattern is compared
 
 
 @attrs.define
 class OutputClaims:
-    """The outputs of a batch's jobs, so that no two jobs write the same file.
+    """The outputs of a batch's jobs, and the files that its collector reads: no two jobs have the same file.
 
-    Paths are compared as the driver's machine resolves them (symbolic links, ``..``) and without regard to case,
-    because some disks do not distinguish it. Two different patterns are not compared with each other.
+    Paths are compared as the driver's machine resolves them (links, ``..``), and without regard to case and to how
+    accented letters are composed, because some disks do not distinguish them. Patterns are compared within a folder.
+
+    Attributes:
+        reads: Returns the files that the collector reads for a job, or patterns of them.
     """
 
+    reads: Callable[[JobRecord], tuple[str, ...]] = attrs.field(default=lambda _: ())
     _jobs: dict[str, JobRecord] = attrs.field(factory=dict)  #: those that are in here, by key
-    _files: dict[str, dict[str, str]] = attrs.field(factory=dict)  #: folder → name → key
-    _patterns: dict[str, dict[str, str]] = attrs.field(factory=dict)  #: folder → pattern → key
-    _folders: dict[tuple[str, str], str] = attrs.field(factory=dict)  #: resolved, by workdir and folder as written
+    _folders: dict[str, _Folder] = attrs.field(factory=dict)  #: by their path, folded
+    _links: _Links = attrs.field(factory=lambda: _Links())
 
     def updated(self, jobs: Mapping[str, JobRecord]) -> OutputClaims:
         """Bring the claims up to date with the batch's *jobs*."""
@@ -37,72 +45,177 @@ class OutputClaims:
             self._forget(key)
         for job in jobs.values():
             key, before = job.key, self._jobs.get(job.key)
-            if before is job or (before is None and not job.filled.outputs):
+            if before is job or (before is None and not job.filled.outputs and not self.reads(job)):
                 continue
             if before is not None and (before.filled != job.filled or _holds(before) != _holds(job)):
                 self._forget(key)
             self._jobs[key] = job
             if _holds(job):
-                for _, folder, name, literal in self._places(job):
-                    self._table(literal).setdefault(folder, {}).setdefault(name, key)
+                for claim in self._claims(job):
+                    self._folder(claim).add(claim.name, key, literal=claim.literal)
         return self
 
     def check(self, wanted: Sequence[JobRecord]) -> None:
-        """Check that the *wanted* jobs have no output in common with each other or with the known jobs.
+        """Check that the *wanted* jobs have no file in common with each other or with the known jobs.
 
         Raises:
-            PlanError: Two jobs would write the same file; the message names both.
+            PlanError: Two jobs have the same file, or may have; the message names both.
         """
         renewed = {job.key for job in wanted}
-        fresh = OutputClaims(folders=self._folders)
+        fresh = OutputClaims(reads=self.reads, links=self._links)
         for job in wanted:
-            for output, folder, name, literal in self._places(job):
+            for claim in self._claims(job):
                 for claims in (fresh, self):
-                    other = claims._claimed(folder, name, literal=literal)
-                    if other is None or other == job.key or (claims is self and other in renewed):
+                    ignored = {job.key} if claims is fresh else renewed
+                    if (
+                        other := claims._folder(claim).find(claim.name, literal=claim.literal, ignored=ignored)
+                    ) is None:
                         continue
-                    raise PlanError(
-                        f"the jobs {other!r} and {job.key!r} would both write the output {output!r}: put a field into "
-                        "its path (or into workdir) so that each job has its own; if all jobs may write it, leave it "
-                        "out of outputs"
-                    )
-                fresh._table(literal).setdefault(folder, {})[name] = job.key
+                    raise PlanError(_same_file(other, job.key, claim))
+                fresh._folder(claim).add(claim.name, job.key, literal=claim.literal)
 
-    def _claimed(self, folder: str, name: str, *, literal: bool) -> str | None:
-        """Return the key of the job that has this output, or None."""
-        files, patterns = self._files.get(folder, {}), self._patterns.get(folder, {})
-        if (key := (files if literal else patterns).get(name)) is not None:
-            return key
-        if literal and len(patterns) <= _FEW_PATTERNS:
-            return next((key for pattern, key in patterns.items() if fnmatch.fnmatchcase(name, pattern)), None)
-        if not literal and len(files) <= _FEW_FILES:
-            matches = re.compile(fnmatch.translate(name)).match
-            return next((key for file, key in files.items() if matches(file)), None)
-        return None
+    def _folder(self, claim: _Claim) -> _Folder:
+        return self._folders.setdefault(claim.folder, _Folder())
 
-    def _table(self, literal: bool) -> dict[str, dict[str, str]]:
-        return self._files if literal else self._patterns
-
-    def _places(self, job: JobRecord) -> Iterator[tuple[str, str, str, bool]]:
-        """Yield each output with its folder, its name there, and whether it is one file."""
-        for output in job.filled.outputs:
-            path = literal_path(output)
-            folder, _, name = (path or output).rpartition("/")
-            if output.startswith("/") and not folder:
-                folder = "/"
-            yield output, self._folder(job.filled.workdir or "", folder), name.casefold(), path is not None
-
-    def _folder(self, workdir: str, folder: str) -> str:
-        written = (workdir, folder)
-        if written not in self._folders:
-            self._folders[written] = os.path.realpath(Path(workdir, folder)).casefold()
-        return self._folders[written]
+    def _claims(self, job: JobRecord) -> Iterator[_Claim]:
+        """Yield the files of a job."""
+        workdir, outputs = job.filled.workdir or "", job.filled.outputs
+        for written in (*outputs, *(read for read in self.reads(job) if read not in outputs)):
+            path = literal_path(written)
+            folder, name = self._links.resolve(workdir, path or written, literal=path is not None)
+            yield _Claim(
+                text=written, folder=folded(folder), name=folded(name), literal=path is not None,
+                declared=written in outputs,
+            )  # fmt: skip
 
     def _forget(self, key: str) -> None:
-        for _, folder, name, literal in self._places(self._jobs.pop(key)):
-            table = self._table(literal)
-            if table.get(folder, {}).get(name) == key:
-                del table[folder][name]
+        for claim in self._claims(self._jobs.pop(key)):
+            self._folder(claim).remove(claim.name, key, literal=claim.literal)
+
+
+@attrs.frozen(kw_only=True)
+class _Claim:
+    """A file of a job, or a pattern of files."""
+
+    text: str  #: as the job has it
+    folder: str  #: resolved and folded
+    name: str  #: in the folder, folded
+    literal: bool  #: whether it is one file
+    declared: bool  #: whether the job writes it; else its collector reads it
+
+
+def _same_file(one: str, other: str, claim: _Claim) -> str:
+    if claim.literal and claim.declared:
+        return (
+            f"the jobs {one!r} and {other!r} would both write the output {claim.text!r}: put a field into its path (or "
+            "into workdir) so that each job has its own; if all jobs may write it, leave it out of outputs"
+        )
+    what = "outputs" if claim.declared else "results"
+    return (
+        f"the jobs {one!r} and {other!r} may have the same files as {what}: {claim.text!r} also matches those of "
+        f"{one!r}. Give each job a folder of its own, as 'cat/{{key}}/*.cat', or put a character after the field that "
+        "no value has, as 'cat/{key}_*.cat'"
+    )
+
+
+@attrs.define
+class _Folder:
+    """The names in one folder that jobs have as outputs, and patterns of names."""
+
+    _files: dict[str, str] = attrs.field(factory=dict)  #: the job's key, by name
+    _patterns: dict[str, str] = attrs.field(factory=dict)  #: the job's key, by pattern
+    _beginnings: dict[str, list[str]] = attrs.field(factory=dict)  #: patterns, by their literal beginning
+    _ordered: list[str] = attrs.field(factory=list)  #: the literal beginnings
+
+    def add(self, name: str, key: str, *, literal: bool) -> None:
+        """Let the job *key* have a name or pattern, unless another job has it already."""
+        table = self._files if literal else self._patterns
+        if name in table:
+            return
+        table[name] = key
+        if not literal:
+            beginning = literal_prefix(name)
+            if beginning not in self._beginnings:
+                bisect.insort(self._ordered, beginning)
+            self._beginnings.setdefault(beginning, []).append(name)
+
+    def remove(self, name: str, key: str, *, literal: bool) -> None:
+        """Take a name or pattern away from the job *key*, if it has it."""
+        table = self._files if literal else self._patterns
+        if table.get(name) != key:
+            return
+        del table[name]
+        if not literal:
+            beginning = literal_prefix(name)
+            self._beginnings[beginning].remove(name)
+            if not self._beginnings[beginning]:
+                del self._beginnings[beginning]
+                self._ordered.remove(beginning)
+
+    def find(self, name: str, *, literal: bool, ignored: Collection[str]) -> str | None:
+        """Return the key of a job that has, or may have, a file that matches *name*; None if there is none."""
+        same = (self._files if literal else self._patterns).get(name)
+        if same is not None and same not in ignored:
+            return same
+        own = glob.escape(name) if literal else name
+        for pattern in itertools.islice(self._candidates(name, literal=literal), _FEW_PATTERNS):
+            if self._patterns[pattern] not in ignored and may_match_one_name(own, pattern):
+                return self._patterns[pattern]
+        if not literal and len(self._files) <= _FEW_FILES:
+            matches = re.compile(fnmatch.translate(name)).match
+            return next((key for file, key in self._files.items() if key not in ignored and matches(file)), None)
+        return None
+
+    def _candidates(self, name: str, *, literal: bool) -> Iterator[str]:
+        """Yield the patterns whose literal beginning agrees with that of *name*."""
+        if not self._patterns:
+            return
+        beginning = name if literal else literal_prefix(name)
+        for end in range(len(beginning) + 1):
+            yield from self._beginnings.get(beginning[:end], ())
+        if not literal:
+            for longer in itertools.islice(self._ordered, bisect.bisect_right(self._ordered, beginning), None):
+                if not longer.startswith(beginning):
+                    return
+                yield from self._beginnings[longer]
+
+
+@attrs.define
+class _Links:
+    """The places that paths lead to on the driver's machine; each folder is read once."""
+
+    _resolved: dict[tuple[str, str], str] = attrs.field(factory=dict)  #: folders, by workdir and folder as written
+    _entries: dict[str, dict[str, tuple[str, str]]] = attrs.field(factory=dict)  #: by folder: where its links lead
+    _inodes: dict[tuple[int, int], tuple[str, str]] = attrs.field(factory=dict)  #: the first name of each file
+
+    def resolve(self, workdir: str, path: str, *, literal: bool) -> tuple[str, str]:
+        """Return the folder and the name of *path*, symbolic and hard links followed."""
+        folder, _, name = path.rstrip("/").rpartition("/")
+        if path.startswith("/") and not folder:
+            folder = "/"
+        written = (workdir, folder)
+        if written not in self._resolved:
+            self._resolved[written] = os.path.realpath(Path(workdir, folder))
+        place = (self._resolved[written], name)
+        for _ in range(2 if literal else 0):  # a symbolic link leads to a file, whose first name may be another
+            place = self._links_in(place[0]).get(place[1], place)
+        return place
+
+    def _links_in(self, folder: str) -> dict[str, tuple[str, str]]:
+        if folder not in self._entries:
+            self._entries[folder] = links = dict[str, tuple[str, str]]()
+            try:
+                device = os.stat(folder).st_dev  # noqa: PTH116 (as os.scandir, which reads inodes without a question)
+                for entry in os.scandir(folder):
+                    if entry.is_symlink():
+                        links[entry.name] = os.path.split(os.path.realpath(entry.path))
+                    else:
+                        first = self._inodes.setdefault((device, entry.inode()), (folder, entry.name))
+                        if first != (folder, entry.name):
+                            links[entry.name] = first
+            except OSError:
+                pass  # it is not there, or not on this machine
+        return self._entries[folder]
 
 
 def _holds(job: JobRecord) -> bool:

@@ -17,6 +17,7 @@ import attrs
 
 from canfar_batch import failures
 from canfar_batch.errors import SpecError
+from canfar_batch.fields.keys import folded
 from canfar_batch.records import Attempt, JobRecord, JobState, Receipt, Resources, shared_resources
 from canfar_batch.spec import Filled, JobSpec, Secret, value_from_json
 from canfar_batch.store import database, schema
@@ -161,7 +162,7 @@ def _is_stored(row: tuple[Row, Any], origin: Origin) -> bool:
 
 def _result(row: tuple[Row, Any], origin: Origin) -> Any:
     text = row[0][_J["result"]]
-    return None if text is None else json.loads(text, object_hook=schema.path_in(origin.home))
+    return None if text is None else schema.result_from(text, origin.home)
 
 
 def _filled(text: str) -> Filled:
@@ -295,7 +296,7 @@ class Jobs(Mapping[str, JobRecord]):
         self._origin = Origin(home, self.specs)
         self._numbers: dict[int, tuple[int, JobSpec]] = {}  # specs' numbers, by their address in memory
         self._kept: dict[str, JobRecord | Packed] = {}
-        self._folded: dict[str, str] = {}  # keys with capital letters, by their lower case
+        self._folded: dict[str, str] = {}  # keys that differ from their folded form, by that
         self._recent: dict[str, tuple[Packed, JobRecord]] = {}
 
     def __getitem__(self, key: str) -> JobRecord:
@@ -349,7 +350,7 @@ class Jobs(Mapping[str, JobRecord]):
         """Return the key that equals *key* but for the case of its letters, or None."""
         if key in self._kept:
             return key
-        low = key.lower()
+        low = folded(key)
         return self._folded.get(low) or (low if low in self._kept else None)
 
     # -- changing -------------------------------------------------------------------------------------------------
@@ -357,13 +358,13 @@ class Jobs(Mapping[str, JobRecord]):
     def put(self, key: str, job: JobRecord | Packed) -> None:
         """Add a job or replace it; it is packed unless it is in progress."""
         self._kept[key] = job if isinstance(job, bytes) or _is_in_progress(job) else self._packed(job)
-        if (low := key.lower()) != key:
+        if (low := folded(key)) != key:
             self._folded[low] = key
 
     def remove(self, key: str) -> None:
         """Remove a job if it is there."""
         self._kept.pop(key, None)
-        self._folded.pop(key.lower(), None)
+        self._folded.pop(folded(key), None)
 
     def replace(self, found: dict[str, Packed]) -> bool:
         """Have exactly the jobs of *found*, and return whether that changes anything."""
@@ -372,7 +373,7 @@ class Jobs(Mapping[str, JobRecord]):
             for packed, kept in zip(found.values(), self._kept.values())  # noqa: B905 (of the same keys)
         )
         if changed:
-            self._folded = {low: key for key in found if (low := key.lower()) != key}
+            self._folded = {low: key for key in found if (low := folded(key)) != key}
             self._kept, self._recent = dict(found), {}
         return changed
 

@@ -276,7 +276,7 @@ class Ledger:
         return self._specs[body]
 
     def find(self, key: str) -> JobRecord | None:
-        """Return the job with this key, in upper or lower case, or None."""
+        """Return the job with this key, whatever the case of its letters, or None."""
         known = self.jobs.find(key)
         return None if known is None else self.jobs[known]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -225,7 +226,7 @@ def job_progress(job: JobRecord, home: Home) -> dict[str, Any]:
         "place": job.index, "state": job.state.value, "cores": asked.cores, "ram": asked.ram, "gpus": asked.gpus,
         "due": maybe_seconds(job.due), "cancelling": int(job.cancelling),
         "attempts_before_reopen": job.attempts_before_reopen, "collected": int(job.collected),
-        "result": json.dumps(job.result, default=_path_out(home)) if has_result else None,
+        "result": result_text(job.result, home) if has_result else None,
         "collect_error": job.collect_error,
     }  # fmt: skip
 
@@ -315,36 +316,81 @@ def _names(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in attrs.fields(kind))
 
 
+_LARGEST_RESULT = 65536  #: characters of JSON that the ledger stores of one result
+
+#: what is stored of a value that JSON does not have, by the type's tag; a path below the home is stored relative to it
+_TAGS = ("$home", "$path", "$tuple", "$datetime", "$date", "$decimal")
+
+
 def storable(result: object) -> bool:
-    """Return whether the ledger can store *result*: JSON of at most 64 KiB, in which paths are allowed."""
+    """Return whether the ledger can store *result*, as `result_text` says, in at most 64 KiB."""
     home = Home(Path("/"))  # any home will do: the length of its path hardly matters
     try:
-        text = json.dumps(result, default=_path_out(home))
-        return len(text) <= 65536 and json.loads(text, object_hook=path_in(home)) == result
+        text = result_text(result, home)
+        return len(text) <= _LARGEST_RESULT and result_text(result_from(text, home), home) == text
     except (TypeError, ValueError, RecursionError):
         return False
 
 
-def _path_out(home: Home) -> Callable[[Any], Any]:
-    """Encode paths (relative to *home* if they are in it, because it may be moved) and NumPy's numbers for JSON."""
+def result_text(result: object, home: Home) -> str:
+    """Return a result as JSON with tags for paths, tuples, dates and decimals; NumPy's numbers become Python's.
 
-    def out(value: Any) -> Any:
-        if getattr(value, "shape", None) == () and hasattr(value, "item"):
-            return value.item()
-        if not isinstance(value, Path):
-            raise TypeError(f"{type(value).__name__} is not JSON")
+    Raises:
+        TypeError: It cannot be stored so that the same value is read back.
+    """
+    return json.dumps(_tagged(result, home))
+
+
+def result_from(text: str, home: Home) -> Any:
+    """Return the result that `result_text` stored."""
+
+    def value(tagged: dict[str, Any]) -> Any:
+        tag = next(iter(tagged)) if len(tagged) == 1 else ""
+        if tag == "$home":
+            return home.path / tagged[tag]
+        return _FROM_TAG[tag](tagged[tag]) if tag in _FROM_TAG else tagged
+
+    return json.loads(text, object_hook=value)
+
+
+_FROM_TAG: Mapping[str, Callable[[Any], Any]] = {
+    "$path": Path,
+    "$tuple": tuple,
+    "$datetime": datetime.fromisoformat,
+    "$date": date.fromisoformat,
+    "$decimal": Decimal,
+}
+
+
+def _tagged(value: Any, home: Home) -> Any:
+    """Return *value* in JSON's types; a path in the home is relative to it, because the home may be moved."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, list):
+        return [_tagged(item, home) for item in value]
+    if type(value) is tuple:
+        return {"$tuple": [_tagged(item, home) for item in value]}
+    if isinstance(value, Mapping):
+        if not all(isinstance(name, str) for name in value) or (len(value) == 1 and next(iter(value)) in _TAGS):
+            raise TypeError("JSON would change the keys of a dict")
+        return {name: _tagged(item, home) for name, item in value.items()}
+    if isinstance(value, Path):
         inside = _inside(home, value)
         return {"$path": str(value)} if inside is None else {"$home": inside}
+    if isinstance(value, datetime):
+        return {"$datetime": value.isoformat()}
+    if isinstance(value, date):
+        return {"$date": value.isoformat()}
+    if isinstance(value, Decimal):
+        return {"$decimal": str(value)}
+    return _tagged(_number(value), home)
 
-    return out
 
-
-def path_in(home: Home) -> Callable[[dict[str, Any]], Any]:
-    """Decode what `_path_out` encoded."""
-
-    def back(value: dict[str, Any]) -> Any:
-        if value.keys() == {"$home"}:
-            return home.path / value["$home"]
-        return Path(value["$path"]) if value.keys() == {"$path"} else value
-
-    return back
+def _number(value: Any) -> Any:
+    """Return a number of NumPy as Python's."""
+    is_scalar = getattr(value, "shape", None) == () and getattr(value, "mask", None) is None
+    number = value.item() if is_scalar and hasattr(value, "item") else None
+    is_equal = number == value or (number != number and value != value)  # NaN differs from itself
+    if not isinstance(number, (bool, int, float)) or not is_equal:
+        raise TypeError(f"{type(value).__name__} is not JSON")
+    return number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import glob
 import json
 import logging
@@ -18,9 +17,9 @@ from canfar_batch.errors import CanfarBatchError, CollectError, PlatformError
 from canfar_batch.fields.keys import file_name
 from canfar_batch.fields.templates import Template
 from canfar_batch.payload.calls import Outcome, outcome_path
-from canfar_batch.protocols import Platform, RemoteStorage, ResultCollector, is_serial, storage_of
+from canfar_batch.protocols import Platform, RemoteStorage, ResultCollector, files_read, is_serial, storage_of
 from canfar_batch.records import JobRecord
-from canfar_batch.spec import literal_path
+from canfar_batch.spec import literal, literal_path
 from canfar_batch.storage.names import is_remote
 
 log = logging.getLogger("canfar_batch")
@@ -57,14 +56,17 @@ class Files:
     its receipt, and with *download* brought here from the platform's storage, each proved to be whole.
 
     ```python
-    batch = session.batch("fits", collect=cb.Files("cat/{key}*.cat"))
+    batch = session.batch("fits", collect=cb.Files("cat/{key}_*.cat"))
     ```
+
+    A file belongs to one job, so patterns of two jobs that may match the same file are refused when the jobs are
+    planned. A pattern is safe if each job has a folder of its own (`"cat/{key}/*.cat"`), or if something follows the
+    field that no value contains (`"cat/{key}_*.cat"`; `"cat/{key}*.cat"` would give the files of `fit-10` to `fit-1`).
 
     Args:
         patterns: Paths or patterns, relative to the job's working directory; by default the spec's outputs. They may
-            hold fields, as in the command: `"cat/{key}*.cat"`. A pattern without a field is the same for every job, so
-            that only files written during the job's attempt are returned, and a warning says that files of jobs that
-            ran at the same time may be among them.
+            hold fields, as in the command. A pattern finds declared outputs, and files that were written during the
+            job's attempt.
         download: A folder here, into which files go that this machine does not see, by their paths relative to the
             job's working directory. It may hold fields: `"results/{key}"`.
     """
@@ -76,18 +78,17 @@ class Files:
     def __init__(self, *patterns: str, download: str | os.PathLike[str] | None = None) -> None:
         self.__attrs_init__(patterns, None if download is None else os.fspath(download))
 
+    def reads(self, job: JobRecord) -> tuple[str, ...]:
+        """Return the patterns, filled with the fields of *job*, or its outputs."""
+        return tuple(_filled(job, pattern) for pattern in self.patterns) or job.filled.outputs
+
     def __call__(self, job: JobRecord, platform: Platform) -> Path | list[Path]:
         """Return the path, or the paths.
 
         Raises:
             CollectError: A file is missing.
         """
-        fields = {"key": job.key, "index": job.index, **job.fields}
-        own = tuple(Template.read(pattern).fill(fields) for pattern in self.patterns)
-        for pattern in set(self.patterns) & set(own):
-            if literal_path(pattern) is None:
-                _warn_of_shared_pattern(pattern)
-        patterns = own or job.filled.outputs
+        patterns = self.reads(job)
         if not patterns:
             raise CollectError(f"job {job.key} declares no outputs: name them in JobSpec(outputs=…) or Files(…)")
         found = [path for pattern in patterns for path in _files(job, pattern)]
@@ -125,36 +126,54 @@ class Json:
     The file is *pattern*, or the first declared output that ends in `.json`, or the only one.
 
     ```python
-    batch = session.batch("fits", collect={"catalogue": cb.Files(), "quality": cb.Json("quality.json")})
+    batch = session.batch("fits", collect={"catalogue": cb.Files(), "quality": cb.Json("{key}/quality.json")})
     ```
 
     Args:
-        pattern: A path or pattern, relative to the job's working directory.
+        pattern: A path or pattern, relative to the job's working directory; it may hold fields, and matches one file
+            of each job, as for `Files`.
     """
 
     pattern: str | None = None
+
+    def reads(self, job: JobRecord) -> tuple[str, ...]:
+        """Return the path or pattern of the file; nothing if the value is in the log."""
+        outputs = job.filled.outputs
+        declared = next((output for output in outputs if output.endswith(".json")), outputs[0] if outputs else None)
+        pattern = declared if self.pattern is None else _filled(job, self.pattern)
+        return () if pattern is None else (pattern,)
 
     def __call__(self, job: JobRecord, platform: Platform) -> Any:
         """Return the parsed value.
 
         Raises:
-            CollectError: The file or line is missing, or is not valid JSON.
+            CollectError: The file or line is missing, there are several files, or it is not valid JSON.
         """
-        pattern = self.pattern or self._declared(job)
-        if pattern is None:
-            raw, where = _last_line(job, platform), "the last line of its log"
+        if patterns := self.reads(job):
+            paths = _files(job, patterns[0])
+            if len(paths) > 1:
+                raise CollectError(f"{len(paths)} files of job {job.key} match {patterns[0]}: {paths[0]}, {paths[1]}…")
+            raw, where = _read(job, paths[0], platform), str(paths[0])
         else:
-            path = _files(job, pattern)[0]
-            raw, where = _read(job, path, platform), str(path)
+            raw, where = _last_line(job, platform), "the last line of its log"
         try:
-            return json.loads(raw)
+            return json.loads(raw, object_pairs_hook=_without_duplicates)
         except (ValueError, RecursionError) as error:
             raise CollectError(f"{where} of job {job.key} is not valid JSON: {error}{_quoted(raw)}") from error
 
-    @staticmethod
-    def _declared(job: JobRecord) -> str | None:
-        outputs = job.filled.outputs
-        return next((output for output in outputs if output.endswith(".json")), outputs[0] if outputs else None)
+
+def _filled(job: JobRecord, pattern: str) -> str:
+    """Return *pattern* with the fields of *job*; wildcards in a value match only themselves."""
+    return Template.read(pattern).fill({"key": job.key, "index": job.index, **job.fields}, literal)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a dict, unless a name occurs twice, of which all but one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} occurs more than once")
+    return found
 
 
 @attrs.frozen
@@ -219,6 +238,10 @@ class Several:
         """Whether one of the parts must be called in the thread that drives the batch; then all are."""
         return any(is_serial(part) for part in self.parts.values())
 
+    def reads(self, job: JobRecord) -> tuple[str, ...]:
+        """Return the paths or patterns of the files that the parts read."""
+        return tuple(pattern for part in self.parts.values() for pattern in files_read(part, job))
+
     def __call__(self, job: JobRecord, platform: Platform) -> dict[str, object]:
         """Return the results of all parts.
 
@@ -255,6 +278,10 @@ class Serial:
     collect: ResultCollector
     serial: bool = attrs.field(default=True, init=False)
 
+    def reads(self, job: JobRecord) -> tuple[str, ...]:
+        """Return the paths or patterns of the files that the collector reads."""
+        return files_read(self.collect, job)
+
     def __call__(self, job: JobRecord, platform: Platform) -> object:
         """Return the result of the collector."""
         return self.collect(job, platform)
@@ -287,7 +314,11 @@ def _files(job: JobRecord, pattern: str) -> list[Path]:
     seen = directory.is_absolute() or Path(pattern).is_absolute()
     here = sorted(glob.glob(pattern, root_dir=directory)) if seen else []  # noqa: PTH207 (takes no absolute pattern)
     plain = literal_path(pattern)
-    own = [path for path in (directory / name for name in here) if plain is not None or _is_own(job, path)]
+    found = [directory / name for name in here]
+    own = [path for path in found if _is_own(job, path)]
+    if plain is not None and found and not own:
+        log.warning("%s was not written by job %s: it was there before, or was changed since", found[0], job.key)
+        own = found
     if own:
         return own
     receipt = job.last_attempt.receipt if job.last_attempt else None
@@ -314,16 +345,6 @@ def _is_own(job: JobRecord, path: Path) -> bool:
         return False
     begin, end = receipt.started_at.timestamp(), receipt.finished_at.timestamp()
     return begin - _CLOCK_TOLERANCE <= written <= end + _CLOCK_TOLERANCE
-
-
-@functools.cache
-def _warn_of_shared_pattern(pattern: str) -> None:
-    """Warn once of a pattern that is the same for every job."""
-    log.warning(
-        "Files(%r) is the same pattern for every job, so files of jobs that run at the same time may be among its "
-        "results; put a field in it, such as Files(%r), or declare the outputs in JobSpec(outputs=...)",
-        pattern, str(Path(pattern).with_name("{key}*" + Path(pattern).suffix)),
-    )  # fmt: skip
 
 
 def _quoted(raw: bytes) -> str:

@@ -73,6 +73,14 @@ def gone(keys: int, example: Path) -> str:
     )
 
 
+def gone_results(keys: int, example: Path) -> str:
+    """Return the warning that paths in the results of this many jobs no longer exist."""
+    return (
+        f"files in the results of {count(keys, 'job')} no longer exist, such as {example}, so they are left out; "
+        "rerun(missing_outputs=True) and run() make declared outputs again"
+    )
+
+
 def moved(*, made_in: Path | None, now_in: Path, runs_in: Path | None, jobs: Iterable[JobRecord]) -> str | None:
     """Return where jobs run, if that is not the directory of this run; None if it is, or if no job cares.
 

@@ -148,6 +148,7 @@ class Report:
         home: Path,
         now: datetime,
         limits: Limits | None = None,
+        gone: Mapping[str, Sequence[Path]] | None = None,
         page: Callable[[Report, Path], None] | None = None,
         exception: Callable[[], BaseException | None] | None = None,
     ) -> Report:
@@ -159,6 +160,7 @@ class Report:
             home: Its directory.
             now: The present time; running attempts count until then.
             limits: What the platform offers, to suggest only that; without it, whole GiB and cores are suggested.
+            gone: Outputs of succeeded jobs that no longer exist, by key.
             page: A function that writes the report to a path as a page, for `to_html`.
             exception: A function that returns the first exception that a job's function raised.
         """
@@ -179,7 +181,7 @@ class Report:
             not_collected=_causes(
                 (job, _NotCollected(message=job.collect_error)) for job in succeeded if job.collect_error is not None
             ),
-            warnings=_warnings(jobs),
+            warnings=_warnings(jobs, gone or {}),
             restarts=sum(attempt.restarts for attempt in attempts),
             lost_seconds=math.fsum(attempt.lost_seconds for attempt in attempts),
             unverified=sum(job.last_attempt is not None and not job.last_attempt.verified for job in succeeded),
@@ -360,16 +362,24 @@ class Report:
 # -- gathering ----------------------------------------------------------------------------------------------------
 
 
-def _warnings(jobs: Iterable[JobRecord]) -> dict[str, int]:
-    """Return the warnings about newest attempts, the most frequent first; names and numbers make no difference."""
+def _warnings(jobs: Iterable[JobRecord], gone: Mapping[str, Sequence[Path]]) -> dict[str, int]:
+    """Return the warnings about jobs, the most frequent first; names and numbers make no difference."""
     first: dict[str, str] = {}
     counted: Counter[str] = Counter()
     for job in jobs:
-        for warning in job.last_attempt.warnings if job.last_attempt else ():
+        for warning in (*(job.last_attempt.warnings if job.last_attempt else ()), *_of_results(job, gone)):
             kind = warning.partition(": ")[0]
             counted[kind] += 1
             first.setdefault(kind, f"{warning} ({job.key})")
     return {first[kind]: number for kind, number in counted.most_common()}
+
+
+def _of_results(job: JobRecord, gone: Mapping[str, Sequence[Path]]) -> Iterator[str]:
+    """Yield the warnings about the result of a job."""
+    if job.key in gone:
+        yield f"outputs that no longer exist: {gone[job.key][0]}"
+    if not job.stored and job.spec.function is None:  # a function's return value is in a file
+        yield "results that only this process has, since they are not JSON or larger than 64 KiB"
 
 
 @attrs.frozen(kw_only=True)

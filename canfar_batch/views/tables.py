@@ -308,8 +308,10 @@ def _blank(name: str, values: Iterable[Any]) -> Any:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return False
-    if kinds and kinds <= {int, float}:
-        return 0.0 if float in kinds else 0
+    if kinds == {int}:
+        return 0
+    if kinds and kinds <= {int, float}:  # as text if a float would lose digits of an integer
+        return 0.0 if all(abs(value) <= _EXACT for value in values if isinstance(value, int)) else ""
     return ""
 
 

@@ -313,8 +313,29 @@ def test_a_shell_of_the_users_own_that_hides_failures_is_doubtful(cmd):
     assert spec("sh -ec 'a; b'").doubts == spec("sh -c 'a \"b;c\"'").doubts == spec("sh x.sh '|'").doubts == ()
 
 
+@pytest.mark.parametrize("value", ["~you/x", "$here/x", "${here}", "--out=$HOME/x", "pre-$HOME", "$(pwd)/x", "`pwd`"])
+def test_everything_that_only_a_shell_fills_in_is_doubtful(value):
+    for options in ({"env": {"A": value}}, {"cmd": ["fit", value]}):
+        (doubt,) = spec(**options).doubts
+        assert "no shell fills in" in doubt
+
+
+@pytest.mark.parametrize("word", [">", "|", "&&", "2>&1"])
+def test_an_operator_of_a_shell_among_words_is_doubtful(word):
+    (doubt,) = spec(["fit", "a", word, "b"]).doubts
+    assert "only a shell understands" in doubt
+    assert spec(["expr", "1", word, "2"]).doubts == ()
+
+
+def test_a_float_that_was_an_identifier_is_refused_among_words_and_variables():
+    for options in ({"cmd": ["fit", 4472832130942575104.0]}, {"env": {"ID": 4472832130942575104.0}}):
+        with pytest.raises(SpecError, match="too large a float to have all its digits"):
+            spec(**options)
+
+
 def test_other_dollars_cause_no_doubt_and_secrets_are_masked():
     assert spec(["sh", "-c", "echo $HOME/x"], env={"A": "pa$WORD", "B": "a~b", "C": "US$5"}).doubts == ()
+    assert spec(["awk", "{print $NF}", "perl", "$x = 1", "a_$(b, c)"]).doubts == ()
     (doubt,) = spec(env={"MY_KEY": "$HOME/hush"}).doubts
     assert "hush" not in doubt
 

@@ -151,3 +151,58 @@ def test_a_drawing_that_cannot_be_saved_names_the_file(world, tmp_path):
     batch = world.planned(1)
     with pytest.raises(errors.HomeError, match="nowhere"):
         batch.timeline(tmp_path / "nowhere" / "a.png")
+
+
+def test_a_log_that_is_not_had_is_no_empty_log(world):
+    with world.planned(1) as batch:
+        assert batch["j0"].logs() == ""  # it has not begun
+        batch.run(progress=False)
+        saved = batch["j0"].log
+        text = batch["j0"].logs()
+    assert saved is not None
+    saved.unlink()
+    with Batch.open("test", world.root) as batch:
+        with pytest.raises(errors.PlatformError, match="no longer there; without a connection it cannot be fetched"):
+            batch["j0"].logs()
+        with pytest.raises(errors.PlatformError):
+            list(batch["j0"].follow(poll=0.01))
+        assert "unavailable" in batch["j0"].support_report()
+    with world.batch() as batch:
+        assert batch["j0"].logs() == text
+        world.platform.logs = lambda id: b""  # as the platform answers if it cannot read the log
+        with pytest.raises(errors.PlatformError, match="the platform no longer has it"):
+            batch["j0"].logs()
+
+
+def test_a_list_with_a_deleted_file_is_no_result_and_other_parts_are(world, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    kept, deleted = tmp_path / "a", tmp_path / "b"
+    kept.touch()
+    deleted.touch()
+    result = {"all": [kept, deleted], "one": kept, "pair": (deleted, 1), "sizes": [1, 2]}
+    batch = world.batch(shared=True, collect=lambda job, platform: result)
+    batch.add(SPEC, key="j0", n=0)
+    batch.run(progress=False)
+    assert batch.results() == {"j0": result}
+    assert "no longer exist" not in caplog.text
+    deleted.unlink()
+    assert batch.results() == {"j0": {"all": None, "one": kept, "pair": None, "sizes": [1, 2]}}
+    assert str(deleted) in caplog.text
+
+
+def test_results_without_a_connection_leave_out_a_deleted_log(world, caplog):
+    with world.planned(1) as batch:
+        batch.run(progress=False)
+        log = batch.results()["j0"]
+    log.unlink()
+    with Batch.open("test", world.root) as batch:
+        assert batch.results() == {"j0": None}
+    assert str(log) in caplog.text
+
+
+def test_the_report_names_results_that_are_not_stored(world):
+    with world.planned(2, collect=lambda job, platform: {1}) as batch:
+        report = batch.run(progress=False)
+    (warning,) = report.warnings
+    assert warning.startswith("results that only this process has")
+    assert report.warnings[warning] == 2

@@ -27,7 +27,7 @@ def test_a_collector_that_raises_leaves_a_success_and_collect_repeats_it(world):
         batch.collect(["nobody"])
 
 
-@pytest.mark.parametrize("value", [(1, 2), {1: 2}, float("nan"), object(), "x" * 70_000, {"deep": {3}}])
+@pytest.mark.parametrize("value", [{1: 2}, object(), b"x", "x" * 70_000, {"deep": {3}}])
 def test_results_that_the_ledger_cannot_keep_are_kept_in_memory_and_fetched_again_later(world, value):
     batch = world.planned(1, collect=lambda job, platform: value)
     batch.run(progress=False)

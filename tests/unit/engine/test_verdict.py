@@ -276,6 +276,18 @@ def test_an_image_that_cannot_be_fetched_is_noticed_before_the_job_begins():
         ),
         (b"ERROR old\nValueError: first\nDuring handling:\nKeyError: 'GAIN'\nerror: cleanup\n", "KeyError: 'GAIN'"),
         (b"[rank0]: RuntimeError: NCCL\nerror: exit\n", "[rank0]: RuntimeError: NCCL"),
+        (
+            b"forrtl: severe (24): end-of-file during read\nImage   PC   Routine\n",
+            "forrtl: severe (24): end-of-file during read",
+        ),
+        (
+            b"fit: fit.c:12: main: Assertion `x > 0' failed.\nAborted\n",
+            "fit: fit.c:12: main: Assertion `x > 0' failed.",
+        ),
+        (b"free(): invalid pointer\nAborted\n", "free(): invalid pointer"),
+        (b"Error using load\nUnable to find file 'a.mat'.\nError in fit (line 3)\n", "Unable to find file 'a.mat'."),
+        (b"------\nMPI_ABORT was invoked on rank 0\nwith errorcode 1.\n------\n", "MPI_ABORT was invoked on rank 0"),
+        (b"WARNING: error estimate is approximate\nno WCS solution\n", "no WCS solution"),
         (b"fit failed: 3 stars\nno errors, errors: 0\n", "fit failed: 3 stars"),
         (b"Error in solve(a) : singular\nExecution halted\n", "Error in solve(a) : singular"),
         (b"2026-11-22 ERROR pipeline: no WCS\nfinished with errors\n", "2026-11-22 ERROR pipeline: no WCS"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canfar_batch.errors import SpecError
-from canfar_batch.fields.shell import check_shell
+from canfar_batch.fields.shell import check_shell, shell_doubts
 from canfar_batch.spec import JobSpec
 
 
@@ -59,7 +59,7 @@ def test_bash_syntax_is_refused_in_plain_sh_and_accepted_in_bash(cmd, instead):
     message = refusal(cmd)
     assert instead in message
     assert 'shell="bash"' in message
-    assert spec(cmd, "bash").fill().argv == ("bash", "-eo", "pipefail", "-c", cmd)
+    assert spec(cmd, "bash").fill().argv[-1].endswith(f"; {cmd}")
 
 
 @pytest.mark.parametrize("shell", [True, "bash"])
@@ -73,6 +73,12 @@ def test_bash_syntax_is_refused_in_plain_sh_and_accepted_in_bash(cmd, instead):
         "a & b",
         "a &\nb",
         "for i in 1 2; do a $i & done; wait",
+        "for i in 1 2; do a $i & done; wait $!",
+        "a & b & wait $!",
+        "a & x=$!; b & y=$!; wait $x $y",
+        "a & wait $!; b & wait",
+        "setsid -f a",
+        "nohup a &",
     ],
 )
 def test_a_background_job_whose_failure_is_lost_is_refused(cmd, shell):
@@ -102,6 +108,61 @@ def test_an_export_that_hides_a_failure_is_refused(cmd, shell):
     assert "two lines" in refusal(cmd, shell)
 
 
+@pytest.mark.parametrize("shell", [True, "bash"])
+@pytest.mark.parametrize(
+    "cmd",
+    [
+        "{ a; b; } && c",
+        "(a\nb) || exit 1",
+        "f() { a; b; }; f && c",
+        "f() {\n a\n b\n}\nf || exit 3",
+        "f() { a; b; }; if f; then c; fi",
+        "f() { a; b; }; ! f",
+        "if { a; b; }; then c; fi",
+        "while ! (a; b); do c; done",
+        "for i in 1 2; do a $i; done || exit 1",
+        "if a; then b; fi && c",
+        "while read x; do a $x; done < list && c",
+    ],
+)
+def test_several_commands_as_a_condition_are_refused(cmd, shell):
+    assert "in the condition" in refusal(cmd, shell)
+
+
+@pytest.mark.parametrize("cmd", ["trap 'exit 0' EXIT; a", 'trap "rm -f x; exit 0" 0\na', "a; trap 'exit 0' INT ERR"])
+def test_a_trap_that_makes_failures_successes_is_refused(cmd):
+    assert "leave the exit 0 out" in refusal(cmd, "bash")
+
+
+@pytest.mark.parametrize("cmd", ["! grep ERROR log; b", "if c; then ! a\nfi; b; ! d; e"])
+def test_a_negation_whose_result_is_ignored_is_refused(cmd):
+    assert "then exit 1; fi" in refusal(cmd)
+
+
+@pytest.mark.parametrize("shell", [True, "bash"])
+@pytest.mark.parametrize(
+    ("cmd", "doubt"),
+    [
+        ("set +e; a; b", "set +e lets the command go on"),
+        ("a\nset +o pipefail\nb", "set +o pipefail lets"),
+        ("a || echo failed", "with || echo a failure counts as a success"),
+        ("a && b || echo failed; c", "exit 1; }"),
+        ("sh -c 'a; b'", "sh -c does not end at the first failure"),
+        ('a; /bin/bash -x -c "b | c"', "bash -ec"),
+        ("find . -name x -exec a {} \\;", "-exec … {} +"),
+        ("prog $(cat list)", "a failure of cat in $(…) is not noticed"),
+        ("for i in `ls x`; do a $i; done", "NAME=$(…) on a line of its own"),
+        ('echo "$(a)" > x', "a failure of a in"),
+    ],
+)
+def test_what_may_hide_a_failure_is_told(cmd, doubt, shell):
+    assert doubt in " ".join(spec(cmd, shell).doubts)
+
+
+def test_bash_constructs_whose_failure_is_not_noticed_are_told():
+    assert "is not noticed" in " ".join(spec("diff <(a) <(b)", "bash").doubts)
+
+
 PIECES = [*"'\"`\\$(){}#<&|;\n ax=[]", "$(", "${", "<<E\n", "E\n", "&&", "$((", "))"]
 
 
@@ -114,6 +175,7 @@ def test_every_text_is_accepted_or_refused(text):
     for shell in (True, "bash"):
         with contextlib.suppress(SpecError):
             check_shell(text, shell)
+            assert all(map(str, shell_doubts(text, shell)))
 
 
 @pytest.mark.parametrize(
@@ -139,21 +201,42 @@ def test_every_text_is_accepted_or_refused(text):
         "python -c 'print([[1, 2], {1, 2}])'",
         "awk '{print $1 \"==\" $2}' x",
         "echo $(( 1 & 2 )) ${x:-a&b} ${x%.fits} ${#x}",
-        "find . -name '*.fits' -exec ls {} ';'",
+        "find . -name '*.fits' -exec ls {} +",
         "case x in a|b) c;; *) d;; esac",
         "f() { a; }; f",
         "curl 'http://x/?a=1&b=2'",
         'x=$(a | b); echo "$x"',
+        "a || { echo failed; exit 1; }",
+        "(a && b) || exit 1",
+        "{ a; b; } || true",
+        "for i in 1 2; do a $i; done || :",
+        "{ a; b; } > log 2>&1",
+        "f() { a; b; }; f\nf > x",
+        "f() { a; }; f && b",
+        "trap 'rm -f x' EXIT; a",
+        "trap 'save; exit 0' TERM; a",
+        "a\n! grep ERROR log",
+        "if ! a; then b; fi; c",
+        "set -e; a; set -u",
+        "[ -f x ] || echo none; a",
+        "for i in $(seq 3); do a $i; done",
+        "x=$(cat list); a $x",
+        '[ "$(cat x)" = y ] || exit 1',
+        "sh -ec 'a; b'",
+        "sh -c 'a b'",
+        "echo 'a || echo b; set +e; $(c)'",
     ],
 )
-def test_a_safe_command_is_accepted(cmd):
+def test_a_safe_command_is_accepted_without_a_word(cmd):
     assert spec(cmd).fill().argv[-1] == cmd
-    assert spec(cmd, "bash").fill().argv[-1] == cmd
+    assert spec(cmd, "bash").fill().argv[-1].endswith(f"; {cmd}")
+    assert not spec(cmd).doubts
 
 
 def test_a_command_is_shown_without_the_search_for_pipefail():
     assert spec("a | b").fill().command == "/bin/sh -eo pipefail -c 'a | b'"
     assert spec("a b").fill().command == "/bin/sh -ec 'a b'"
+    assert spec("a b", "bash").fill().command == "bash -eo pipefail -c 'a b'"
     assert JobSpec("a 'b c'", image="i").fill().command == "a 'b c'"
 
 
@@ -169,6 +252,8 @@ def test_a_command_is_shown_without_the_search_for_pipefail():
         ("(exit 4)\necho done", 4),
         ("(exit 4); echo done", 4),
         ("x=$( (exit 4) | cat )\necho done", 4),
+        ("x=$( (exit 4); echo a )\necho done", 4),
+        ("eval '(exit 4) | cat'\necho done", 4),
         ("(exit 4) & one=$!; wait $one; echo done", 4),
         ("(false && true); echo done", 1),
         ("exit 4", 4),

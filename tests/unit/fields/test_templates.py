@@ -14,6 +14,7 @@ import pytest
 from astropy.table import MaskedColumn, Table
 
 from canfar_batch.errors import SpecError
+from canfar_batch.fields.templates import Template
 from canfar_batch.spec import JobSpec, Secret
 
 X = {"x": "two words"}
@@ -39,7 +40,7 @@ NO_FIELDS = [
         "{ print }",
         "{}",
         "{ }",
-        "{1}",
+        "x{1}",
         "{1..9}",
         "{a,b}",
         "{'a': 1}",
@@ -281,3 +282,21 @@ def test_parts_that_are_empty_after_filling_are_refused():
 
 class Colour(enum.Enum):
     RED = "red"
+
+
+@pytest.mark.parametrize("text", ["{x:.0f}", "{x:,.0f}", "{x:.17g}", "{x:.20f}", "{x!r}"])
+def test_a_format_that_shows_digits_which_a_float_does_not_have_is_refused(text):
+    with pytest.raises(SpecError, match="too large to have all its digits"):
+        Template.read(text).fill({"x": 4472832130942575104.0})
+    assert Template.read("{x:.6e} {x:.3g}").fill({"x": 4472832130942575104.0}) == "4.472832e+18 4.47e+18"
+
+
+@pytest.mark.parametrize("text", ["cat/{0}.cat", "{0}", "a {1} b", "--n={2}"])
+def test_a_number_between_braces_is_refused_where_a_field_may_be_meant(text):
+    with pytest.raises(SpecError, match=r"fields have names, as \{path\}"):
+        Template.read(text).fill({"path": "a"})
+
+
+def test_a_column_whose_name_has_a_dot_is_refused_with_what_to_write():
+    with pytest.raises(SpecError, match=r"rename the column, as 'x_y', and write \{x_y\}"):
+        Template.read("{x.y}").fill({"x.y": 1})

@@ -14,6 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from canfar_batch.errors import SpecError
+from canfar_batch.fields.templates import Template
+from canfar_batch.fields.values import plain_fields
 from canfar_batch.spec import plain_fields
 
 
@@ -57,3 +60,10 @@ PLAIN = [
 def test_fields_are_stored_in_plain_types(value, plain):
     assert plain_fields({"x": value}) == {"x": plain}
     assert type(plain_fields({"x": value})["x"]) is type(plain)
+
+
+def test_a_span_of_time_and_a_class_as_values():
+    np = pytest.importorskip("numpy")
+    assert plain_fields({"t": np.timedelta64(5, "s")}) == {"t": "5 seconds"}
+    with pytest.raises(SpecError, match="is a class"):
+        Template.read("{x}").fill({"x": int})

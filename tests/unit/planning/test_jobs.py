@@ -134,3 +134,29 @@ def test_another_type_than_a_spec_is_refused_with_an_example(world, spec):
     for plan in plans:
         with pytest.raises(errors.SpecError, match=r"give a JobSpec: cb\.JobSpec\('python x\.py', image="):
             plan()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        *(("~/data/a.fits", "no shell fills in ~"), ("$HOME/a.fits", "no shell fills in $HOME")),
+        *(("a.fits ", "begins or ends with a blank"), ("\ufeffa.fits", "strip() it unless it is meant")),
+    ],
+)
+def test_values_that_are_probably_not_meant_are_told_once_for_each_column(world, value, words):
+    with pytest.warns(UserWarning, match="p=") as told:
+        world.batch().map(JobSpec("fit {p}", image="i/i"), p=["a", value, value, "b"])
+    (warning,) = told
+    assert words in str(warning.message)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("M31", "m31"), ("\u00e9", "e\u0301"), ("\u00c9", "e\u0301"), ("SS", "ß")]
+)
+def test_keys_that_some_disks_take_for_one_are_refused(world, first, second):
+    batch = world.batch()
+    with pytest.raises(errors.PlanError, match="upper and lower case"):
+        batch.map(SPEC, key="{k}", n=[1, 2], k=[first, second])
+    batch.add(SPEC, key=first, n=1)
+    with pytest.raises(errors.PlanError, match="upper and lower case"):
+        batch.add(SPEC, key=second, n=2)

@@ -7,6 +7,7 @@ from engine import World
 
 from canfar_batch import errors
 from canfar_batch.spec import JobSpec
+from canfar_batch.strategies import Files, Json, Logs, Serial
 
 
 @pytest.fixture
@@ -69,3 +70,58 @@ def test_different_outputs_are_accepted(world):
     batch.map(JobSpec("fit", image="i/i", outputs=["{key}_*.cat", "{key}.log"]), n=["a", "ab"], key="{n}")
     batch.map(JobSpec("fit", image="i/i", outputs=["other/{n}.cat"]), n=["a", "ab"], key="other-{n}")
     assert len(batch) == 4
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        *(("cat/fit-1*.cat", "cat/fit-10*.cat"), ("cat/*_1.cat", "cat/a_*.cat"), ("cat/a?.cat", "cat/[ab]b.cat")),
+        *(("cat", "cat/"), ("a*", "a*b"), ("a*b", "a*"), ("\u00e9.cat", "e\u0301.cat"), ("x*", "x1.cat")),
+    ],
+)
+def test_patterns_that_may_match_one_file_are_refused(world, first, second):
+    batch = world.batch()
+    batch.add(JobSpec("fit", image="i/i", outputs=first), key="a")
+    with pytest.raises(errors.PlanError, match="'a' and 'b'"):
+        batch.add(JobSpec("fit", image="i/i", outputs=second), key="b")
+    batch.drop("a")
+    batch.add(JobSpec("fit", image="i/i", outputs=second), key="b")
+
+
+def test_an_output_that_is_a_link_to_another_is_refused(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.cat").touch()
+    (tmp_path / "soft.cat").symlink_to("a.cat")
+    (tmp_path / "hard.cat").hardlink_to("a.cat")
+    for number, link in enumerate(("soft.cat", "hard.cat")):
+        with pytest.raises(errors.PlanError, match="would both write"):
+            world.batch(f"b{number}").map(JobSpec("fit", image="i/i", outputs="{x}"), x=["a.cat", link])
+
+
+@pytest.mark.parametrize(
+    "collect",
+    [Files("cat/*.cat"), Json("quality.json"), {"log": Logs(), "cat": Files("{n}*.cat")}, Serial(Files("a.cat"))],
+)
+def test_files_that_the_collector_would_give_to_two_jobs_are_refused(world, collect):
+    batch = world.batch(collect=collect)
+    with pytest.raises(errors.PlanError, match=r"'a' and 'b' may have the same files as results: .* also matches"):
+        batch.map(JobSpec("fit {n}", image="i/i"), n=["1", "10"], key="{k}", k=["a", "b"])
+    batch.map(JobSpec("fit {n}", image="i/i", workdir="{n}"), n=["1", "10"], key="{k}", k=["a", "b"])
+
+
+def test_a_collector_that_would_find_the_output_of_another_job_is_refused(world):
+    batch = world.batch(collect=Files("cat/*.cat"))
+    batch.add(JobSpec("fit", image="i/i", outputs="cat/a.cat"), key="a")
+    with pytest.raises(errors.PlanError, match=r"'a' and 'b'"):
+        batch.add(JobSpec("fit", image="i/i", outputs="cat/b.cat"), key="b")
+
+
+def test_another_collector_is_compared_when_it_is_used(world):
+    world.planned(2).close()
+    batch = world.batch(collect=Json("quality.json"))
+    for use in (batch.run, batch.start, batch.collect):
+        with pytest.raises(errors.PlanError, match=r"'j0' and 'j1' may have the same files as results"):
+            use()
+    batch.close()
+    with world.batch() as batch:
+        assert batch.run(progress=False).ok

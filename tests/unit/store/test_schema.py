@@ -1,12 +1,17 @@
 """The ledger's tables: their documentation, earlier versions of them, and values that they can store."""
 
 import contextlib
+import math
 import re
 import sqlite3
-from datetime import timedelta
+from collections import namedtuple
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from fakes import EPOCH, FakeClock
 
@@ -17,8 +22,9 @@ from canfar_batch.store import database, schema
 from canfar_batch.store.home import Home
 from canfar_batch.store.lease import Holder
 from canfar_batch.store.ledger import Identity, Ledger
-from canfar_batch.store.schema import storable
+from canfar_batch.store.schema import result_from, result_text, storable
 
+HOME = Home(Path("/batches/test"))
 IDENTITY = Identity(name="test", platform="local", user="me", token="0123456789abcdef")
 DOCUMENTED = Path(__file__).parents[3] / "docs" / "reference" / "ledger.md"
 
@@ -168,18 +174,43 @@ def test_a_ledger_of_a_later_version_is_refused(home, made, db):
 # -- results ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [None, 1, 1.5, "é", [1, {"a": None}], {"p": Path("x")}, [Path("a")], "x" * 60_000])
-def test_results_that_are_json_are_storable(value):
-    assert storable(value)
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, 1, 1.5, "é", [1, {"a": None}], {"p": Path("x")}, [Path("a")], "x" * 60_000, float("inf"), 10**30),
+        *((1, ("a", Path("b"))), [()], {"when": datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone.utc)}),
+        *(date(2026, 1, 2), Decimal("0.10"), {}, {"": 1}, "\udc80"),
+    ],
+)
+def test_results_are_read_as_they_were_stored(value):
+    assert storable(value) is True
+    read = result_from(result_text(value, HOME), HOME)
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_a_result_that_is_not_a_number_is_stored():
+    for nan in (float("nan"), np.float32("nan")):
+        assert storable({"flux": nan}) is True
+        assert math.isnan(result_from(result_text({"flux": nan}, HOME), HOME)["flux"])
 
 
 @pytest.mark.parametrize(
-    "value", [np.int64(4472832130942575104), np.float32(0.5), [np.bool_(True)], {"n": np.array(7)}]
+    "value",
+    [np.int64(4472832130942575104), np.float32(0.5), np.float64(2.5), np.bool_(True), np.str_("a"), [np.bool_(True)],
+     {"n": np.array(7)}, (np.uint64(2**64 - 1),)],
+)  # fmt: skip
+def test_numbers_of_numpy_are_stored_as_those_of_python(value):
+    assert storable(value) is True  # a bool of NumPy would not fit into the ledger
+    assert result_from(result_text(value, HOME), HOME) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *({1: 2}, {None: 1}, b"x", {1}, "x" * 70_000, object(), np.zeros(3), 1j, Fraction(1, 3), np.ma.masked),
+        *({"$path": "x"}, {"$tuple": [1]}, namedtuple("Pair", "a b")(1, 2), np.datetime64("2026-01-02", "ns")),
+        *(np.longdouble("0.1"), pd.NaT, pd.NA, pd.Timestamp("2026-01-02 03:04:05.123456789")),
+    ],
 )
-def test_numbers_of_numpy_are_storable(value):
-    assert storable(value)
-
-
-@pytest.mark.parametrize("value", [(1,), {1: 2}, float("nan"), b"x", {1}, "x" * 70_000, object(), np.zeros(3)])
 def test_results_that_json_would_change_are_not_storable(value):
-    assert not storable(value)
+    assert storable(value) is False

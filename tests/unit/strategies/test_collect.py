@@ -1,5 +1,7 @@
 """Collectors, with files and receipts made by hand."""
 
+import os
+from datetime import timedelta
 from pathlib import Path
 
 import attrs
@@ -7,6 +9,7 @@ import pytest
 from fakes import EPOCH, FakePlatform
 
 from canfar_batch.errors import CollectError
+from canfar_batch.protocols import files_read
 from canfar_batch.records import Attempt, JobRecord, JobState, Receipt, Resources
 from canfar_batch.spec import JobSpec
 from canfar_batch.strategies import Files, Json, Logs, Serial, Several, as_collector
@@ -57,6 +60,63 @@ def test_files_are_not_searched_in_the_current_directory(tmp_path, monkeypatch):
     assert Files("a.json")(vouched, PLATFORM) == Path("a.json")
     with pytest.raises(CollectError, match="cannot be read from here"):
         Json("a.json")(vouched, PLATFORM)
+
+
+def ran(directory, began, ended, **fields):
+    """A job that declares no outputs and ran from *began* to *ended*, in seconds after the epoch."""
+    made = job(directory, started_at=EPOCH + timedelta(seconds=began), finished_at=EPOCH + timedelta(seconds=ended))
+    return attrs.evolve(made, fields=fields)
+
+
+def written(path, at):
+    """Make a file that was changed *at* seconds after the epoch."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("1")
+    os.utime(path, (EPOCH.timestamp() + at,) * 2)
+    return path
+
+
+def test_a_pattern_finds_files_that_were_written_during_the_attempt(tmp_path):
+    own = written(tmp_path / "own.cat", 150)
+    written(tmp_path / "earlier.cat", 50)
+    written(tmp_path / "later.cat", 250)
+    assert Files("*.cat")(ran(tmp_path, 100, 200), PLATFORM) == [own]
+
+
+def test_a_named_file_that_the_job_did_not_write_is_collected_with_a_warning(tmp_path, caplog):
+    old = written(tmp_path / "old.cat", 50)
+    assert Files("old.cat")(ran(tmp_path, 100, 200), PLATFORM) == old
+    assert f"{old} was not written by job a: it was there before" in caplog.text
+    caplog.clear()
+    new = written(tmp_path / "new.cat", 150)
+    assert Files("new.cat")(ran(tmp_path, 100, 200), PLATFORM) == new
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("collect", [Files("{n}/*.cat"), Json("{n}/*.cat"), Several({"a": Files("{n}/*.cat")})])
+def test_patterns_may_hold_fields_whose_wildcards_are_literal(tmp_path, collect):
+    written(tmp_path / "[x]*" / "a.cat", 150)
+    written(tmp_path / "x" / "a.cat", 150)
+    made = ran(tmp_path, 100, 200, n="[x]*")
+    assert files_read(collect, made) == ("[[]x][*]/*.cat",)
+    expected = [tmp_path / "[x]*" / "a.cat"]
+    assert collect(made, PLATFORM) in (expected, 1, {"a": expected})
+
+
+def test_collectors_name_the_files_that_they_read(tmp_path):
+    made = job(tmp_path, "a.cat", "b.json")
+    assert files_read(Files(), made) == ("a.cat", "b.json")
+    assert files_read(Json(), made) == files_read(Serial(Json()), made) == ("b.json",)
+    assert files_read(Logs(), made) == files_read(Json(), job(tmp_path)) == files_read(len, made) == ()
+
+
+def test_json_refuses_several_files_and_names_that_occur_twice(tmp_path):
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text('{"n": 1, "m": {"x": 1, "x": 2}}')
+    with pytest.raises(CollectError, match=r"2 files of job a match \*\.json"):
+        Json("*.json")(job(tmp_path), PLATFORM)
+    with pytest.raises(CollectError, match=r"the name 'x' occurs more than once"):
+        Json("a.json")(job(tmp_path), PLATFORM)
 
 
 def test_file_known_from_the_receipt_has_its_full_path(tmp_path):

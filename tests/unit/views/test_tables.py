@@ -246,6 +246,15 @@ def test_a_table_has_units_and_masks_what_is_missing():
     assert list(table["finished_at"].mask) == [False, True]
 
 
+def test_a_table_keeps_integers_of_19_digits_beside_other_numbers():
+    pytest.importorskip("astropy.table")
+    large = 4472832130942575104
+    mixed = to_table([job(f"k{place}", attempt(), fields={"n": n}) for place, n in enumerate([large, 1.5, None])])
+    assert list(mixed["n"][:2]) == [str(large), "1.5"]
+    whole = to_table([job(f"k{place}", attempt(), fields={"n": n}) for place, n in enumerate([large, None])])
+    assert int(whole["n"][0]) == large
+
+
 def test_a_table_goes_through_a_file_unharmed(tmp_path: Path):
     table_module = pytest.importorskip("astropy.table")
     jobs = [DONE, BAD, job("x", attempt(), fields={"path": "ü", "box": [1, 2]}, result={"flux": 1.5})]
