@@ -208,7 +208,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--output", action="append", default=[], metavar="PATTERN", help="a file that the job must write; repeatable"
     )
-    what.add_argument("--shell", action="store_true", help="run the command, one string, by /bin/sh")
+    what.add_argument("--shell", action="store_true", default=False, help="run the command, one string, by /bin/sh")
+    what.add_argument("--bash", dest="shell", action="store_const", const="bash", help="run it by bash")
     what.add_argument("--timeout", type=float, metavar="S", help="seconds that a job may run")
     what.add_argument("--pending-timeout", type=float, metavar="S", help="seconds that a job may wait to start")
     jobs = run.add_argument_group("which jobs (default: one)")

@@ -225,16 +225,21 @@ class Attempt:
         found: list[str] = []
         receipt = self.receipt
         if receipt is not None and self.succeeded:
+            there = ", and its outputs are there" if receipt.outputs and not receipt.missing else ""
             if receipt.timed_out:
-                found.append("its time-out stopped it; it ended with 0, and its outputs are there")
+                found.append(f"its time-out stopped it; it ended with 0{there}")
             elif receipt.stopped_by is not None:
-                found.append(f"it was told to stop ({receipt.stopped_by}); it ended with 0, and its outputs are there")
+                found.append(f"it was told to stop ({receipt.stopped_by}); it ended with 0{there}")
+            if receipt.missing:
+                found.append(f"declared outputs that were not there: {_few(receipt.missing)}")
             if receipt.oom_kills:
                 found.append(f"{receipt.oom_kills} of its processes were killed for lack of memory")
             if receipt.stale:
                 found.append(f"outputs that were there before and were not written: {_few(receipt.stale)}")
             if receipt.empty:
                 found.append(f"outputs that are empty: {_few(receipt.empty)}")
+        if self.ended and self.log is None and self.has_run and self.id is not None:
+            found.append("its log was not available")
         if self.log_is_cut:
             found.append("the beginning of its log is missing: the node had rotated it away")
         return tuple(found)

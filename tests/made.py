@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 from canfar_batch.failures import Failure
@@ -41,6 +42,7 @@ def attempt(
         )  # fmt: skip
     return Attempt(
         number=number,
+        log=None if ran is None else Path("saved.log"),
         launch_name=f"cb-{number}-{begun:g}",
         id=f"id{number}",
         resources=Resources(cores=cores, ram=ram),

@@ -389,13 +389,16 @@ class Finisher:
             return
         phase = Phase.COMPLETED if attempt.succeeded else Phase.FAILED
         verdict = classify(evidence_of(job, found, phase=phase, watched=True, stopped_for=None, at=now))
-        keeps = attempt.verified or verdict.succeeded != attempt.succeeded
+        differs = verdict.succeeded != attempt.succeeded
+        # a success stays one, and its receipt warns of what was not known
+        keeps = attempt.verified or (differs and not attempt.succeeded)
         self._journal.record(
             [
                 EvidenceAdded(
                     key=job.key, at=now, log=found.saved, log_is_cut=found.log_is_cut,
-                    receipt=None if keeps else found.ended, failure=None if keeps else for_ledger(job, verdict.failure),
-                    verified=not keeps and verdict.verified,
+                    receipt=None if keeps else found.ended,
+                    failure=None if keeps or differs else for_ledger(job, verdict.failure),
+                    verified=not keeps and not differs and verdict.verified,
                 )
             ]
         )  # fmt: skip

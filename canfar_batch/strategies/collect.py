@@ -6,6 +6,7 @@ import errno
 import glob
 import json
 import logging
+import mmap
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -93,7 +94,7 @@ class Files:
             raise CollectError(f"job {job.key} declares no outputs: name them in JobSpec(outputs=…) or Files(…)")
         found = [path for pattern in patterns for path in _files(job, pattern)]
         if self.download is not None:
-            folder = Path(Template.read(self.download).fill(fields))
+            folder = Path(Template.read(self.download).fill(_fields(job)))
             found = [self._brought(job, platform, path, folder) for path in found]
         single = len(patterns) == 1 and literal_path(patterns[0]) is not None
         return found[0] if single else found
@@ -164,7 +165,11 @@ class Json:
 
 def _filled(job: JobRecord, pattern: str) -> str:
     """Return *pattern* with the fields of *job*; wildcards in a value match only themselves."""
-    return Template.read(pattern).fill({"key": job.key, "index": job.index, **job.fields}, literal)
+    return Template.read(pattern).fill(_fields(job), literal)
+
+
+def _fields(job: JobRecord) -> dict[str, Any]:
+    return {"key": job.key, "index": job.index, **job.fields}
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -406,10 +411,21 @@ def _read(job: JobRecord, path: Path, platform: Platform | None = None) -> bytes
 
 
 def _last_line(job: JobRecord, platform: Platform) -> bytes:
-    lines = _read(job, Logs()(job, platform)).strip().splitlines()
-    if not lines:
+    """Return the last line of the log that is not blank; only the end of the file is read, for logs may be large."""
+    path = Logs()(job, platform)
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            end = len(text)
+            while end and text[end - 1 : end].isspace():
+                end -= 1
+            line = text[text.rfind(b"\n", 0, end) + 1 : end]
+    except ValueError:  # an empty file cannot be mapped
+        line = b""
+    except OSError as error:
+        raise CollectError(f"the log of job {job.key}, {path}, cannot be read: {error.strerror}") from error
+    if not line.strip():
         raise CollectError(f"job {job.key} printed nothing")
-    return lines[-1]
+    return line.strip().splitlines()[-1]  # a progress bar may precede it
 
 
 _fits: tuple[ResultCollector, ...] = (Logs(), Files(), Json(), Several({}), Serial(Logs()))
