@@ -172,3 +172,27 @@ def test_dict_of_collectors_gives_a_dict_of_results(tmp_path):
 
 def test_any_callable_is_a_collector():
     assert as_collector(len) is len
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\n  \n"])
+def test_json_in_the_last_line_of_a_log_follows_other_lines_and_a_progress_bar(tmp_path, end):
+    log = tmp_path / "a.log"
+    log.write_bytes(b"first\n50%\r100%\r[1, 2]" + end)
+    assert Json()(job(tmp_path, log=log), PLATFORM) == [1, 2]
+    for empty in (b"", b"\n \n"):
+        log.write_bytes(empty)
+        with pytest.raises(CollectError, match="printed nothing"):
+            Json()(job(tmp_path, log=log), PLATFORM)
+
+
+def test_a_late_receipt_warns_of_what_a_success_did_not_have():
+    receipt = Receipt(exit_code=0, timed_out=True, missing=("a.cat",))
+    attempt = Attempt(
+        number=1, launch_name="x", resources=Resources(), intended_at=EPOCH, succeeded=True, receipt=receipt, id="a",
+        started_at=EPOCH,
+    )  # fmt: skip
+    assert attempt.warnings == (
+        "its time-out stopped it; it ended with 0",
+        "declared outputs that were not there: a.cat",
+        "its log was not available",
+    )

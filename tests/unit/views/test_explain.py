@@ -1,6 +1,7 @@
 """Explanations: what happened, and what to do about it."""
 
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import attrs
 import pytest
@@ -26,6 +27,7 @@ def record(state, *, failure=None, receipt=None, number=1, verified=True, **fiel
         id="abcd1234",
         started_at=AT + timedelta(minutes=1),
         ended_at=AT + timedelta(minutes=4) if state.final else None,
+        log=Path("fit.log") if state.final else None,
         succeeded=state is JobState.SUCCEEDED if state.final else None,
         verified=verified,
         failure=failure,
