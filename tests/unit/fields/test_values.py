@@ -16,7 +16,6 @@ import pytest
 
 from canfar_batch.errors import SpecError
 from canfar_batch.fields.templates import Template
-from canfar_batch.fields.values import plain_fields
 from canfar_batch.spec import plain_fields
 
 
