@@ -126,6 +126,15 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_connection(logs)
 
+    for name, act, does, what, where in (
+        ("upload", _upload, "bring files to the platform", "a file, folder or pattern here", "where to: /arc/..."),
+        ("download", _download, "bring files from the platform", "what: a path or pattern, /arc/...", "where to, here"),
+    ):
+        transfer = command(name, act, does)
+        transfer.add_argument("source", metavar="FILENAME", help=what)
+        transfer.add_argument("target", metavar="TARGET", help=f"{where}; a folder if it ends in a slash")
+        _add_connection(transfer)
+
     _add_name(command("failures", _failures, "list the failed jobs: why they failed, and what to do"))
 
     cancel = command("cancel", _cancel, "stop jobs, and wait until the platform no longer shows them")
@@ -684,6 +693,20 @@ def _logs(options: argparse.Namespace) -> int:
         _print(options, {"key": job.key, "attempt": number, "log": log.decode(errors="replace")}, "")
     else:
         _print_bytes(log)
+    return FINE
+
+
+def _upload(options: argparse.Namespace) -> int:
+    with Session.connect(options.url) as session:
+        place = session.upload(options.source, options.target, progress=not options.json)
+    _print(options, {"path": str(place)}, f"uploaded to {place}")
+    return FINE
+
+
+def _download(options: argparse.Namespace) -> int:
+    with Session.connect(options.url) as session:
+        place = session.download(options.source, options.target, progress=not options.json)
+    _print(options, {"path": str(place)}, f"downloaded to {place}")
     return FINE
 
 

@@ -279,6 +279,10 @@ class RemoteMissing(StorageError, FileNotFoundError):
     """The storage itself answered that it has no such file or folder."""
 
 
+class LocalMissing(StorageError, FileNotFoundError):
+    """There is no such file or folder on this machine."""
+
+
 class StorageDenied(StorageError, PermissionError):
     """The storage refuses this: the right to the folder is missing, or the file is locked."""
 

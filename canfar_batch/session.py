@@ -534,7 +534,7 @@ class Session:
             progress: Whether a terminal shows a line; or a function that receives a `Progress` for each file.
 
         Raises:
-            FileNotFoundError: There is nothing of the name *local*.
+            LocalMissing: There is nothing of the name *local*.
             NameRefused: The storage cannot keep a name.
             StorageError: A file could not be brought there whole.
         """

@@ -21,6 +21,7 @@ from typing import TypeVar
 import attrs
 
 from canfar_batch.errors import (
+    LocalMissing,
     NameRefused,
     PlatformBroken,
     PlatformBusy,
@@ -147,7 +148,7 @@ class Storage:
             progress: Receives a `Progress` now and then.
 
         Raises:
-            FileNotFoundError: There is nothing of the name *local*.
+            LocalMissing: There is nothing of the name *local*.
             NameRefused: The storage cannot keep a name.
             StorageError: A file could not be brought there whole; nothing half is left under its name.
         """
@@ -177,9 +178,9 @@ class Storage:
             found = [Path(name) for name in sorted(glob.glob(str(local))) if Path(name).is_file()]  # noqa: PTH207
             pairs = [(path, f"{target}/{path.name}") for path in found]
         else:
-            raise FileNotFoundError(f"there is no file or folder {local}")
+            raise LocalMissing(f"there is no file or folder {local}")
         if not pairs and not local.is_dir():
-            raise FileNotFoundError(f"no file matches {local}")
+            raise LocalMissing(f"no file matches {local}")
         if repair:
             pairs = [(path, "/".join(map(repaired, name.split("/")))) for path, name in pairs]
             target = "/".join(map(repaired, target.split("/")))
