@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from canfar_batch.strategies import ANY as ANY
     from canfar_batch.strategies import Adaptive as Adaptive
     from canfar_batch.strategies import AtOnce as AtOnce
+    from canfar_batch.strategies import Bundle as Bundle
     from canfar_batch.strategies import Chunks as Chunks
     from canfar_batch.strategies import Files as Files
     from canfar_batch.strategies import Json as Json
@@ -76,8 +77,8 @@ _NAMES = {
     "session": ("Session",),
     "spec": ("JobSpec", "Secret"),
     "strategies": (
-        "ANY", "Adaptive", "AtOnce", "Chunks", "Files", "Json", "Listing", "Logs", "OneByOne", "Retry", "Returned",
-        "Serial", "Throttle", "Window", "never",
+        "ANY", "Adaptive", "AtOnce", "Bundle", "Chunks", "Files", "Json", "Listing", "Logs", "OneByOne", "Retry",
+        "Returned", "Serial", "Throttle", "Window", "never",
     ),
     "views.report": ("Report",),
 }  # fmt: skip
@@ -92,6 +93,7 @@ __all__ = [
     "BatchBusy",
     "BatchFailed",
     "BatchPaused",
+    "Bundle",
     "CanfarBatchError",
     "Chunks",
     "CredentialError",

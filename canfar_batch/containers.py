@@ -47,6 +47,14 @@ class Resources:
     ram: int | None = None  #: GiB
     gpus: int | None = None
 
+    def times(self, count: int) -> Resources:
+        """Return *count* times these resources."""
+
+        def scaled(value: int | None) -> int | None:
+            return None if value is None else value * count
+
+        return self if count == 1 else Resources(cores=scaled(self.cores), ram=scaled(self.ram), gpus=scaled(self.gpus))
+
 
 @attrs.frozen(kw_only=True)
 class LaunchRequest:

@@ -248,6 +248,17 @@ class LaunchRefused(Failure):
 
 
 @attrs.frozen(kw_only=True)
+class NotBegun(Failure):
+    """The container of a bundle ended before the job's turn came, so that nothing of it has run.
+
+    Such a job is launched again, whatever the retry policy.
+    """
+
+    label = "not begun"
+    platform = True
+
+
+@attrs.frozen(kw_only=True)
 class Unknown(Failure):
     """The platform reports that the job failed; the reason is unknown."""
 
@@ -258,7 +269,7 @@ KINDS: Mapping[str, type[Failure]] = {
     kind.__name__: kind
     for kind in (
         ExitCode, Raised, OutOfMemory, ChildKilled, Killed, TimedOut, StartError, ImagePull, StuckPending, Evicted,
-        DiskFull, DeadlineExceeded, Deleted, Lost, Unwatched, MissingOutput, LaunchRefused, Unknown,
+        DiskFull, DeadlineExceeded, Deleted, Lost, Unwatched, MissingOutput, LaunchRefused, NotBegun, Unknown,
     )
 }  # fmt: skip
 

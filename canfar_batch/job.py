@@ -412,8 +412,13 @@ class Job:
             return f"(unavailable: {error})"
 
 
-def newest_log(record: JobRecord, platform: Platform | None) -> bytes:
+def newest_log(record: JobRecord, platform: Platform | None, running: Path | None = None) -> bytes:
     """Return the saved log of the newest attempt, else the platform's; empty if the job has not begun.
+
+    Args:
+        record: The job.
+        platform: The platform, if there is a connection.
+        running: The directory in which the home has the logs of running tasks, if it has one.
 
     Raises:
         PlatformError: There is a log, or there was one, and it is not available.
@@ -423,6 +428,8 @@ def newest_log(record: JobRecord, platform: Platform | None) -> bytes:
         return b""
     if attempt.log is not None and attempt.log.exists():
         return attempt.log.read_bytes()
+    if running is not None and attempt.task is not None and (running / attempt.run_name).exists():
+        return (running / attempt.run_name).read_bytes()
     if attempt.id is None:
         return b""  # nothing of it ever ran
     if platform is None:
@@ -434,6 +441,9 @@ def newest_log(record: JobRecord, platform: Platform | None) -> bytes:
     raw = platform.logs(attempt.id)
     if not raw and attempt.ended and record.spec.receipt and attempt.has_run:
         raise PlatformError(f"the log of job {record.key} was not saved, and the platform no longer has it")
+    if attempt.task is not None:
+        splitter = receipts.BundleLogSplitter(attempt.launch_name, attempt.task)
+        return splitter.feed(raw) + splitter.finish()
     return receipts.split_log(raw, attempt.launch_name)[0]
 
 

@@ -41,6 +41,7 @@ class Intended(Event):
 
     launch_name: str
     resources: Resources
+    task: int | None = None  #: the job's number in a bundle, from 1; None if its container carries no other
 
 
 @attrs.frozen(kw_only=True)
@@ -260,7 +261,11 @@ def _newest(job: JobRecord, **changes: Any) -> tuple[Attempt, ...]:
 
 def _intended(job: JobRecord, event: Intended) -> JobRecord:
     attempt = Attempt(
-        number=job.next_number, launch_name=event.launch_name, resources=event.resources, intended_at=event.at
+        number=job.next_number,
+        launch_name=event.launch_name,
+        resources=event.resources,
+        intended_at=event.at,
+        task=event.task,
     )
     return _changed(job, state=JobState.LAUNCHING, attempts=(*job.attempts, attempt), due=None)
 

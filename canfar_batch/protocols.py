@@ -4,8 +4,8 @@ A *launch strategy* picks the next jobs, a *monitor strategy* polls the platform
 attempt, a *result collector* fetches the result of a job, an *observer* receives the events. Each is one callable, so a
 function, a lambda or a small frozen class fits. The sixth role is the *platform*, on which containers run.
 
-Some members are optional: `CloseablePlatform`, `SerialCollector` and `FileCollector` declare them, and `close`,
-`is_closed`, `is_serial` and `files_read` use them if they exist.
+Some members are optional: `CloseablePlatform`, `BundlingStrategy`, `SerialCollector` and `FileCollector` declare them,
+and `close`, `is_closed`, `container_resources`, `is_serial` and `files_read` use them if they exist.
 """
 
 from __future__ import annotations
@@ -185,9 +185,20 @@ def _several(jobs: JobRecord | Iterable[JobRecord]) -> tuple[JobRecord, ...]:
 
 @attrs.frozen
 class Bundle:
-    """The jobs that one container carries: one, unless a bundling strategy says more."""
+    """The jobs that one container carries: one, unless a bundling strategy says more.
+
+    They have one image and ask for the same resources.
+    """
 
     jobs: tuple[JobRecord, ...] = attrs.field(converter=_several)
+    parallel: int = attrs.field(default=1, validator=attrs.validators.gt(0), kw_only=True)  #: how many run at a time
+    #: what the container asks for; None for the resources of as many jobs as run at a time
+    resources: Resources | None = attrs.field(default=None, kw_only=True)
+
+    @property
+    def asks_for(self) -> Resources:
+        """What the container asks for."""
+        return self.resources or self.jobs[0].resources.times(min(self.parallel, len(self.jobs)))
 
 
 @attrs.frozen
@@ -215,19 +226,28 @@ class BatchView:
     now: datetime
     counts: Mapping[JobState, int]
     containers: int  #: those that exist or may exist: launches without an answer included, ended ones not
-    room: int = 32  #: how many jobs can be launched at this moment; return jobs beyond that again next time
+    room: int = 32  #: how many containers can be launched at this moment; return jobs beyond that again next time
     launches: Sequence[datetime] = ()  #: when each launch was sent, the newest last; a few thousand at most
     finishes: Sequence[datetime] = ()
     refusals: Sequence[datetime] = ()  #: when the platform was busy, or gave no clear answer
     limits: Limits | None = None  #: as last received
     usage: Usage | None = None  #: as last received: all of the user's containers, including this batch's
+    typical: float | None = None  #: seconds that finished jobs took, on average; None before the first
+    backlog: float | None = None  #: seconds that all jobs still to be launched are expected to run; None if unknown
     doubt: bool = False  #: True if there may be containers whose id is unknown, so that a list is needed
     _ready: Callable[[], Iterable[JobRecord]] = attrs.field(default=_nothing, repr=False)
     _active: Callable[[], Iterable[JobRecord]] = attrs.field(default=_nothing, repr=False)
+    _longest: Callable[[], Iterable[JobRecord]] | None = attrs.field(default=None, repr=False)
 
-    def ready(self, at_most: int | None = None) -> list[JobRecord]:
-        """Return the next jobs that may be launched now, in plan order; none if *at_most* is 0 or less."""
-        return list(islice(self._ready(), None if at_most is None else max(0, at_most)))
+    def ready(self, at_most: int | None = None, *, longest_first: bool = False) -> list[JobRecord]:
+        """Return the next jobs that may be launched now; none if *at_most* is 0 or less.
+
+        Args:
+            at_most: How many to return; None for all.
+            longest_first: Whether those come first that are expected to run longest, instead of the order of the plan.
+        """
+        order = self._longest if longest_first and self._longest is not None else self._ready
+        return list(islice(order(), None if at_most is None else max(0, at_most)))
 
     def active(self) -> Iterator[JobRecord]:
         """Iterate over the jobs that have a container, or may have one, and have not ended."""
@@ -267,6 +287,23 @@ class LaunchStrategy(Protocol):
     """Decides which jobs are launched next. Pure: it uses only the view."""
 
     def __call__(self, view: BatchView, /) -> Sequence[Bundle | JobRecord] | Pick: ...
+
+
+class BundlingStrategy(LaunchStrategy, Protocol):
+    """A launch strategy whose containers may carry several jobs."""
+
+    def container_resources(self, job: Resources) -> Resources:
+        """Return what a container asks for at most that carries jobs with these resources."""
+
+
+def container_resources(strategy: LaunchStrategy, job: Resources) -> Resources | None:
+    """Return what a container asks for at most that carries jobs with these resources; None if it carries one job."""
+    ask = getattr(strategy, "container_resources", None)
+    if ask is not None:
+        found: Resources = ask(job)
+        return found
+    inner = getattr(strategy, "then", None)
+    return None if inner is None else container_resources(inner, job)
 
 
 class MonitorStrategy(Protocol):

@@ -27,6 +27,7 @@ from canfar_batch.containers import (
     offered_at_least,
 )
 from canfar_batch.failures import Failure
+from canfar_batch.payload.receipts import mark
 from canfar_batch.spec import Filled, JobSpec
 
 __all__ = [
@@ -208,6 +209,12 @@ class Attempt:
     failure: Failure | None = None
     log: Path | None = None  #: the file to which its log was saved; None if it was not available
     log_is_cut: bool = False  #: whether the log's beginning was missing
+    task: int | None = None  #: its number in the bundle that its container carries, from 1; None if it is alone
+
+    @property
+    def run_name(self) -> str:
+        """The name of this one run: the launch name, which the jobs of a bundle share, and the task's number."""
+        return mark(self.launch_name, self.task)
 
     @property
     def has_run(self) -> bool:
@@ -272,6 +279,7 @@ class JobRecord:
         default=attrs.Factory(lambda self: resources_of(self.spec), takes_self=True)
     )  #: what the next attempt will ask for
     due: datetime | None = None  #: when the next attempt may be launched
+    expected: float | None = None  #: seconds that it is expected to run, if that is known
     cancelling: bool = False  #: a cancel was asked for and is not confirmed yet
     attempts_before_reopen: int = 0  #: the job was reopened after this many attempts, which no longer count against it
     result: Any = attrs.field(default=None, hash=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -47,6 +48,8 @@ __all__ = [
     "value_from_json",
 ]
 
+
+Expectation: TypeAlias = "float | Callable[..., float] | None"
 
 _SHELLS = ("sh", "bash", "dash", "ksh", "zsh")
 _OPERATORS = frozenset((">", ">>", "<", "|", "||", "&&", "&", "2>&1", "&>", "2>"))  #: of a shell
@@ -123,6 +126,9 @@ class JobSpec:
             that did not write one of them did not succeed. Two jobs of a batch cannot have the same output.
         timeout: Seconds that the command may run.
         pending_timeout: Seconds that the job may wait to be started.
+        expect: Seconds that the command is expected to run, or a function of a job's fields that returns them, such as
+            `lambda path: path.stat().st_size / 1e6`. It orders launches and fills bundles, and stops nothing; None for
+            what finished jobs took.
         receipt: Run the command under the wrapper that reports how it ended. Without it, failures are inferred, and
             *timeout* and *outputs* cannot be used.
         function: The name of the function that is called, with its digest; `Function` sets it.
@@ -148,6 +154,7 @@ class JobSpec:
     outputs: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=converters.outputs)
     timeout: float | None = attrs.field(default=None, kw_only=True, converter=converters.timeout)
     pending_timeout: float | None = attrs.field(default=None, kw_only=True, converter=converters.pending_timeout)
+    expect: Expectation = attrs.field(default=None, kw_only=True, eq=False, converter=converters.expectation)
     receipt: bool = attrs.field(default=True, kw_only=True, validator=converters.yes_or_no)
     function: str | None = attrs.field(default=None, kw_only=True)
 
@@ -255,6 +262,31 @@ class JobSpec:
             tuple([template.fill(values, literal) for template in templates.outputs]),
         )
 
+    def expected(self, fields: Mapping[str, Any]) -> float | None:
+        """Return the seconds that the job with these *fields* is expected to run; None if unknown.
+
+        Raises:
+            SpecError: The function *expect* failed, or did not return a number of seconds.
+        """
+        if not callable(self.expect):
+            return self.expect
+        try:
+            seconds = self.expect(**self._arguments(fields))
+        except Exception as error:
+            raise SpecError(f"the function expect={self.expect!r} failed: {type(error).__name__}: {error}") from error
+        found: float | None = converters.expectation(seconds)
+        if callable(found):
+            raise SpecError(f"the function expect={self.expect!r} returned {seconds!r}, not a number of seconds")
+        return found
+
+    def _arguments(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of *fields* that the function *expect* takes, by its parameters' names."""
+        assert callable(self.expect)
+        parameters = inspect.signature(self.expect).parameters
+        if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+            return dict(fields)
+        return {name: fields[name] for name in parameters if name in fields}
+
     def filled_name(self, fields: Mapping[str, Any], *, key: str, index: int) -> str | None:
         """Return only the name, filled as by `fill`."""
         return None if self._templates.name is None else self._templates.name.fill(_values(fields, key, index))
@@ -291,6 +323,7 @@ class JobSpec:
             "outputs": list(self.outputs),
             "timeout": self.timeout,
             "pending_timeout": self.pending_timeout,
+            "expect": None if callable(self.expect) else self.expect,
             "receipt": self.receipt,
             "function": self.function,
         }

@@ -269,12 +269,16 @@ class Batch(DrivenBatch):
         print(batch.renew())
         ```
         """
-        platform, renewed = self._engine.platform, list[str]()
+        platform, renewed, asked = self._engine.platform, list[str](), set[str]()
         for job in self.records:
             if job.state is not JobState.RUNNING or job.id is None:
                 continue
+            if job.id in asked:  # a bundle's jobs have one container
+                renewed.append(job.key)
+                continue
             try:
                 renew_container(job, platform)
+                asked.add(job.id)
             except PlatformError as error:
                 log.warning("%s: the lifetime of %s was not extended: %s", self.name, job.key, error)
             else:
@@ -379,7 +383,7 @@ class _FromBatch:
 
     def log(self, record: JobRecord) -> bytes:
         """Return the saved log, else the platform's; empty if there is neither."""
-        return newest_log(record, self.platform)
+        return newest_log(record, self.platform, self.batch._home.running)
 
     def events(self, record: JobRecord) -> str:
         """Return the saved events, else the platform's; empty if there is neither."""

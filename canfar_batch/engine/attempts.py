@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from canfar_batch.payload import encode, receipts
 from canfar_batch.payload.calls import Outcome
 from canfar_batch.planning.jobs import launch_name
 from canfar_batch.protocols import Platform
-from canfar_batch.records import Attempt, JobRecord, LaunchRequest, Phase, Receipt
+from canfar_batch.records import Attempt, JobRecord, LaunchRequest, Phase, Receipt, Resources
 from canfar_batch.setup import ABSENT_POLLS
 from canfar_batch.spec import full_image
 from canfar_batch.store.files import make_folder, write_file, write_stream
@@ -66,16 +67,14 @@ class LaunchContext:
         return launch_name(job, batch=self.batch, token=self.token)
 
 
-def request_for(job: JobRecord, context: LaunchContext) -> LaunchRequest:
-    """Return the request that launches the newest attempt of *job*.
+def request_for(job: JobRecord, context: LaunchContext, resources: Resources | None = None) -> LaunchRequest:
+    """Return the request that launches the newest attempt of *job*; None for the resources of the attempt.
 
     Raises:
         SpecError: The command and environment are too large to be sent, or a secret is not set.
     """
     attempt, spec, filled = job.attempts[-1], job.spec, job.filled
-    env = list(filled.environment())
-    if spec.receipt and not any(name == "PYTHONUNBUFFERED" for name, _ in env):
-        env.append(("PYTHONUNBUFFERED", "1"))  # else a stopped program takes its last output along
+    env = _environment(job)
     if spec.receipt:
         payload = encode.encode_wrapped(
             filled.argv,
@@ -96,14 +95,92 @@ def request_for(job: JobRecord, context: LaunchContext) -> LaunchRequest:
         )
     else:
         payload = encode.encode_exec(filled.argv, env, workdir=context.directory(filled.workdir))
+    return _request([job], payload, resources or attempt.resources)
+
+
+def request_for_bundle(
+    jobs: Sequence[JobRecord], context: LaunchContext, *, parallel: int, resources: Resources, files: bool
+) -> LaunchRequest:
+    """Return the request that launches the newest attempts of *jobs* in one container.
+
+    Args:
+        jobs: The jobs, as many as one container carries.
+        context: What the launches of the batch have in common.
+        parallel: How many run at a time.
+        resources: What the container asks for.
+        files: Whether the commands may travel as a file in the home, if they are too large to be sent.
+
+    Raises:
+        JobNotSendable: The command of one job cannot be sent.
+        SpecError: The commands are too large to be sent together.
+        HomeError: The file cannot be written.
+    """
+    name = jobs[0].attempts[-1].launch_name
+    home = context.home
+    around = encode.Surroundings(
+        batch=context.batch,
+        driver_workdir=str(context.workdir),
+        shared=context.shared,
+        home=None if home is None else str(home.path),
+        token=context.token,
+    )
+    tasks = [_task(job, context, parallel) for job in jobs]
+    script = encode.bundle_script(tasks, around, launch_name=name, parallel=parallel)
+    if home is not None and files and len(os.fsencode(script)) > encode.most_in_script():
+        path = home.script(name)
+        write_file(path, os.fsencode(script))
+        payload = encode.encode_file(str(path))
+    else:
+        payload = encode.encode_bundle(script)
+    return _request(jobs, payload, resources)
+
+
+class JobNotSendable(SpecError):
+    """The command of one job of a bundle cannot be sent.
+
+    Attributes:
+        key: The job's key.
+    """
+
+    def __init__(self, key: str, why: object) -> None:
+        super().__init__(f"job {key} cannot be sent: {why}")
+        self.key = key
+
+
+def _task(job: JobRecord, context: LaunchContext, parallel: int) -> encode.Task:
+    filled, attempt = job.filled, job.attempts[-1]
+    try:
+        env = _environment(job)
+        cores = attempt.resources.cores
+        if parallel > 1 and cores is not None and not any(name == "OMP_NUM_THREADS" for name, _ in env):
+            env.append(("OMP_NUM_THREADS", str(cores)))  # the platform sets it to the cores of the whole container
+        task = encode.Task(
+            argv=filled.argv, env=tuple(env), key=job.key, file=file_name(job.key), attempt=attempt.number,
+            workdir=filled.workdir, outputs=filled.outputs, timeout=job.spec.timeout,
+            files=None if job.spec.function is None else _function_files(job, context),
+        )  # fmt: skip
+        task.script("", "", None)
+    except Exception as error:
+        raise JobNotSendable(job.key, error) from error
+    return task
+
+
+def _environment(job: JobRecord) -> list[tuple[str, str]]:
+    env = list(job.filled.environment())
+    if job.spec.receipt and not any(name == "PYTHONUNBUFFERED" for name, _ in env):
+        env.append(("PYTHONUNBUFFERED", "1"))  # else a stopped program takes its last output along
+    return env
+
+
+def _request(jobs: Sequence[JobRecord], payload: encode.Payload, resources: Resources) -> LaunchRequest:
     return LaunchRequest(
-        name=attempt.launch_name,
-        image=full_image(spec.image),
-        resources=attempt.resources,
+        name=jobs[0].attempts[-1].launch_name,
+        image=full_image(jobs[0].spec.image),
+        resources=resources,
         cmd=payload.cmd,
         args=payload.args,
         env=payload.env,
-        secrets=tuple(secret.read() for secret in filled.secrets),
+        secrets=tuple(secret.read() for job in jobs for secret in job.filled.secrets),
     )
 
 
@@ -135,6 +212,15 @@ def _receipt_home(job: JobRecord, context: LaunchContext) -> str | None:
     return None if context.home is None else str(context.home.path)
 
 
+def size_of(job: JobRecord, context: LaunchContext) -> int:
+    """Return the bytes, at most, that the command of *job* takes in the script of a bundle."""
+    filled = job.filled
+    texts = [*filled.argv, *(f"{name}={value}" for name, value in filled.env), *filled.outputs, *filled.outputs]
+    files = {} if job.spec.function is None else _function_files(job, context)
+    more = 1024 * len(filled.secrets) + sum(len(content) * 4 // 3 + 256 for content in files.values())
+    return 1500 + more + sum(len(text.encode("utf-8", "surrogatepass")) + 3 * text.count("'") + 16 for text in texts)
+
+
 # -- gathering evidence -------------------------------------------------------------------------------------------
 
 
@@ -157,6 +243,7 @@ class Gathered:
     cancel_error: Exception | None = None  #: why the platform could not be asked to remove it
     phase: Phase | None = None  #: the platform's final status, as far as it is known
     outcome: Outcome | None = None  #: what the function that it called returned or raised
+    not_begun: bool = False  #: whether other jobs of its bundle began, and it did not
 
     @property
     def shows_a_run(self) -> bool:
@@ -228,14 +315,14 @@ def gather(
     runs = Runs.in_files(receipt_home, job)
     if attempt.id is None:
         runs, unread = _with_remote(runs, remote, job, archive)
-        outcome = _outcome(job, archive, None)
+        outcome = outcome_of(job, archive, None)
         return Gathered(began=runs.newest_start, ended=runs.newest_end(attempt), outcome=outcome, unread=unread)
     trouble: PlatformError | None = None
     log, is_cut, saved = None, False, archive.log(job.key, attempt.number)
     splitter = receipts.LogSplitter(attempt.launch_name)
     try:
-        size, log = _save_log(platform.stream_logs(attempt.id), splitter, saved, keep_empty=not job.spec.receipt)
-        runs = runs.with_receipts(_receipt(splitter.start), _receipt(splitter.end))
+        size, log = save_log(platform.stream_logs(attempt.id), splitter, saved, keep_empty=not job.spec.receipt)
+        runs = runs.with_receipts(to_receipt(splitter.start), to_receipt(splitter.end))
         is_cut = size > 0 and splitter.end is not None and splitter.start is None
     except PlatformError as error:
         trouble = error
@@ -257,11 +344,11 @@ def gather(
         log=log, log_is_cut=is_cut, log_has_end=splitter.end is not None, began=runs.newest_start, ended=ended,
         events=events, pod_is_gone=events.pod is False, is_gone=forgotten,
         saved=saved if log is not None and saved.exists() else None, trouble=trouble,
-        outcome=_outcome(job, archive, splitter.outcome), unread=unread,
+        outcome=outcome_of(job, archive, splitter.outcome), unread=unread,
     )  # fmt: skip
 
 
-def _outcome(job: JobRecord, archive: Home, logged: bytes | None) -> Outcome | None:
+def outcome_of(job: JobRecord, archive: Home, logged: bytes | None) -> Outcome | None:
     """Return what the job's function returned or raised, and save it if it came through the log.
 
     The outcome of another launch, as in a home that was restored, does not count.
@@ -271,11 +358,11 @@ def _outcome(job: JobRecord, archive: Home, logged: bytes | None) -> Outcome | N
     attempt = job.attempts[-1]
     path = archive.result(job.key, attempt.number)
     outcome = Outcome.read(logged) if logged is not None else None
-    if outcome is not None and outcome.launch_name == attempt.launch_name and logged is not None:
+    if outcome is not None and outcome.launch_name == attempt.run_name and logged is not None:
         make_folder(path.parent)
         write_file(path, logged)
         return outcome
-    return Outcome.in_file(path, attempt.launch_name)
+    return Outcome.in_file(path, attempt.run_name)
 
 
 def _with_remote(runs: Runs, remote: RemoteReceipts | None, job: JobRecord, archive: Home) -> tuple[Runs, bool]:
@@ -298,7 +385,7 @@ def _with_remote(runs: Runs, remote: RemoteReceipts | None, job: JobRecord, arch
     return Runs((*runs.starts, *more.starts), (*runs.ends, *more.ends)), False
 
 
-def _save_log(
+def save_log(
     pieces: Iterable[bytes], splitter: receipts.LogSplitter, path: Path, *, keep_empty: bool
 ) -> tuple[int, bytes | None]:
     """Save the job's own output, one piece in memory at a time; return the log's size and the end of the output.
@@ -341,7 +428,7 @@ class Runs:
             return cls()
         attempt = job.attempts[-1]
         paths = receipts.receipt_paths(str(home.path), file_name(job.key), attempt.number)
-        found = [_read_receipt(Path(path), attempt.launch_name) for path in paths]
+        found = [_read_receipt(Path(path), attempt.run_name) for path in paths]
         return cls().with_receipts(*found)
 
     def with_receipts(self, *found: Receipt | None) -> Runs:
@@ -394,16 +481,17 @@ def own_output(raw: bytes, launch_name: str) -> bytes:
     return receipts.split_log(raw, launch_name)[0]
 
 
-def _read_receipt(path: Path, launch_name: str) -> Receipt | None:
+def _read_receipt(path: Path, run_name: str) -> Receipt | None:
     """Return the receipt in a file, unless it is of another launch, as in a home that was restored."""
     try:
         fields = receipts.parse_receipt(path.read_bytes())
     except OSError:
         return None
-    return _receipt(fields) if fields and fields.get("launch_name") == launch_name else None
+    return to_receipt(fields) if fields and fields.get("launch_name") == run_name else None
 
 
-def _receipt(fields: Mapping[str, object] | None) -> Receipt | None:
+def to_receipt(fields: Mapping[str, object] | None) -> Receipt | None:
+    """Return the receipt with these fields of `payload.receipts`; None if it is not one."""
     try:
         return Receipt.from_fields(fields) if fields else None
     except (ValueError, TypeError, OverflowError, OSError):

@@ -179,6 +179,8 @@ class Traffic:
     """Launches in flight, and the times of recent launches, ends and refusals."""
 
     in_flight: set[str] = attrs.field(factory=set)  #: keys of the jobs whose launch has no answer yet
+    home_is_seen: bool = False  #: whether a bundle has left files in the home
+    posts: int = 0  #: launches without an answer: one for all jobs of a bundle
     doubts: dict[str, LaunchInDoubt] = attrs.field(factory=dict)  #: why launches are in doubt, by launch name
     launches: deque[datetime] = attrs.field(factory=_times)
     finishes: deque[datetime] = attrs.field(factory=_times)

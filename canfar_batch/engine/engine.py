@@ -18,6 +18,7 @@ import attrs
 
 from canfar_batch.clock import SteadyClock
 from canfar_batch.engine.attempts import LaunchContext
+from canfar_batch.engine.bundles import BundleWatch
 from canfar_batch.engine.collect import Collector
 from canfar_batch.engine.context import Context, Health, Journal, Schedule, Traffic
 from canfar_batch.engine.finish import Finisher, Finishing
@@ -118,6 +119,7 @@ class Engine:
         if stages is not None:
             self._limits = stages.context.health.limits or self._limits
             last_contact = stages.context.schedule.last_contact
+            stages.bundles.tidy()
             stages.context.pool.close()
         if self._ledger.driving:
             with contextlib.suppress(HomeError, LeaseLost):  # the error that ended the run is raised, not this one
@@ -366,7 +368,8 @@ class Engine:
             seconds: Seconds that each job is assumed to run, for the estimate of the cost.
         """
         jobs = [self.launch_context.placed(job) for job in self._ledger.jobs.values()]
-        found = inspect(jobs, self.platform, shared=self.setup.shared, now=self.setup.clock.now())
+        launch = self.setup.strategies.launch
+        found = inspect(jobs, self.platform, shared=self.setup.shared, now=self.setup.clock.now(), launch=launch)
         return attrs.evolve(found, estimate=self.estimate(seconds=seconds))
 
     def estimate(self, *, seconds: float | None = None) -> Estimate:
@@ -463,6 +466,8 @@ class _Stages:
         self.retrier = Retrier(context)
         self.finisher = Finisher(context, self.retrier)
         self.monitor = Monitor(context, self.finisher)
+        self.bundles = BundleWatch(context, self.finisher)
+        self._read_at = 0  # the poll after which the reports of bundles were read
         self.launcher = Launcher(context, self.retrier, self.finisher.late_success)
         self.collector = Collector(context, results)
         self.oversized = OversizedJobs(context)
@@ -477,6 +482,7 @@ class _Stages:
         self._take_in(then=self._intend)
         self.launcher.send()
         self.monitor.poll(self.view)
+        self._read_bundles()
         self.finisher.pursue_due()
         self.retrier.decide_all()
         self.oversized.warn()
@@ -494,6 +500,12 @@ class _Stages:
         self._carry_out_requests()
         self.finisher.seek_late_receipts()
         self.finisher.seek_late_logs()
+
+    def _read_bundles(self) -> None:
+        """Read what the jobs of bundles report, once after each poll."""
+        if self.monitor.polls != self._read_at:
+            self._read_at = self.monitor.polls
+            self.bundles.read(self.monitor.running)
 
     def _intend(self) -> None:
         """Record further launches, in the transaction that records the answers to earlier ones: a disk is slow."""
@@ -524,7 +536,7 @@ class _Stages:
         return BatchView(
             now=now,
             counts=index.counts,
-            containers=len(index.active) - self.finisher.count_ended(index.active),
+            containers=self._count_containers(),
             room=self.launcher.room,
             launches=traffic.launches,
             finishes=traffic.finishes,
@@ -532,9 +544,21 @@ class _Stages:
             limits=health.limits,
             usage=health.usage,
             doubt=not self.monitor.has_polled or context.clock.ticks() < context.schedule.watch_until,
+            typical=index.typical,
+            backlog=index.backlog,
             ready=lambda: self.launcher.ready(now),
+            longest=lambda: self.launcher.longest(now),
             active=self.monitor.watched,
         )
+
+    def _count_containers(self) -> int:
+        """Return how many containers exist or may exist and have not ended: one for all jobs of a bundle."""
+        index, finisher = self.context.journal.index, self.finisher
+        count = len(index.active) - finisher.count_ended(index.active)
+        for keys in index.bundles.values():
+            going_on = sum(not finisher.has_ended(key) for key in keys)
+            count -= max(0, going_on - 1)
+        return count
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -560,7 +584,7 @@ class _Stages:
     @property
     def has_work_in_flight(self) -> bool:
         in_flight = self.context.traffic.in_flight or self.collector.in_flight
-        return bool(in_flight) or self.monitor.in_flight or self.finisher.in_flight
+        return bool(in_flight) or self.monitor.in_flight or self.finisher.in_flight or self.bundles.in_flight
 
     @property
     def _is_busy(self) -> bool:
@@ -607,8 +631,11 @@ class _Stages:
         self.context.schedule.poll_within(0.0)
         self.monitor.poll(self.view)
         self.finisher.pursue_due()
+        if not self.context.drain_until(lambda: not self.monitor.in_flight, deadline=deadline):
+            return False
+        self._read_bundles()
         return self.context.drain_until(
-            lambda: not self.monitor.in_flight and not self.finisher.in_flight, deadline=deadline
+            lambda: not self.bundles.in_flight and not self.finisher.in_flight, deadline=deadline
         )
 
     def launch(self) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Container, Iterator
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 import attrs
 
@@ -24,6 +26,7 @@ from canfar_batch.engine.attempts import (
 from canfar_batch.engine.context import LONGEST_PAUSE, Context
 from canfar_batch.engine.job_index import shape_of
 from canfar_batch.engine.retry import Retrier
+from canfar_batch.engine.tasks import Companions, ContainerAnswers, gather_task
 from canfar_batch.engine.verdict import Verdict, classify
 from canfar_batch.errors import (
     CanfarBatchError,
@@ -33,7 +36,8 @@ from canfar_batch.errors import (
     LaunchInDoubt,
     PlatformError,
 )
-from canfar_batch.failures import Failure, LaunchRefused, StuckPending
+from canfar_batch.failures import Deleted, Failure, LaunchRefused, NotBegun, StuckPending, Unknown
+from canfar_batch.fields.keys import file_name
 from canfar_batch.lifecycle import (
     Cancelled,
     Ended,
@@ -44,14 +48,18 @@ from canfar_batch.lifecycle import (
     apply,
     may_be_overturned,
 )
+from canfar_batch.payload.receipts import receipt_paths
 from canfar_batch.records import JobRecord, JobState, Phase
 from canfar_batch.setup import ABSENT_POLLS, Outcome
+from canfar_batch.store.files import write_file
 
 log = logging.getLogger("canfar_batch")
 
 LOG_PATIENCE = 600.0  #: seconds to try to fetch a log that the platform does not give
 LATE_LOGS_EVERY = 60.0  #: seconds between two tries to fetch the logs of attempts that ended without one
 UNREAD_TRIES = 8  #: how often the storage is asked for the receipts of one attempt, if it cannot be asked
+_TOGETHER = 0.5  #: seconds within which the jobs of a bundle that end share the platform's answers
+_FEW = 1000  #: notes on containers that are kept in any case
 _AT_ONCE = 8  #: late logs that are fetched at a time
 
 
@@ -65,6 +73,7 @@ class Finishing:
     watched: bool = True
     seen: bool = False  #: whether this driver saw the container before it was absent
     expires_at: datetime | None = None  #: as the final status gave it
+    reported: bool = False  #: whether the job's own receipt reports its end, while its container carries others on
     found_ended: bool = False  #: whether it had ended before anyone asked, so that no more is to come
     since: float = 0.0  #: when the end was first seen, in the clock's ticks
     tries: int = 0
@@ -79,6 +88,7 @@ class FinishRequest:
     job: JobRecord
     finishing: Finishing
     at: float  #: the clock's ticks
+    companions: Companions = attrs.field(factory=Companions)
 
 
 class Finisher:
@@ -87,7 +97,10 @@ class Finisher:
     def __init__(self, context: Context, retrier: Retrier) -> None:
         self._context, self._journal, self._retrier = context, context.journal, retrier
         self._open: dict[str, Finishing] = {}  # by the job's key
-        self._absences: dict[str, Absence] = {}  # by launch name
+        self._absences: dict[str, Absence] = {}  # by run name
+        self._asked_to_stop: set[str] = set()  # run names of the tasks whose bundle was asked to stop them
+        self._asked_at: dict[tuple[str, bool], float] = {}  # by id: how old its answers may be, in the clock's ticks
+        self.answers = ContainerAnswers(context.platform, context.clock.ticks)
         self._late_receipts_sought: float | None = None
         self._late_logs_sought: float | None = None
         self._late_logs: set[str] = set()  # keys of the jobs whose log is being fetched late
@@ -110,6 +123,9 @@ class Finisher:
 
     def cancel_sent(self, key: str) -> bool:
         """Return whether the platform was asked to remove this job's container."""
+        attempt = self._journal.job(key).last_attempt
+        if attempt is not None and attempt.run_name in self._asked_to_stop:
+            return True
         finishing = self._open.get(key)
         gathered = finishing.gathered if finishing else None
         return gathered is not None and gathered.cancel_sent is not None
@@ -135,7 +151,7 @@ class Finisher:
 
     def note_present(self, job: JobRecord) -> None:
         """Forget an absence: the newest attempt's container was seen."""
-        self._absences.pop(job.attempts[-1].launch_name, None)
+        self._absences.pop(job.attempts[-1].run_name, None)
 
     def note_absent(self, job: JobRecord, *, watched: bool, seen: bool) -> None:
         """Count a good poll that missed the container of *job*'s newest attempt.
@@ -145,7 +161,7 @@ class Finisher:
             watched: False if no one polled for so long that the platform may have forgotten the container.
             seen: Whether this driver saw the container before.
         """
-        now, name = self._context.clock.ticks(), job.attempts[-1].launch_name
+        now, name = self._context.clock.ticks(), job.attempts[-1].run_name
         before = self._absences.get(name)
         absence = before.missed_again() if before else Absence(since=now, watched=watched, seen=seen)
         self._absences[name] = absence
@@ -157,6 +173,13 @@ class Finisher:
         if job.key not in self._open:
             now = self._context.clock.ticks()
             self._pursue(job, attrs.evolve(finishing, since=now - self._context.setup.grace * finishing.found_ended))
+
+    def ask_to_stop(self, job: JobRecord) -> None:
+        """Ask a bundle to stop one of its tasks. It hears of that only if it sees the home."""
+        home, name = self._context.launch_context.home, job.attempts[-1].run_name
+        if home is not None and name not in self._asked_to_stop:
+            write_file(home.stop_request(name), b"")
+        self._asked_to_stop.add(name)
 
     # -- how it ended ---------------------------------------------------------------------------------------------
 
@@ -170,15 +193,53 @@ class Finisher:
     def _pursue(self, job: JobRecord, finishing: Finishing) -> None:
         current = attrs.evolve(finishing, due=None, tries=finishing.tries + 1)
         self._open[job.key] = current
-        request = FinishRequest(job=job, finishing=current, at=self._context.clock.ticks())
+        request = FinishRequest(job=job, finishing=current, at=self._since(job, current), companions=self._others(job))
         self._context.pool.submit("gather", partial(self._gather, request), partial(self._gathered, job))
+
+    def _since(self, job: JobRecord, finishing: Finishing) -> float:
+        """Return the time, in ticks, as of which answers are wanted: one for all jobs of a bundle that end together."""
+        now, attempt = self._context.clock.ticks(), job.attempts[-1]
+        if attempt.task is None or attempt.id is None:
+            return now
+        key = (attempt.id, finishing.phase is not None)
+        if now - self._asked_at.get(key, -math.inf) > _TOGETHER:
+            if len(self._asked_at) > _FEW:
+                self._asked_at.clear()
+            self._asked_at[key] = now
+        return self._asked_at[key]
+
+    def _others(self, job: JobRecord) -> Companions:
+        home, attempt = self._context.launch_context.home, job.attempts[-1]
+        if home is None or attempt.task is None:
+            return Companions()
+        members = self._journal.index.members.get(attempt.launch_name, {})
+        paths = (
+            receipt_paths(str(home.path), file_name(key), number)[0]
+            for key, number in members.items()
+            if key != job.key
+        )
+        return Companions(starts=tuple(map(Path, paths)))
+
+    def _found(self, request: FinishRequest, phase: Phase | None) -> Gathered:
+        job, context = request.job, self._context
+        receipt_home, remote = context.launch_context.home, context.launch_context.remote
+        if job.attempts[-1].task is None:
+            return gather(
+                context.platform, job, phase=phase, archive=context.archive, receipt_home=receipt_home, remote=remote
+            )
+        found = gather_task(
+            self.answers, job, request.companions, phase=phase, ended=request.finishing.reported, since=request.at,
+            archive=context.archive, receipt_home=receipt_home,
+        )  # fmt: skip
+        told = found.ended is not None and found.ended.stopped_by is not None
+        stopped_for_user = request.finishing.reported and job.cancelling and told
+        return attrs.evolve(found, cancel_sent=request.at) if stopped_for_user else found
 
     def _gather(self, request: FinishRequest) -> Gathered | None:
         """In a worker thread: gather the evidence about an end; None if the container is there after all."""
         job, finishing = request.job, request.finishing
-        platform, archive = self._context.platform, self._context.archive
-        receipt_home, remote, id = self._context.launch_context.home, self._context.launch_context.remote, job.id
-        if finishing.phase is None and not finishing.stopping and id is not None:
+        platform, id, in_bundle = self._context.platform, job.id, job.attempts[-1].task is not None
+        if finishing.phase is None and not finishing.stopping and not finishing.reported and id is not None:
             try:
                 info = platform.container(id)
             except JobNotFound:
@@ -187,29 +248,32 @@ class Finisher:
                 if not info.phase.final:
                     return None
                 finishing = attrs.evolve(finishing, phase=info.phase)  # a list left it out; its own answer counts
-        found = gather(platform, job, phase=finishing.phase, archive=archive, receipt_home=receipt_home, remote=remote)
+        found = self._found(request, finishing.phase)
         found = attrs.evolve(found.merged_with(finishing.gathered), phase=finishing.phase)
         if not finishing.stopping or id is None or (found.trouble is not None and finishing.tries < ABSENT_POLLS):
             return found
         if _is_not_stuck(finishing, found):
             return found
         try:
-            platform.cancel(id)
+            if in_bundle:
+                self.answers.cancel(id, request.at)
+            else:
+                platform.cancel(id)
             sent = found.cancel_sent if found.cancel_sent is not None else request.at
             found = attrs.evolve(found, cancel_sent=sent)
-            if not is_gone(platform, id):
+            if not (self.answers.is_gone(id, request.at) if in_bundle else is_gone(platform, id)):
                 return found
             found = attrs.evolve(found, is_gone=True)
             if found.ended is not None:
                 return found
-            after = gather(platform, job, phase=None, archive=archive, receipt_home=receipt_home, remote=remote)
+            after = self._found(request, None)
             return after.merged_with(found)  # it may just have ended, or live for its grace time
         except (PlatformError, CredentialError) as error:
             return attrs.evolve(found, cancel_error=error)
 
     def _gathered(self, job: JobRecord, outcome: Outcome[Gathered | None]) -> None:
         current, finishing = self._journal.job(job.key), self._open[job.key]
-        if not current.state.active or current.attempts[-1].launch_name != job.attempts[-1].launch_name:
+        if not current.state.active or current.attempts[-1].run_name != job.attempts[-1].run_name:
             del self._open[job.key]
             return
         if outcome.error is not None and not isinstance(outcome.error, HomeError):
@@ -226,6 +290,9 @@ class Finisher:
                 self._try_later(job, finishing, found.cancel_error)
                 return
             pause = self._pause_before_more(current, finishing, found)
+            if finishing.reported and found.ended is None:
+                del self._open[job.key]  # the platform has begun the container again meanwhile
+                return
             if pause is not None:
                 self._open[job.key] = attrs.evolve(finishing, due=self._context.clock.ticks() + pause)
                 return
@@ -242,7 +309,11 @@ class Finisher:
             return min(30.0, pause)
         if found.unread and finishing.tries < UNREAD_TRIES:
             return pause
+        if finishing.reported and found.ended is not None and is_half(job, found):
+            return pause if finishing.tries < ABSENT_POLLS else None
         if finishing.phase is None and not finishing.stopping:
+            return None
+        if found.not_begun:
             return None
         if finishing.phase is not None and lacks_log(job, found):
             may_have_run = job.attempts[-1].has_run or found.ended is not None or finishing.phase is Phase.COMPLETED
@@ -275,6 +346,8 @@ class Finisher:
             ended: Event = self._never_came(job, now)
         else:
             verdict = self._verdict(job, finishing, found, now)
+            if job.attempts[-1].task is not None and found.ended is None:
+                verdict = _verdict_on_task(verdict, found, finishing)
             ended = end_event(job, found, verdict, now)
         yield ended
         after = apply(job, ended)
@@ -304,7 +377,7 @@ class Finisher:
 
     def _never_came(self, job: JobRecord, now: datetime) -> Event:
         """Return the event that ends a launch that got no clear answer and never appeared in a list."""
-        doubt = self._context.traffic.doubts.pop(job.attempts[-1].launch_name, None)
+        doubt = self._context.traffic.doubts.get(job.attempts[-1].launch_name)
         if job.cancelling:
             return Cancelled(key=job.key, at=now)
         was_accepted = shape_of(job) in self._journal.index.accepted
@@ -354,7 +427,7 @@ class Finisher:
         for key in list(self._journal.index.without_log):
             job = self._journal.jobs[key]
             ended_at = job.attempts[-1].ended_at
-            if key in self._late_logs or job.attempts[-1].launch_name in self._logs_are_gone:
+            if key in self._late_logs or job.attempts[-1].run_name in self._logs_are_gone:
                 continue
             if ended_at is None or ended_at < oldest:
                 continue
@@ -370,12 +443,9 @@ class Finisher:
 
     def _gather_late(self, job: JobRecord) -> Gathered:
         """In a worker thread: fetch the evidence about an attempt that ended without a log."""
-        context = self._context
-        receipt_home, remote = context.launch_context.home, context.launch_context.remote
         phase = Phase.COMPLETED if job.attempts[-1].succeeded else Phase.FAILED
-        return gather(
-            context.platform, job, phase=phase, archive=context.archive, receipt_home=receipt_home, remote=remote
-        )
+        finishing = Finishing(phase=phase, reported=job.attempts[-1].verified)
+        return self._found(FinishRequest(job=job, finishing=finishing, at=self._context.clock.ticks()), phase)
 
     def _gathered_late(self, job: JobRecord, outcome: Outcome[Gathered]) -> None:
         self._late_logs.discard(job.key)
@@ -385,7 +455,7 @@ class Finisher:
             return
         found, attempt, now = outcome.value, job.attempts[-1], self._context.clock.now()
         if found.saved is None and found.ended is None:
-            self._logs_are_gone.add(attempt.launch_name)
+            self._logs_are_gone.add(attempt.run_name)
             return
         phase = Phase.COMPLETED if attempt.succeeded else Phase.FAILED
         verdict = classify(evidence_of(job, found, phase=phase, watched=True, stopped_for=None, at=now))
@@ -412,6 +482,21 @@ def _why_it_never_came(doubt: LaunchInDoubt | None) -> str:
     if doubt.status is None:
         return f"no answer came to the launch, and {absent}: {doubt}"
     return f"the answer to the launch was not clear, and {absent}: {doubt}"
+
+
+def _verdict_on_task(verdict: Verdict, found: Gathered, finishing: Finishing) -> Verdict:
+    """Return the verdict on a task without an end receipt; *verdict* is that on its container.
+
+    The end of a container never proves that a task succeeded. What ended it is the failure of the tasks in flight.
+    """
+    is_final = isinstance(verdict.failure, Deleted) or finishing.stopped_for is not None
+    if found.not_begun and not is_final:
+        message = "its container ended before its turn came"
+        return Verdict(succeeded=False, failure=NotBegun(message=message, inferred=True))
+    if verdict.succeeded:
+        message = "its container ended, and nothing reports how the job itself did"
+        return Verdict(succeeded=False, failure=Unknown(message=message, inferred=True))
+    return verdict
 
 
 def _is_not_stuck(finishing: Finishing, found: Gathered) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -11,8 +11,9 @@ from itertools import islice
 
 import attrs
 
-from canfar_batch.engine.attempts import LaunchContext, request_for
+from canfar_batch.engine.attempts import JobNotSendable, LaunchContext, request_for, request_for_bundle, size_of
 from canfar_batch.engine.context import Context
+from canfar_batch.engine.job_index import shape_of
 from canfar_batch.engine.patience import ANNOUNCED_WAIT, Patience
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.errors import (
@@ -30,8 +31,10 @@ from canfar_batch.errors import (
 )
 from canfar_batch.failures import LaunchRefused
 from canfar_batch.lifecycle import Cancelled, Deferred, Ended, Event, Intended, LateSuccess, Launched, apply
+from canfar_batch.payload.encode import most_in_script
+from canfar_batch.planning.preflight import check_container
 from canfar_batch.protocols import BatchView, Bundle, LaunchStrategy, Pick, Platform
-from canfar_batch.records import JobRecord, JobState
+from canfar_batch.records import JobRecord, JobState, Resources
 from canfar_batch.setup import Outcome
 from canfar_batch.store.memory import LedgerLike
 
@@ -39,6 +42,7 @@ log = logging.getLogger("canfar_batch")
 
 #: launches that are recorded and not answered, of which the pool sends 32 at once: a crash leaves no more in doubt
 MOST_IN_FLIGHT = 64
+_TEXT_OF_WRAPPER = 16 * 1024  #: bytes of a bundle's script beside its commands
 SOON = 5.0  #: seconds until the platform's list is asked about a launch that got no answer
 
 
@@ -71,11 +75,21 @@ class Permit:
             raise LeaseLost("the lease ran out, or another driver has taken this batch over")
 
 
+@attrs.frozen(kw_only=True)
+class Launch:
+    """The launch of one container, with the jobs that it carries."""
+
+    jobs: tuple[JobRecord, ...]
+    parallel: int
+    resources: Resources  #: what the container asks for
+    files: bool = False  #: whether commands may travel as a file in the home
+
+
 @attrs.frozen
 class Post:
     """One launch to be sent by a worker thread, if this driver may still send it."""
 
-    job: JobRecord
+    launch: Launch
     context: LaunchContext
     platform: Platform
     permit: Permit
@@ -89,12 +103,20 @@ class Post:
             SpecError: The job cannot be sent at all.
             PlatformError: As `Platform.launch` says.
         """
+        launch, lead = self.launch, self.launch.jobs[0]
         try:
-            request = request_for(self.job, self.context)
+            if lead.attempts[-1].task is None:
+                request = request_for(lead, self.context, launch.resources)
+            else:
+                request = request_for_bundle(
+                    launch.jobs, self.context, parallel=launch.parallel, resources=launch.resources, files=launch.files
+                )
+        except JobNotSendable:
+            raise
         except Exception as error:
             if self.context.batch is None:
                 raise
-            raise SpecError(f"job {self.job.key} cannot be sent: {error}") from error
+            raise JobNotSendable(lead.key, error) from error
         self.permit.check()
         return self.platform.launch(request)
 
@@ -114,8 +136,9 @@ class Launcher:
         self._strategy = context.setup.strategies.launch
         self._late_success = late_success
         self._permit = Permit(context.ledger)
-        self._intended: list[Intended] = []  # recorded, or to be in the present transaction, and not sent yet
-        self._announced_waits = False
+        # recorded, or to be in the present transaction, and not sent yet
+        self._intended: list[tuple[Bundle, list[Intended]]] = []
+        self._announced_waits = self._announced_size = False
         self._recoveries = 0  # of the platform's list that a probe has followed
         self._doubted: set[str] = set()  # keys of the jobs whose launch got no clear answer
         self._ask_again: float | None = None  # when the strategy wants to be asked again, in the clock's ticks
@@ -125,7 +148,7 @@ class Launcher:
     @property
     def room(self) -> int:
         """The number of launches that may be sent now."""
-        return max(0, MOST_IN_FLIGHT - len(self._context.traffic.in_flight))
+        return max(0, MOST_IN_FLIGHT - self._context.traffic.posts)
 
     @contextmanager
     def only(self, key: str) -> Iterator[None]:
@@ -139,6 +162,10 @@ class Launcher:
     def ready(self, now: datetime) -> Iterator[JobRecord]:
         """Yield the jobs that the strategy may pick at *now*, in plan order."""
         return self.patience.without_held(self._journal.index.ready(now))
+
+    def longest(self, now: datetime) -> Iterator[JobRecord]:
+        """Yield the jobs that the strategy may pick at *now*, those that are expected to run longest first."""
+        return self.patience.without_held(self._journal.index.longest(now))
 
     def next_due(self) -> float | None:
         """Return when something may be launched, in the clock's ticks; None if nothing is foreseen."""
@@ -176,23 +203,104 @@ class Launcher:
         self._announce_waits(view)
         pick = self._pick(view)
         self._ask_again = None if pick.again is None else now + pick.again
-        picked = dict.fromkeys(job.key for bundle in pick.bundles for job in bundle.jobs)
-        jobs, index = self._journal.jobs, self._journal.index
+        jobs = self._journal.jobs
         in_flight = [jobs[key] for key in context.traffic.in_flight]
-        ready = (jobs[key] for key in picked if index.is_ready(key, view.now))
-        chosen = islice(self.patience.admitted(ready, in_flight), view.room)
-        events = [self._late_success(job) or self._intent(job, view.now) for job in chosen]
-        self._journal.record(events)
-        self._intended += [event for event in events if isinstance(event, Intended)]
+        ready = {bundle.jobs[0].key: bundle for bundle in self._ready_parts(pick.bundles, view.now)}
+        leads = (bundle.jobs[0] for bundle in ready.values())
+        for lead in list(islice(self.patience.admitted(leads, in_flight), view.room)):
+            bundle = self._fitting(ready[lead.key])
+            self._check_bundle(bundle)
+            intents = self._intents(bundle, view.now)
+            if intents:
+                self._intended.append((bundle, intents))
+
+    def _ready_parts(self, bundles: Iterable[Bundle], now: datetime) -> Iterator[Bundle]:
+        """Yield what of each bundle may be launched now; a job that is in several belongs to the first."""
+        jobs, index, taken = self._journal.jobs, self._journal.index, set[str]()
+        for bundle in bundles:
+            keys = [key for key in dict.fromkeys(job.key for job in bundle.jobs) if key not in taken]
+            ready = [jobs[key] for key in keys if index.is_ready(key, now)]
+            taken.update(keys)
+            if ready:
+                yield attrs.evolve(bundle, jobs=tuple(ready))
+
+    def _intents(self, bundle: Bundle, now: datetime) -> list[Intended]:
+        """Record that *bundle* is about to be sent; jobs of which a late receipt reports a success are left out."""
+        late = {job.key: self._late_success(job) for job in bundle.jobs}
+        left = [job for job in bundle.jobs if late[job.key] is None]
+        intents = list[Intended]()
+        if left:
+            name, is_alone = self._context.launch_context.launch_name(left[0]), len(left) == 1
+            intents = [
+                Intended(
+                    key=job.key, at=now, launch_name=name, task=None if is_alone else number,
+                    resources=bundle.resources if is_alone and bundle.resources else job.resources,
+                )
+                for number, job in enumerate(left, 1)
+            ]  # fmt: skip
+        self._journal.record([*filter(None, late.values()), *intents])
+        return intents
+
+    def _fitting(self, bundle: Bundle) -> Bundle:
+        """Return as much of *bundle* as one launch can carry: commands may be too large to be sent together."""
+        if len(bundle.jobs) == 1 or self._may_send_files(bundle.jobs):
+            return bundle
+        room, count = most_in_script() - _TEXT_OF_WRAPPER, 0
+        for job in bundle.jobs:
+            room -= size_of(job, self._context.launch_context)
+            if room < 0:
+                break
+            count += 1
+        if count < len(bundle.jobs) and not self._announced_size:
+            self._announced_size = True
+            self._context.health.say(
+                f"the commands of {len(bundle.jobs)} jobs are too large for one launch, so bundles are made smaller, "
+                f"of about {max(1, count)} jobs"
+            )
+        return attrs.evolve(bundle, jobs=bundle.jobs[: max(1, count)])
+
+    def _may_send_files(self, jobs: Sequence[JobRecord]) -> bool:
+        """Return whether commands may travel as a file: containers see the home, and no secret would be written."""
+        context = self._context.launch_context
+        sees_home = context.shared or self._context.traffic.home_is_seen
+        return context.home is not None and sees_home and not any(job.filled.secrets for job in jobs)
+
+    def _check_bundle(self, bundle: Bundle) -> None:
+        """Refuse a bundle that one container cannot carry.
+
+        Raises:
+            StrategyError: Its jobs do not fit together.
+            SpecError: The platform does not offer the resources that the container would ask for.
+        """
+        lead = bundle.jobs[0]
+        if len(bundle.jobs) == 1:
+            return
+        for job in bundle.jobs:
+            if shape_of(job) != shape_of(lead):
+                raise StrategyError(
+                    f"the launch strategy {self._strategy!r} put {lead.key} and {job.key} in one bundle, and they have "
+                    "different images or resources"
+                )
+            if not job.spec.receipt:
+                raise StrategyError(
+                    f"the launch strategy {self._strategy!r} put {job.key} in a bundle, and it has receipt=False"
+                )
+        limits = self._context.health.limits
+        if limits is not None:
+            check_container(limits, bundle.asks_for)
 
     def send(self) -> None:
         """Send the launches whose intents are in the ledger by now."""
         intended, self._intended = self._intended, []
-        for event in intended:
-            job = self._journal.jobs[event.key]
-            if job.last_attempt is not None and job.last_attempt.launch_name == event.launch_name:
+        for bundle, events in intended:
+            records = [(self._journal.jobs[event.key], event) for event in events]
+            jobs = [
+                job for job, event in records
+                if job.last_attempt is not None and job.last_attempt.launch_name == event.launch_name
+            ]  # fmt: skip
+            if jobs:
                 self._permit.is_given = True
-                self._send(job, event.at)
+                self._send(attrs.evolve(bundle, jobs=tuple(jobs)), events[0].at)
 
     def _note_adopted(self) -> None:
         """Note the launches in doubt that a poll has found: the platform accepts launches, whatever it answers."""
@@ -228,57 +336,68 @@ class Launcher:
             ) from error
         return _Picked(bundles, pick.again)
 
-    def _intent(self, job: JobRecord, now: datetime) -> Event:
-        name = self._context.launch_context.launch_name(job)
-        return Intended(key=job.key, at=now, launch_name=name, resources=job.resources)
-
-    def _send(self, job: JobRecord, now: datetime) -> None:
-        context = self._context
-        context.traffic.in_flight.add(job.key)
+    def _send(self, bundle: Bundle, now: datetime) -> None:
+        context, jobs = self._context, bundle.jobs
+        context.traffic.in_flight.update(job.key for job in jobs)
+        context.traffic.posts += 1
         context.traffic.launches.append(now)
-        post = Post(job, context.launch_context, context.platform, self._permit)
-        context.pool.submit("launch", post, partial(self._answered, job))
+        launch = Launch(
+            jobs=jobs, parallel=bundle.parallel, files=self._may_send_files(jobs),
+            resources=bundle.asks_for if len(jobs) > 1 else jobs[0].attempts[-1].resources,
+        )  # fmt: skip
+        post = Post(launch, context.launch_context, context.platform, self._permit)
+        context.pool.submit("launch", post, partial(self._answered, jobs))
 
     # -- answers --------------------------------------------------------------------------------------------------
 
-    def _answered(self, job: JobRecord, outcome: Outcome[str]) -> None:
+    def _answered(self, sent: Sequence[JobRecord], outcome: Outcome[str]) -> None:
         """Record the answer to a launch, or leave the launch to the next polls if there was no clear one."""
         context = self._context
-        context.traffic.in_flight.discard(job.key)
-        current = self._journal.job(job.key)
-        if current.state is not JobState.LAUNCHING:
-            if current.id is not None:  # a poll found the container before the answer came
-                self.patience.note_acceptance(current)
+        context.traffic.in_flight.difference_update(job.key for job in sent)
+        context.traffic.posts -= 1
+        newest = [self._journal.job(job.key) for job in sent]
+        jobs = [job for job in newest if job.state is JobState.LAUNCHING]
+        if not jobs:
+            found = next((job for job in newest if job.id is not None), None)
+            if found is not None:  # a poll found the container before the answer came
+                self.patience.note_acceptance(found)
             return
+        lead = jobs[0]
         if isinstance(outcome.error, Exception):
             self.error = outcome.error
         try:
             id = outcome.get()
         except (CredentialError, PlatformRefused, NotMade) as error:
-            self._refused(current, error)
+            self._refused(jobs, error)
         except (NotSent, PlatformBusy, LeaseLost) as error:
             if isinstance(error, HeldBack):
                 due = self.patience.next_probe
             else:
                 due = self.patience.note_busy(error)
                 self._note_setback()
-            self._defer(current, due, error)
+            self._defer(jobs, due, error)
+        except JobNotSendable as error:
+            others = [job for job in jobs if job.key != error.key]
+            self._refuse([job for job in jobs if job.key == error.key], error)
+            self._defer(others, context.clock.ticks(), error)
         except SpecError as error:
-            self._refuse(current, error)
+            self._refuse(jobs, error)
         except LaunchInDoubt as error:
-            log.info("%s: %s is in doubt: %s", self._journal.name, job.key, error)
-            context.traffic.doubts[current.attempts[-1].launch_name] = error
-            self._note_doubt(current, error)
+            log.info("%s: %s is in doubt: %s", self._journal.name, lead.key, error)
+            context.traffic.doubts[lead.attempts[-1].launch_name] = error
+            self._note_doubt(lead, error)
             context.schedule.poll_within(SOON)
         except Exception as error:
-            log.warning("%s: the launch of %s is in doubt: %r", self._journal.name, job.key, error)
-            self._note_doubt(current, error)
+            log.warning("%s: the launch of %s is in doubt: %r", self._journal.name, lead.key, error)
+            self._note_doubt(lead, error)
         else:
-            self.patience.note_acceptance(current)
-            self._journal.record([Launched(key=job.key, at=context.clock.now(), id=id)])
+            self.patience.note_acceptance(lead)
+            now = context.clock.now()
+            self._journal.record([Launched(key=job.key, at=now, id=id) for job in jobs])
 
-    def _refused(self, job: JobRecord, error: CredentialError | PlatformRefused | NotMade) -> None:
-        """Nothing was made. Try again later if the refusal may pass, else give the job up."""
+    def _refused(self, jobs: Sequence[JobRecord], error: CredentialError | PlatformRefused | NotMade) -> None:
+        """Nothing was made. Try again later if the refusal may pass, else give the jobs up."""
+        job = jobs[0]
         was_accepted = self.patience.may_pass(job)
         if not was_accepted:
             add_outage_hint(error)
@@ -292,28 +411,31 @@ class Launcher:
         if due is None:
             if may_pass:
                 error.args = (f"{error} It was refused again and again, while other launches were accepted.",)
-            self._refuse(job, error)
+            self._refuse(jobs, error)
         else:
             self._note_setback()
-            self._defer(job, due, error)
+            self._defer(jobs, due, error)
 
-    def _defer(self, job: JobRecord, due: float, error: CanfarBatchError) -> None:
-        """Nothing was made: launch the job again at *due*, in the clock's ticks."""
+    def _defer(self, jobs: Sequence[JobRecord], due: float, error: CanfarBatchError) -> None:
+        """Nothing was made: launch the jobs again at *due*, in the clock's ticks."""
         clock = self._context.clock
-        at = clock.now() + timedelta(seconds=max(0.0, due - clock.ticks()))
-        self._journal.record([Deferred(key=job.key, at=clock.now(), due=at, why=str(error))])
-        if job.cancelling:
-            self._journal.record([Cancelled(key=job.key, at=clock.now())])
+        now = clock.now()
+        at = now + timedelta(seconds=max(0.0, due - clock.ticks()))
+        events: list[Event] = [Deferred(key=job.key, at=now, due=at, why=str(error)) for job in jobs]
+        events += [Cancelled(key=job.key, at=now) for job in jobs if job.cancelling]
+        self._journal.record(events)
 
-    def _refuse(self, job: JobRecord, error: CanfarBatchError) -> None:
+    def _refuse(self, jobs: Sequence[JobRecord], error: CanfarBatchError) -> None:
         """Nothing was made, and the same request would be refused again."""
-        now = self._context.clock.now()
-        if job.cancelling:
-            self._journal.record([Cancelled(key=job.key, at=now)])
-            return
-        failure = LaunchRefused(message=str(error), again=False)
-        ended = Ended(key=job.key, at=now, succeeded=False, failure=failure)
-        self._journal.record([ended, self._retrier.decide(apply(job, ended))])
+        now, events = self._context.clock.now(), list[Event]()
+        for job in jobs:
+            if job.cancelling:
+                events.append(Cancelled(key=job.key, at=now))
+                continue
+            failure = LaunchRefused(message=str(error), again=False)
+            ended = Ended(key=job.key, at=now, succeeded=False, failure=failure)
+            events += [ended, self._retrier.decide(apply(job, ended))]
+        self._journal.record(events)
 
     def _note_doubt(self, job: JobRecord, error: Exception) -> None:
         """No clear answer came: the job stays as it is until polls have shown whether its container exists."""

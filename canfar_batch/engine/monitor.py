@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -34,6 +34,7 @@ _AWAY = 120.0  #: seconds without a poll after which a run's beginning was not s
 _ASKED_BY_ID = 5  #: containers that are asked for one by one if a list is empty against expectation
 _DISOWNED = 2  #: of them, how many the platform must disown for the list to be believed
 
+_LINGERS = 60.0  #: seconds that a bundle may take to end once all of its jobs have ended
 _FEW = 1000  #: notes on containers that are kept in any case
 
 _MAY_REAPPEAR = (JobState.WAITING, JobState.LOST, JobState.FAILED)
@@ -76,6 +77,7 @@ class Poll:
             if observation.containers.get(id) is not None:
                 return True
             ids.append(id)
+        ids = list(dict.fromkeys(ids))  # a bundle's jobs have one container
         if not observation.complete or len(ids) < _DISOWNED:
             return True
         disowned = 0
@@ -115,6 +117,8 @@ class Monitor:
         in_flight: Whether a worker thread is polling.
         has_polled: Whether this driver has had a good poll.
         live: Running containers that the platform measures, by id, as of the newest poll.
+        running: Ids of the containers that run, as of the newest poll.
+        polls: How many polls gave an answer.
     """
 
     def __init__(self, context: Context, finisher: Finisher) -> None:
@@ -122,6 +126,8 @@ class Monitor:
         self.in_flight = False
         self.has_polled = context.launch_context.batch is None  # a single job has no driver before this one
         self.live: Mapping[str, ContainerInfo] = {}
+        self.running: set[str] = set()
+        self.polls = 0
         self._surplus: dict[str, int] = {}  # polls in a row that showed an unexpected container, by id
         self._finished: set[str] = set()  # ids of ended containers that need no more attention
         self._last_seen: dict[str, datetime] = {}  # when this driver last saw a container, by launch name
@@ -228,6 +234,8 @@ class Monitor:
     def _compare_all(self, observation: Observation, good: bool) -> None:
         """Compare all that was seen with what is known, and record the differences in one transaction."""
         context, journal = self._context, self._journal
+        self.polls += 1
+        self.running = {id for id, info in observation.containers.items() if info and info.phase is Phase.RUNNING}
         ours = self._ours(observation)
         by_name = {info.name: info for info in reversed(ours)}
         self._memory = None
@@ -275,7 +283,7 @@ class Monitor:
                 yield from self._present(job, info, observation.at)
             return
         shown = observation.complete or (attempt.id is not None and attempt.id in observation.containers)
-        if job.cancelling and job.id is not None and shown:
+        if job.cancelling and job.id is not None and shown and self._may_stop(job):
             self._finisher.begin(job, Finishing(phase=None, stopping=True))  # the platform's answer to that settles it
         elif good and shown and job.key not in self._context.traffic.in_flight:
             seen = attempt.launch_name in self._last_seen
@@ -318,14 +326,27 @@ class Monitor:
 
     def _present(self, job: JobRecord, info: ContainerInfo, at: datetime) -> Iterator[Event]:
         """Yield the changes of a container that was expected, and act on them."""
-        attempt, state = job.attempts[-1], STATE_OF_PHASE.get(info.phase)
+        attempt, phase = job.attempts[-1], info.phase
+        if attempt.task is not None and phase is Phase.RUNNING and not self._has_begun(job, info):
+            phase = Phase.PENDING  # until it reports its own start
+        state = STATE_OF_PHASE.get(phase)
         moved = info.started_at != attempt.start_time or (info.expires_at or attempt.expires_at) != attempt.expires_at
         if state is not None and (state is not job.state or moved):
             yield PhaseChanged(
-                key=job.key, at=at, phase=info.phase, started_at=self._run_began(info, at),
+                key=job.key, at=at, phase=phase,
+                started_at=self._run_began(info, at) if attempt.task is None else attempt.started_at,
                 start_time=info.started_at, expires_at=info.expires_at,
             )  # fmt: skip
         self._act_on(job, info)
+
+    def _has_begun(self, job: JobRecord, info: ContainerInfo) -> bool:
+        """Return whether a task runs in the present run of its container, which the platform may have begun again."""
+        known = job.attempts[-1].start_time
+        return job.state is JobState.RUNNING and (known is None or info.started_at in (None, known))
+
+    def _may_stop(self, job: JobRecord) -> bool:
+        """Return whether the container of *job* may be stopped for a cancel: no other job in it goes on."""
+        return all(self._journal.job(key).cancelling for key in self._journal.index.companions(job))
 
     def _run_began(self, info: ContainerInfo, at: datetime) -> datetime | None:
         """Return since when a container runs: its start time only says when its pod was assigned, before any pull."""
@@ -344,6 +365,9 @@ class Monitor:
         """
         journal, surplus = self._journal, dict[str, int]()
         for info in ours:
+            if info.name in journal.index.members:
+                yield from self._unexpected_bundle(info, by_name[info.name] is info, at, surplus)
+                continue
             key, number = journal.index.by_name[info.name]
             job = journal.job(key)
             newest = job.last_attempt is not None and job.last_attempt.number == number
@@ -361,23 +385,56 @@ class Monitor:
             log.info("%s: container %s is one too many and is removed", journal.name, id)
             self._context.pool.submit("gather", partial(self._context.platform.cancel, id), _ignore)
 
+    def _unexpected_bundle(
+        self, info: ContainerInfo, is_first: bool, at: datetime, surplus: dict[str, int]
+    ) -> Iterator[Event]:
+        """Adopt an unexpected bundle if that resolves a doubt about all of its jobs, or count it as surplus."""
+        members = self._journal.index.members[info.name]
+        jobs = [self._journal.job(key) for key in members]
+        newest = [job.last_attempt is not None and job.last_attempt.launch_name == info.name for job in jobs]
+        in_flight = self._context.traffic.in_flight
+        for job, is_newest in zip(jobs, newest, strict=True):
+            has_its_id = job.id in (None, info.id) or job.key in in_flight
+            if is_newest and ((job.state.active and has_its_id) or self._finisher.is_open(job.key)):
+                return
+            ended_at = job.attempts[-1].ended_at if is_newest and job.id == info.id else None
+            if ended_at is not None and (at - ended_at).total_seconds() < _LINGERS:
+                return  # all of its jobs have reported their ends, and it is about to end by itself
+        if is_first and jobs and all(newest) and all(job.state in _MAY_REAPPEAR and may_reappear(job) for job in jobs):
+            for job in jobs:
+                yield Adopted(key=job.key, at=at, id=info.id)
+        elif info.phase.final:
+            self._finished.add(info.id)
+        else:
+            surplus[info.id] = self._surplus.get(info.id, 0) + 1
+
     # -- acting on a container ------------------------------------------------------------------------------------
 
     def _act_on(self, job: JobRecord, info: ContainerInfo) -> None:
         """Begin to finish a container that has ended, or that has to be stopped."""
+        companions = self._journal.index.companions(job)
         if info.phase.final:
-            self._context.traffic.finishes.append(self._context.clock.now())
+            if not any(self._finisher.has_ended(key) for key in companions):
+                self._context.traffic.finishes.append(self._context.clock.now())
             self._finisher.begin(job, Finishing(phase=info.phase, expires_at=info.expires_at))
+        elif job.cancelling and not self._may_stop(job):
+            self._finisher.ask_to_stop(job)
         elif job.cancelling:
             self._finisher.begin(job, Finishing(phase=None, stopping=True))
         elif (failure := self._overdue(job, info)) is not None:
-            self._finisher.begin(job, Finishing(phase=None, stopping=True, stopped_for=failure))
+            self._stop(companions, failure)
+
+    def _stop(self, keys: Iterable[str], failure: Failure) -> None:
+        """Stop a container, which carries the jobs with these *keys*, for a reason."""
+        for key in keys:
+            self._finisher.begin(self._journal.job(key), Finishing(phase=None, stopping=True, stopped_for=failure))
 
     def _overdue(self, job: JobRecord, info: ContainerInfo) -> Failure | None:
         """Return the failure of a container that has taken too long, or None."""
         now, attempt = self._context.clock.now(), job.attempts[-1]
         if info.phase is Phase.RUNNING:
-            return _ran_too_long(job, now)
+            in_bundle = attempt.task is not None  # others would be stopped with it; its wrapper sees to its time-out
+            return None if in_bundle else _ran_too_long(job, now)
         if info.phase is Phase.PENDING and attempt.launched_at is not None:
             if (failure := stuck_pending(job, now)) is not None:
                 return failure
@@ -395,7 +452,7 @@ class Monitor:
         failure = image_trouble(Events.read(outcome.value)) if outcome.value else None
         current = self._journal.job(job.key)
         if failure is not None and current.state is JobState.PENDING and current.id == job.id:
-            self._finisher.begin(current, Finishing(phase=None, stopping=True, stopped_for=failure))
+            self._stop(self._journal.index.companions(current), failure)
 
 
 def _ran_too_long(job: JobRecord, now: datetime) -> TimedOut | None:

@@ -11,7 +11,7 @@ from canfar_batch.containers import offered_at_least
 from canfar_batch.engine.context import Context, Pause
 from canfar_batch.engine.job_index import shape_of
 from canfar_batch.errors import StrategyError
-from canfar_batch.failures import Deleted, Failure, LaunchRefused
+from canfar_batch.failures import Deleted, Failure, LaunchRefused, NotBegun
 from canfar_batch.lifecycle import Cancelled, Event, RetryExhausted, Retrying
 from canfar_batch.protocols import Again, Stop
 from canfar_batch.records import Attempt, JobRecord, JobState, Resources
@@ -45,6 +45,8 @@ class Retrier:
         now, failure = self._clock.now(), job.attempts[-1].failure
         if failure is None:
             return Cancelled(key=job.key, at=now)
+        if isinstance(failure, NotBegun):  # nothing of it has run, and some job of its bundle has ended
+            return Retrying(key=job.key, at=now, due=now, resources=job.resources)
         answer = self._policy(job, failure)
         if isinstance(answer, Stop) and self._is_outage(job):
             answer = Again(after=OUTAGE_PAUSE)

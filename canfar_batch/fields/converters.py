@@ -163,6 +163,16 @@ def yes_or_no(_: object, field: attrs.Attribute[bool], value: object) -> None:
         refuse(f"{field.name}={value!r} is neither True nor False")
 
 
+def expectation(value: Any) -> Any:
+    """Return seconds, or the function of a job's fields that returns them."""
+    if value is None or callable(value):
+        return value
+    number = _number(value)
+    if number is None or not math.isfinite(number) or number < 0:
+        refuse(f"expect={value!r} is neither a number of seconds nor a function of a job's fields that returns one")
+    return float(number)
+
+
 def _count(value: object, name: str, unit: str) -> int | None:
     """Return *value* as a whole positive number."""
     if value is None:

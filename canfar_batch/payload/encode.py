@@ -16,16 +16,23 @@ from typing import TypeAlias
 import attrs
 
 from canfar_batch.errors import SpecError
-from canfar_batch.payload.wrapper import BODY, EXIT_DECODE, EXIT_WORKDIR
+from canfar_batch.payload.receipts import mark
+from canfar_batch.payload.wrapper import BODY, BUNDLE, EXIT_DECODE, EXIT_WORKDIR, FUNCTIONS, RUN
 
 __all__ = [
     "EXIT_DECODE",
     "EXIT_WORKDIR",
     "Payload",
+    "Surroundings",
+    "Task",
+    "bundle_script",
+    "encode_bundle",
     "encode_exec",
+    "encode_file",
     "encode_plain",
     "encode_wrapped",
     "is_plain",
+    "most_in_script",
 ]
 
 Pairs: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
@@ -173,48 +180,154 @@ def encode_wrapped(
     Raises:
         SpecError: Too large, or no argv.
     """
-    pairs = _pairs(env)
-    _check(argv, pairs)
-    file = key if file is None else file
-    if not _FILE_NAME.fullmatch(file):
-        raise SpecError(f"{file!r} cannot be the name of a receipt's file; fields.keys.file_name makes one of a key")
-    ours = [("CANFAR_BATCH_KEY", key), ("CANFAR_BATCH_ATTEMPT", str(attempt))]
-    if batch is not None:
-        ours.append(("CANFAR_BATCH_NAME", batch))
-    # scripts of the platform's guide read this name, but the platform sets another; a value of the user overrides it
-    session = '[ -z "${skaha_sessionid-}" ] || export SKAHA_SESSION_ID="$skaha_sessionid"'
-    through_env = _through_env(pairs)
-    settings = {
-        "cb_name": launch_name,
-        "cb_key": file,
-        "cb_attempt": str(attempt),
-        "cb_home": home or "",
-        "cb_token": token or "",
-        "cb_driver": driver_workdir or "",
-        "cb_shared": "1" if shared else "",
-        "cb_timeout": "" if timeout is None else _sleepable(timeout),
-        "cb_grace": _sleepable(grace),
-        "cb_outs": "1" if outputs else "",
-        "cb_via": "env" if through_env else "",
-        # env takes a program with a = in its name for a variable
-        "cb_nice": " nice -n 0" if "=" in argv[0] and not through_env else "",
-        "cb_nl": "\n",
-    }
-    lines = [
-        *(f"{name}={_placed(value) if name == 'cb_home' else _quoted(value)}" for name, value in settings.items()),
-        *_function("cb_enter", [] if workdir is None else [_enter(workdir)]),
-        *_function("cb_declared", [f"cb_seek {_quoted(output)} {_shell_pattern(output)}" for output in outputs]),
-        *_function(
-            "cb_work",
-            [
-                session,
-                *_exports([*pairs, *ours]),
-                *([] if files is None else _carried_files(files)),
-                f"exec $cb_via {_words(argv, pairs)}",
-            ],
-        ),
-    ]
+    task = Task(
+        argv=tuple(argv), env=_pairs(env), key=key, file=key if file is None else file, attempt=attempt,
+        workdir=workdir, outputs=tuple(outputs), timeout=timeout, files=files,
+    )  # fmt: skip
+    around = Surroundings(
+        batch=batch, driver_workdir=driver_workdir, shared=shared, grace=grace, home=home, token=token
+    )  # fmt: skip
+    lines = [*around.settings(), *task.script(launch_name, "", batch)]
     return _carried("\n".join([*_rooted(lines), BODY]))
+
+
+@attrs.frozen(kw_only=True)
+class Task:
+    """A job's command, as the wrapper runs it; the arguments of `encode_wrapped` say what each part means."""
+
+    argv: tuple[str, ...]
+    key: str
+    file: str
+    env: tuple[tuple[str, str], ...] = ()
+    attempt: int = 1
+    workdir: str | None = None
+    outputs: tuple[str, ...] = ()
+    timeout: float | None = None
+    files: Mapping[str, bytes] | None = attrs.field(default=None, repr=False)
+
+    def script(self, name: str, task: str, batch: str | None) -> list[str]:
+        """Return the lines that define the variables and functions for the wrapper.
+
+        Args:
+            name: The name that marks the receipt's lines in the log.
+            task: The task's number in its bundle; "" outside one.
+            batch: The batch's name.
+
+        Raises:
+            SpecError: An argument or variable is too large, or there is no argv.
+        """
+        _check(self.argv, self.env)
+        if not _FILE_NAME.fullmatch(self.file):
+            raise SpecError(
+                f"{self.file!r} cannot be the name of a receipt's file; fields.keys.file_name makes one of a key"
+            )
+        ours = [("CANFAR_BATCH_KEY", self.key), ("CANFAR_BATCH_ATTEMPT", str(self.attempt))]
+        if batch is not None:
+            ours.append(("CANFAR_BATCH_NAME", batch))
+        # scripts of the platform's guide read this name, but the platform sets another; a value of the user overrides
+        session = '[ -z "${skaha_sessionid-}" ] || export SKAHA_SESSION_ID="$skaha_sessionid"'
+        through_env = _through_env(self.env)
+        settings = {
+            "cb_name": name,
+            "cb_task": task,
+            "cb_key": self.file,
+            "cb_attempt": str(self.attempt),
+            "cb_timeout": "" if self.timeout is None else _sleepable(self.timeout),
+            "cb_outs": "1" if self.outputs else "",
+            "cb_via": "env" if through_env else "",
+            # env takes a program with a = in its name for a variable
+            "cb_nice": " nice -n 0" if "=" in self.argv[0] and not through_env else "",
+        }
+        enter = [] if self.workdir is None else [_enter(self.workdir)]
+        declared = [f"cb_seek {_quoted(output)} {_shell_pattern(output)}" for output in self.outputs]
+        files = [] if self.files is None else _carried_files(self.files)
+        work = [session, *_exports([*self.env, *ours]), *files, f"exec $cb_via {_words(self.argv, self.env)}"]
+        functions = {"cb_enter": enter, "cb_declared": declared, "cb_work": work}
+        return [*_settings(settings), *(line for name in functions for line in _function(name, functions[name]))]
+
+
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """What the tasks of one container have in common; the arguments of `encode_wrapped` say what each part means."""
+
+    batch: str | None = None
+    driver_workdir: str | None = None
+    shared: bool = False
+    grace: float = 20.0
+    home: str | None = None
+    token: str | None = attrs.field(default=None, repr=False)
+
+    def settings(self) -> list[str]:
+        """Return the lines that define the variables for the wrapper."""
+        return _settings(
+            {
+                "cb_home": self.home or "",
+                "cb_token": self.token or "",
+                "cb_driver": self.driver_workdir or "",
+                "cb_shared": "1" if self.shared else "",
+                "cb_grace": _sleepable(self.grace),
+                "cb_nl": "\n",
+            }
+        )
+
+
+def bundle_script(
+    tasks: Sequence[Task], around: Surroundings, *, launch_name: str, parallel: int = 1, look: float = 2.0
+) -> str:
+    """Return the shell text that runs *tasks* in one container, each under the wrapper.
+
+    Args:
+        tasks: The tasks, in the order in which they begin; their numbers count from 1.
+        around: What they have in common.
+        launch_name: The name of this launch. `receipts.mark` makes of it the name that marks a task's receipts.
+        parallel: How many run at a time.
+        look: Seconds between two looks for a request to stop a task.
+
+    Raises:
+        SpecError: A task cannot be sent.
+    """
+    lines = []
+    for number, task in enumerate(tasks, 1):
+        lines += _function(f"cb_task_{number}", task.script(mark(launch_name, number), str(number), around.batch))
+    settings = {
+        "cb_bundle": launch_name,
+        "cb_task": "",
+        "cb_count": str(len(tasks)),
+        "cb_parallel": str(min(parallel, len(tasks))),
+        "cb_look": _sleepable(look),
+    }
+    head = _rooted([*around.settings(), *_settings(settings), *lines])
+    return "\n".join([*head, FUNCTIONS, *_function("cb_run", [RUN]), BUNDLE])
+
+
+def encode_bundle(script: str) -> Payload:
+    """Encode the text of `bundle_script`.
+
+    Raises:
+        SpecError: It is too large.
+    """
+    return _carried(script)
+
+
+def encode_file(path: str) -> Payload:
+    """Encode a command that runs the text of `bundle_script` from a file that the container sees."""
+    message = _quoted(f"canfar_batch: the commands in {path} cannot be read in the container")
+    lines = [
+        f"cb_file={_placed(path)}",
+        'if [ -r "$cb_file" ]; then . "$cb_file"; fi',
+        f"printf '%s\\n' {message} >&2",
+        f"exit {EXIT_DECODE}",
+    ]
+    return _carried("\n".join(_rooted(lines)))
+
+
+def most_in_script() -> int:
+    """Return how many bytes the text of a script may have, to be sent with a launch."""
+    return (MOST_IN_ALL - 1024) * 3 // 4  # for OUTER and the blanks between the words
+
+
+def _settings(values: Mapping[str, str]) -> list[str]:
+    return [f"{name}={_placed(value) if name == 'cb_home' else _quoted(value)}" for name, value in values.items()]
 
 
 #: how the script writes the beginning of `/arc/…`: on the local platform another directory stands for it

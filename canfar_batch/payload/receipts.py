@@ -14,6 +14,11 @@ from canfar_batch.payload.calls import OutcomeLines
 from canfar_batch.payload.wrapper import MARK
 
 
+def mark(launch_name: str, task: int | None) -> str:
+    """Return the name that marks the receipts of one run: the launch name, and in a bundle the task's number."""
+    return launch_name if task is None else f"{launch_name}.{task}"
+
+
 def receipt_paths(home: str, name: str, attempt: int) -> tuple[str, str]:
     """Return the paths of the start and end receipt of one launch, in a *home* that its container sees.
 
@@ -105,22 +110,37 @@ class LogSplitter:
             if not is_whole and len(raw) - mark <= _LONGEST_LINE:
                 keep = begin  # the rest of the line is still to come
                 break
-            if raw.endswith(self._tail, mark, line_end):
-                text = raw[mark + len(self._head) : line_end - len(self._tail)]
-                line = text.decode("utf-8", "replace")
-                if not self._outcome.take(line):
-                    self._lines.append(line)
-                own.append(raw[at:begin])
+            if self._is_ours(raw, mark, line_end):
+                own.append(self._kept(raw[at:begin]))
+                self._take(raw[mark + len(self._head) : line_end])
                 at = min(line_end + 1, len(raw))
             elif line_end == len(raw) and at_end:
-                own.append(raw[at:begin])  # it is being written
+                own.append(self._kept(raw[at:begin]))  # it is being written
                 at = len(raw)
                 break
             mark = raw.find(self._head, max(at, mark + len(self._head)))
         keep = max(keep, at)
-        own.append(raw[at:keep])
+        own.append(self._kept(raw[at:keep]))
         self._held = raw[keep:]
         return b"".join(own)
+
+    def _is_ours(self, raw: bytes, begin: int, end: int) -> bool:
+        """Return whether this line, which begins with our mark, ends with it, too."""
+        return raw.endswith(self._tail, begin, end)
+
+    def _take(self, line: bytes) -> None:
+        """Note a line of ours, without the mark that it begins with."""
+        text = line[: -len(self._tail)].decode("utf-8", "replace")
+        if not self._outcome.take(text):
+            self._lines.append(text)
+
+    def _kept(self, piece: bytes) -> bytes:
+        """Return what of this *piece* between lines of ours is the job's own output."""
+        return piece
+
+    def _is_torn(self, line: bytes) -> bool:
+        """Return whether this first line is one of ours that has lost its beginning."""
+        return line.endswith(self._tail) and self._head not in line
 
     def _after_torn_line(self, raw: bytes, at_end: bool) -> int | None:
         """Return where to begin: after a first line of ours whose beginning is lost. None to wait for its end."""
@@ -130,10 +150,81 @@ class LogSplitter:
         if not line_break and not at_end and len(raw) <= _LONGEST_LINE:
             return None
         self._at_start = False
-        is_torn = bool(line_break) and first.endswith(self._tail) and self._head not in first
-        return len(first) + 1 if is_torn else 0
+        return len(first) + 1 if line_break and self._is_torn(first) else 0
 
 
+class BundleLogSplitter(LogSplitter):
+    """Separates the log of a container that carries several jobs: the output of one of them, and all receipts.
+
+    The wrapper copies a task's output to the log at the task's end, between two marked lines.
+
+    Args:
+        launch_name: The name under which the bundle was launched.
+        task: The number of the task whose output is wanted; None for no output at all.
+
+    Attributes:
+        is_whole: Whether the log shows where the task's output begins and where it ends.
+        has_beginning: Whether the log shows the beginning of the container's newest run.
+    """
+
+    def __init__(self, launch_name: str, task: int | None = None) -> None:
+        super().__init__(launch_name)
+        name = re.escape(launch_name).encode()
+        self._head = f"{MARK} {launch_name}".encode()
+        self._task = task
+        self._line = re.compile(rb"(?:\.([1-9][0-9]{0,8}))? (.*) #" + name + rb"(?:\.\1)?", re.DOTALL)
+        self._torn = re.compile(rb".* #" + name + rb"(?:\.[1-9][0-9]{0,8})?", re.DOTALL)
+        self._inside = False
+        self._of_task: dict[int, list[str]] = {}
+        self.is_whole = self.has_beginning = False
+
+    @property
+    def start(self) -> dict[str, Any] | None:
+        """The start receipt of the task's newest run that was fed, or None."""
+        return None if self._task is None else self.receipts_of(self._task)[0]
+
+    @property
+    def end(self) -> dict[str, Any] | None:
+        """The end receipt of the task's newest run that was fed, or None."""
+        return None if self._task is None else self.receipts_of(self._task)[1]
+
+    @property
+    def tasks(self) -> list[int]:
+        """The numbers of the tasks of which there are receipts."""
+        return sorted(self._of_task)
+
+    def receipts_of(self, task: int) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """Return the start and the end receipt of a task's newest run; None if there is none."""
+        return _receipts(mark(self._name, task), self._of_task.get(task, []))
+
+    def _is_ours(self, raw: bytes, begin: int, end: int) -> bool:
+        return end - begin <= _LONGEST_OF_BUNDLE and self._line.fullmatch(raw, begin + len(self._head), end) is not None
+
+    def _take(self, line: bytes) -> None:
+        found = self._line.fullmatch(line)
+        assert found is not None
+        kind, _, _ = found[2].partition(b" ")
+        if found[1] is None:
+            self.has_beginning = self.has_beginning or kind == b"start"
+            return
+        task = int(found[1])
+        if kind in (b"log", b"logend"):
+            if task == self._task:
+                self.is_whole = kind == b"logend" and self._inside
+                self._inside = kind == b"log"
+            return
+        text = found[2].decode("utf-8", "replace")
+        if not (task == self._task and self._outcome.take(text)):
+            self._of_task.setdefault(task, []).append(text)
+
+    def _kept(self, piece: bytes) -> bytes:
+        return piece if self._inside else b""
+
+    def _is_torn(self, line: bytes) -> bool:
+        return len(line) <= _LONGEST_OF_BUNDLE and self._head not in line and self._torn.fullmatch(line) is not None
+
+
+_LONGEST_OF_BUNDLE = 8192  # bytes; the wrapper writes each line at once, so none is longer than a pipe takes at once
 _LONGEST_LINE = 1 << 20  # bytes; no line of ours is longer
 
 
@@ -166,11 +257,12 @@ def parse_receipt(text: str | bytes) -> dict[str, Any] | None:
     written            dict: when each output was last changed, in seconds since 1970; paths without a time are left out
     found              dict: number of files by declared output; may count more files than `outputs` names
     missing            list: declared outputs of which nothing was found
-    trouble            str: `workdir` (could not be entered; nothing was run) or `no-sleep` (no time-out enforced)
+    trouble            str: `workdir` (could not be entered; nothing was run), `no-sleep` (no time-out enforced) or
+                       `killed` (the wrapper of a task in a bundle was killed with its command)
     =================  ============================================================================================
     """
     raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    named = re.search(rb"(?m)^" + MARK.encode() + rb" ([a-z0-9-]+) ", raw)
+    named = re.search(rb"(?m)^" + MARK.encode() + rb" ([a-z0-9-]+(?:\.[0-9]+)?) ", raw)
     if named is None:
         return None
     name = named[1].decode()
@@ -210,6 +302,8 @@ def _receipt(kind: str, name: str, text: str, lines: Sequence[str]) -> dict[str,
     facts = dict(word.partition("=")[::2] for word in text.split(" "))
     code = _whole(_number(facts, "code"))
     cpu, oom, cpu_before, oom_before = (_number(facts, fact) for fact in ("cpu", "oom", "cpu0", "oom0"))
+    user, system = _minutes(facts, "user"), _minutes(facts, "sys")
+    cpu_seconds = None if cpu is None or cpu_before is None else max(0.0, cpu - cpu_before)
     quota, period, limit = (_number(facts, fact) for fact in ("quota", "period", "limit"))
     outputs = _Outputs.read("".join(lines) if len(lines) == _number(facts, "outputs") else "")
     return {
@@ -225,7 +319,7 @@ def _receipt(kind: str, name: str, text: str, lines: Sequence[str]) -> dict[str,
         "signal": code - 128 if code is not None and 128 < code <= 128 + 64 else None,
         "stopped_by": facts.get("told") or None,
         "timed_out": bool(facts.get("late")),
-        "cpu_seconds": None if cpu is None or cpu_before is None else max(0.0, cpu - cpu_before),
+        "cpu_seconds": cpu_seconds if user is None or system is None else user + system,
         "peak_bytes": _whole(_number(facts, "peak")),
         "oom_kills": None if oom is None or oom_before is None else max(0, int(oom - oom_before)),
         "limit_bytes": _whole(limit) if limit is not None and limit < _NO_LIMIT else None,
@@ -247,6 +341,15 @@ _NUMBER = re.compile(r"([0-9]{1,20}(?:\.[0-9]{0,20})?)(us|ns|)")
 def _number(facts: Mapping[str, str], fact: str) -> float | None:
     found = _NUMBER.fullmatch(facts.get(fact, ""))
     return float(found[1]) * _UNITS[found[2]] if found else None
+
+
+_TIMES = re.compile(r"([0-9]{1,9})m([0-9]{1,9}(?:[.,][0-9]{1,9})?)s")
+
+
+def _minutes(facts: Mapping[str, str], fact: str) -> float | None:
+    """Return the seconds of a time as the shell's `times` writes it, such as `1m2.34s`."""
+    found = _TIMES.fullmatch(facts.get(fact, ""))
+    return 60.0 * float(found[1]) + float(found[2].replace(",", ".")) if found else None
 
 
 def _whole(number: float | None) -> int | None:

@@ -8,15 +8,16 @@
 #   cb_declared  calls `cb_seek PATTERN MATCH...` for every declared output
 #   cb_enter     changes to the job's own working directory, if it has one
 #
+# In a bundle, bundle.sh calls this text once for each task, in a shell of the task's own; then cb_task is the task's
+# number, file descriptor 8 is the container's log and 1 the task's own, and bundle.sh has the functions cb_own_share,
+# cb_ship and cb_note_end. Otherwise cb_task is empty.
+#
 # All names begin with cb_, and none is exported, so the job sees none of them. @MARK@, @MOST@ and @WORKDIR@ are
 # replaced by constants of wrapper.py. Comments and indentation are removed before the text is sent.
 #
 # shellcheck shell=sh
 # variables and functions come from encode.py; an empty `x=` in a row of assignments is meant
 # shellcheck disable=SC1007,SC2034,SC2154,SC2317
-
-cb_job= cb_gone= cb_dog= cb_told= cb_dying= cb_late= cb_again= cb_trouble= cb_text= cb_mine= cb_ours= cb_where=
-cb_group= cb_lines=0 cb_left=@MOST@
 
 # -- facts about the container; each function leaves its answer in cb_v, empty if there is none
 
@@ -61,6 +62,23 @@ cb_gauge() {
     cb_first "$cb_g/cpu.max"; cb_quota=$cb_v cb_period=$cb_w
   fi
 }
+# The container's names, and whether the batch's home is here.
+cb_look_around() {
+  cb_ours= cb_env= cb_setsid=
+  cb_safe "${skaha_sessionid:-}"; cb_id=$cb_v
+  # shellcheck disable=SC3028 # some shells set HOSTNAME
+  cb_safe "${HOSTNAME:-}"; cb_host=$cb_v
+  [ ! -r /proc/sys/kernel/hostname ] || { read -r cb_v </proc/sys/kernel/hostname; cb_safe "$cb_v"; cb_host=$cb_v; }
+  if [ -n "$cb_home" ] && [ -r "$cb_home/token" ]; then
+    read -r cb_v <"$cb_home/token"
+    [ "$cb_v" != "$cb_token" ] || cb_ours=1
+  fi 2>/dev/null
+  # a background job of a shell ignores INT and QUIT; env can undo that
+  if cb_v=$(command -v env) && "$cb_v" --default-signal=INT,QUIT true; then
+    cb_env="$cb_v --default-signal=INT,QUIT"
+  fi </dev/null >/dev/null 2>&1
+  if command -v setsid && setsid true; then cb_setsid=1; fi </dev/null >/dev/null 2>&1
+}
 
 # -- receipts
 
@@ -68,7 +86,7 @@ cb_gauge() {
 cb_say() {
   cb_v="@MARK@ $cb_name $1 #$cb_name$cb_nl"
   cb_text=$cb_text$cb_v
-  printf %s "$cb_nl$cb_v" 2>/dev/null
+  { printf %s "$cb_nl$cb_v" >&"$cb_log"; } 2>/dev/null
 }
 # Writes the same lines to a file, if the home is this batch's. An end receipt of an earlier run of this container is
 # removed, because it is out of date. If a later run has begun meanwhile, only its receipts count.
@@ -139,8 +157,8 @@ cb_watch() {
     trap 'cb_off=1; [ -z "$cb_nap" ] || kill -s KILL "$cb_nap"' TERM
     sleep "$1" & cb_nap=$!
     [ -z "$cb_off" ] || kill -s KILL "$cb_nap"
-    wait "$cb_nap" && [ -z "$cb_off" ] && kill -s ALRM $$
-  ) </dev/null >/dev/null 2>&1 9<&- &
+    wait "$cb_nap" && [ -z "$cb_off" ] && kill -s ALRM "$cb_self"
+  ) </dev/null >/dev/null 2>&1 8>&- 9<&- &
   cb_dog=$!
   cb_listen
 }
@@ -172,6 +190,10 @@ cb_alarm() {
 
 # -- the run
 
+cb_job= cb_gone= cb_dog= cb_told= cb_dying= cb_late= cb_again= cb_trouble= cb_text= cb_mine= cb_where=
+cb_group= cb_lines=0 cb_left=@MOST@
+if [ -n "$cb_task" ]; then cb_log=8; else cb_log=1 cb_self=$$; fi
+
 if [ -n "$cb_timeout" ]; then
   if command -v sleep >/dev/null 2>&1; then cb_watch "$cb_timeout"; else cb_trouble=no-sleep; fi
 fi
@@ -180,14 +202,7 @@ trap 'cb_told=INT; cb_tell INT' INT
 trap 'cb_told=HUP; cb_tell HUP' HUP
 trap cb_alarm ALRM
 
-cb_safe "${skaha_sessionid:-}"; cb_id=$cb_v
-# shellcheck disable=SC3028 # some shells set HOSTNAME
-cb_safe "${HOSTNAME:-}"; cb_host=$cb_v
-[ ! -r /proc/sys/kernel/hostname ] || { read -r cb_v </proc/sys/kernel/hostname; cb_safe "$cb_v"; cb_host=$cb_v; }
-if [ -n "$cb_home" ] && [ -r "$cb_home/token" ]; then
-  read -r cb_v <"$cb_home/token"
-  [ "$cb_v" != "$cb_token" ] || cb_ours=1
-fi 2>/dev/null
+[ -n "$cb_task" ] || cb_look_around
 
 # the driver's directory is used only if this is provably the same storage
 if { [ -n "$cb_ours" ] || [ -n "$cb_shared" ]; } && [ -n "$cb_driver" ] && cd "$cb_driver" 2>/dev/null; then
@@ -200,19 +215,18 @@ unset OLDPWD
 
 cb_now; cb_t=$cb_v
 cb_gauge 2>/dev/null
-cb_cpu0=$cb_cpu cb_oom0=$cb_oom
+cb_cpu0=$cb_cpu cb_oom0=$cb_oom cb_peak0=$cb_peak cb_times=
+[ -z "$cb_task" ] || cb_own_limits
 cb_facts="key=$cb_key attempt=$cb_attempt id=$cb_id host=$cb_host started=$cb_t workdir=$cb_where"
 cb_facts="$cb_facts limit=$cb_max quota=$cb_quota period=$cb_period"
 cb_say "start $cb_facts"
 cb_save start
+[ -z "$cb_task" ] || cb_note_start
 
-# a background job of a shell ignores INT and QUIT; env can undo that
-if cb_v=$(command -v env) && "$cb_v" --default-signal=INT,QUIT true; then
-  cb_via="$cb_v --default-signal=INT,QUIT$cb_nice"
-fi </dev/null >/dev/null 2>&1
+[ -z "$cb_env" ] || cb_via="$cb_env$cb_nice"
 # The job gets a process group of its own, so that a job that signals its group does not signal this shell. bash can do
 # without setsid; the job control of other shells needs a terminal.
-if command -v setsid && setsid true; then
+if [ -n "$cb_setsid" ]; then
   cb_via="setsid $cb_via" cb_group=1
 elif set -m; then
   case $- in *m*) cb_group=1 ;; esac
@@ -226,7 +240,7 @@ else
   # a background job of a shell gets no stdin
   command exec 9<&0 || exec 9</dev/null
   (
-    exec <&9 9<&-
+    exec <&9 9<&- 8>&-
     cb_work
   ) &
   cb_job=$!
@@ -256,8 +270,10 @@ exec </dev/null 2>/dev/null
 
 cb_now; cb_t=$cb_v
 cb_gauge
+[ -z "$cb_task" ] || { cb_own_share; cb_ship; }
 [ -z "$cb_outs" ] || [ "$cb_trouble" = workdir ] || cb_outputs
-cb_facts="$cb_facts finished=$cb_t code=$cb_rc cpu0=$cb_cpu0 cpu=$cb_cpu oom0=$cb_oom0 oom=$cb_oom peak=$cb_peak"
+cb_facts="$cb_facts finished=$cb_t code=$cb_rc cpu0=$cb_cpu0 cpu=$cb_cpu oom0=$cb_oom0 oom=$cb_oom peak=$cb_peak$cb_times"
 cb_say "end $cb_facts told=$cb_told late=$cb_late trouble=$cb_trouble outputs=$cb_lines"
 cb_save end
+[ -z "$cb_task" ] || cb_note_end
 exit "$cb_rc"

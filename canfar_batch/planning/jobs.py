@@ -81,7 +81,8 @@ def records(
             filled = spec.fill(row, key=chosen, index=index)
         except SpecError as error:
             raise SpecError(f"row {number} (job {chosen!r}): {error}" if len(rows) > 1 else str(error)) from error
-        yield JobRecord(key=chosen, index=index, spec=spec, filled=filled, fields=plain_fields(row))
+        expected = spec.expected({"key": chosen, "index": index, **row})
+        yield JobRecord(key=chosen, index=index, spec=spec, filled=filled, fields=plain_fields(row), expected=expected)
     for doubt in doubts.values():
         warn(doubt)
 

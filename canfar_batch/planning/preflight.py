@@ -15,8 +15,8 @@ from canfar_batch.errors import CanfarBatchError, CredentialError, PlatformError
 from canfar_batch.fields.image_names import suggest_image
 from canfar_batch.payload import encode
 from canfar_batch.planning.estimate import Estimate
-from canfar_batch.protocols import Platform, storage_of
-from canfar_batch.records import JobRecord, JobState
+from canfar_batch.protocols import LaunchStrategy, Platform, container_resources, storage_of
+from canfar_batch.records import JobRecord, JobState, Limits, Resources, resources_of
 from canfar_batch.spec import JobSpec, full_image, literal_path
 from canfar_batch.storage.names import is_remote
 from canfar_batch.text import count
@@ -73,7 +73,9 @@ class _Findings:
         self.warnings += found[:_SHOWN] + ([f"… and {rest} more of that kind"] if rest > 0 else [])
 
 
-def inspect(jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now: datetime) -> Preflight:
+def inspect(
+    jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now: datetime, launch: LaunchStrategy | None = None
+) -> Preflight:
     """Check the jobs that are still to be launched.
 
     Args:
@@ -81,15 +83,16 @@ def inspect(jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now:
         platform: The platform on which they are to run.
         shared: Whether this machine sees the files that the containers see.
         now: The time.
+        launch: The launch strategy, whose bundles may ask for more than a job does.
 
     Raises:
-        SpecError: The platform does not offer the resources that a job asks for, or a command is too large.
+        SpecError: The platform does not offer the resources that a job or bundle asks for, or a command is too large.
         CredentialError: The platform does not accept the credential.
     """
     waiting = [job for job in jobs if job.state in (JobState.PLANNED, JobState.WAITING)]
     specs = list(dict.fromkeys(job.spec for job in waiting))
     findings = _Findings()
-    _check_resources(specs, platform, findings)
+    _check_resources(specs, platform, launch, findings)
     _check_images(specs, platform, findings)
     _check_credential(specs, platform, now, findings)
     _check_sizes(waiting, findings)
@@ -99,14 +102,35 @@ def inspect(jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now:
     return Preflight(tuple(findings.warnings), len(waiting), tuple(findings.checked), tuple(findings.unchecked))
 
 
-def _check_resources(specs: Sequence[JobSpec], platform: Platform, findings: _Findings) -> None:
+def _check_resources(
+    specs: Sequence[JobSpec], platform: Platform, launch: LaunchStrategy | None, findings: _Findings
+) -> None:
     """Check resources against the platform's limits: raise if they are not offered, warn if the limits are unknown."""
     limits = _answer_to(platform.limits, "whether the platform offers these resources", findings)
     if limits is None:
         return
     for spec in specs:
         limits.check(spec)
+        if launch is not None:
+            check_container(limits, container_resources(launch, resources_of(spec)))
     findings.checked.append("resources")
+
+
+def check_container(limits: Limits, container: Resources | None) -> None:
+    """Check that the platform offers what the container of a bundle asks for; None if there are no bundles.
+
+    Raises:
+        SpecError: It does not.
+    """
+    if container is None:
+        return
+    try:
+        limits.check(container)
+    except SpecError as error:
+        raise SpecError(
+            f"the container of a bundle asks for the resources of all jobs that run in it at a time: {error}; let "
+            "fewer run at a time (parallel=), or say what a container asks for (cores=, ram=)"
+        ) from error
 
 
 def _check_images(specs: Sequence[JobSpec], platform: Platform, findings: _Findings) -> None:

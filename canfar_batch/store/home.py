@@ -74,6 +74,26 @@ class Home:
         return self.path / "functions"
 
     @property
+    def running(self) -> Path:
+        """The directory in which bundles that see the home keep the logs of their tasks, until the driver saves them.
+
+        The driver leaves there what bundles read: requests to stop a task, and commands too large to be sent.
+        """
+        return self.path / "running"
+
+    def running_log(self, run_name: str) -> Path:
+        """Return the path of the log of a task in a bundle, while the task runs."""
+        return self.running / run_name
+
+    def stop_request(self, run_name: str) -> Path:
+        """Return the path of the file that asks a bundle to stop a task."""
+        return self.running / f"{run_name}.stop"
+
+    def script(self, launch_name: str) -> Path:
+        """Return the path of a bundle's commands that are too large to be sent."""
+        return self.running / f"{launch_name}.sh"
+
+    @property
     def token(self) -> Path:
         """The file that containers read to detect that they share the driver's storage."""
         return self.path / "token"
@@ -121,7 +141,7 @@ class Home:
         """
         check_system()
         with file_errors(self.path):
-            for directory in (self.path, self.logs, self.receipts):
+            for directory in (self.path, self.logs, self.receipts, self.running):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe_locking(self.path)
         open_private(self.ledger)

@@ -214,6 +214,7 @@ _JOB_FIELDS: Mapping[str, Parser] = {
     "stored": _is_stored,
     "collected": _of_job("collected", bool),
     "collect_error": _of_job("collect_error"),
+    "expected": _of_job("expected"),
 }
 
 _ATTEMPT_FIELDS: Mapping[str, Parser] = {
@@ -234,6 +235,7 @@ _ATTEMPT_FIELDS: Mapping[str, Parser] = {
     "failure": _of_attempt("failure", _failure),
     "log": lambda row, origin: row[_A["log"]] and origin.home.path / row[_A["log"]],
     "log_is_cut": _of_attempt("log_is_cut", bool),
+    "task": _of_attempt("task"),
 }
 
 

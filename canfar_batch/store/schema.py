@@ -21,7 +21,7 @@ from canfar_batch.records import Attempt, JobRecord, Phase
 from canfar_batch.spec import Filled, JobSpec, Secret
 from canfar_batch.store.home import Home
 
-VERSION = 4  #: of the tables; raised with a step in `MIGRATIONS` whenever they change
+VERSION = 5  #: of the tables; raised with a step in `MIGRATIONS` whenever they change
 
 #: from a version to the script that leads to the next one
 MIGRATIONS: Mapping[int, str] = {
@@ -41,6 +41,10 @@ ALTER TABLE attempt ADD COLUMN expires_at REAL;
 ALTER TABLE attempt ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempt ADD COLUMN lost_seconds REAL NOT NULL DEFAULT 0;
 ALTER TABLE attempt ADD COLUMN log_is_cut INTEGER NOT NULL DEFAULT 0;
+""",
+    4: """
+ALTER TABLE attempt ADD COLUMN task INTEGER;
+ALTER TABLE job ADD COLUMN expected REAL;
 """,
 }
 
@@ -110,7 +114,7 @@ JOB = Table(
         "spec": "INTEGER NOT NULL REFERENCES spec (id)", "fields": "TEXT NOT NULL", "filled": "TEXT NOT NULL",
         "state": "TEXT NOT NULL", "cores": "INTEGER", "ram": "INTEGER", "gpus": "INTEGER", "due": "REAL",
         "cancelling": "INTEGER NOT NULL", "attempts_before_reopen": "INTEGER NOT NULL",
-        "collected": "INTEGER NOT NULL", "result": "TEXT", "collect_error": "TEXT",
+        "collected": "INTEGER NOT NULL", "result": "TEXT", "collect_error": "TEXT", "expected": "REAL",
     },
     ("place",),
 )  # fmt: skip
@@ -123,7 +127,7 @@ ATTEMPT = Table(
         "ended_at": "REAL", "succeeded": "INTEGER", "verified": "INTEGER NOT NULL", "receipt": "TEXT",
         "failure": "TEXT", "log": "TEXT", "start_time": "REAL", "expires_at": "REAL",
         "restarts": "INTEGER NOT NULL DEFAULT 0", "lost_seconds": "REAL NOT NULL DEFAULT 0",
-        "log_is_cut": "INTEGER NOT NULL DEFAULT 0",
+        "log_is_cut": "INTEGER NOT NULL DEFAULT 0", "task": "INTEGER",
     },
     ("place", "number"),
     extra="PRIMARY KEY (place, number)",
@@ -227,7 +231,7 @@ def job_progress(job: JobRecord, home: Home) -> dict[str, Any]:
         "due": maybe_seconds(job.due), "cancelling": int(job.cancelling),
         "attempts_before_reopen": job.attempts_before_reopen, "collected": int(job.collected),
         "result": result_text(job.result, home) if has_result else None,
-        "collect_error": job.collect_error,
+        "collect_error": job.collect_error, "expected": job.expected,
     }  # fmt: skip
 
 
@@ -247,7 +251,7 @@ def attempt_row(attempt: Attempt, place: int, home: Home) -> dict[str, Any]:
         "failure": attempt.failure and dumps(attempt.failure.to_json()),
         "log": attempt.log and _inside(home, attempt.log), "start_time": maybe_seconds(attempt.start_time),
         "expires_at": maybe_seconds(attempt.expires_at), "restarts": attempt.restarts,
-        "lost_seconds": attempt.lost_seconds, "log_is_cut": int(attempt.log_is_cut),
+        "lost_seconds": attempt.lost_seconds, "log_is_cut": int(attempt.log_is_cut), "task": attempt.task,
     }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Ready-made strategies: plain callables that fill the roles of `canfar_batch.protocols`. You can write your own."""
 
 from canfar_batch.strategies.collect import Files, Json, Logs, Returned, Serial, Several, as_collector
-from canfar_batch.strategies.launch import Adaptive, AtOnce, Chunks, Throttle, Window
+from canfar_batch.strategies.launch import Adaptive, AtOnce, Bundle, Chunks, Throttle, Window
 from canfar_batch.strategies.monitor import Listing, OneByOne
 from canfar_batch.strategies.retry import ANY, Retry, never
 
@@ -9,6 +9,7 @@ __all__ = [
     "ANY",
     "Adaptive",
     "AtOnce",
+    "Bundle",
     "Chunks",
     "Files",
     "Json",

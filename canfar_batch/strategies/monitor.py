@@ -79,12 +79,14 @@ class OneByOne:
         """Return each active job's container."""
         jobs = list(view.active())
         seen: dict[str, ContainerInfo | None] = {}
+        asked = set[str]()  # a bundle's jobs have one container
         doubt, failed = view.doubt or any(job.id is None for job in jobs), 0
         if doubt:
             seen.update((info.id, info) for info in platform.containers())
         for job in jobs:
-            if job.id is None:
+            if job.id is None or job.id in asked:
                 continue
+            asked.add(job.id)
             try:
                 seen[job.id] = _one(platform, job.id)
             except PlatformError:

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 
 import attrs
 
-from canfar_batch.failures import ExitCode, Failure, Killed, LaunchRefused, OutOfMemory
+from canfar_batch.failures import ExitCode, Failure, Killed, LaunchRefused, NotBegun, OutOfMemory
 from canfar_batch.protocols import Again, RetryPolicy, Stop
 from canfar_batch.records import JobRecord, Resources
 
@@ -77,7 +77,8 @@ class Retry:
 
     def __call__(self, job: JobRecord, failure: Failure) -> Again | Stop:
         """Return `Again` while this class of failure has attempts left, and the job as a whole; else `Stop`."""
-        counted = job.attempts[job.attempts_before_reopen :]
+        since = job.attempts[job.attempts_before_reopen :]
+        counted = [attempt for attempt in since if not isinstance(attempt.failure, NotBegun)]
         budget = self._budget(failure)
         if budget == 0:
             return Stop(f"{failure.cause} is not retried")

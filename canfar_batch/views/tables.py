@@ -199,7 +199,8 @@ def _lengths(attempt: Attempt | None, now: datetime | None) -> tuple[float | Non
 
 
 def _in_use(job: JobRecord, seen: Mapping[str, ContainerInfo]) -> Row:
-    info = seen.get(job.id or "") if job.state.active else None
+    alone = job.last_attempt is not None and job.last_attempt.task is None  # else the container's use is not its own
+    info = seen.get(job.id or "") if job.state.active and alone else None
     return {name: getattr(info, name, None) for name in LIVE_UNITS}
 
 

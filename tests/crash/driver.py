@@ -28,6 +28,7 @@ from canfar_batch.failures import LaunchRefused
 from canfar_batch.rest import open_platform, transport
 from canfar_batch.rest.transport import Timeouts
 from canfar_batch.store import home, ledger
+from canfar_batch.strategies import Bundle
 
 #: each job says that it began, in one write that no other can tear, before it does anything else
 BEGIN = 'printf "%s %s\\n" "$CANFAR_BATCH_KEY" "$CANFAR_BATCH_ATTEMPT" >> {trace}'
@@ -52,6 +53,8 @@ class Order:
     scale: float = 1.0  #: by which the driver's own pauses after a failure are multiplied
     timeout: float = 30.0  #: seconds of silence after which a question is given up
     takeover: bool = False
+    bundle: int = 0  #: how many jobs one container carries at most; 0: no bundles
+    parallel: int = 2  #: how many of them run at a time
     kill_at: int = 0  #: at which point to die; 0: never
     points: str = ""  #: the file that receives which point that was, or how many points there were
     most_bytes: int = 0  #: files may grow to this size: a disk that is full; 0: no limit
@@ -94,7 +97,9 @@ def drive(order: Order) -> None:
     with session.Session(platform) as connected:
         batch = connected.batch(
             order.name,
-            launch=cb.Window(order.window),
+            launch=Bundle(tasks=order.bundle, parallel=order.parallel, then=cb.Window(order.window))
+            if order.bundle
+            else cb.Window(order.window),
             monitor=cb.Listing(every=(order.look, 2 * order.look)),
             # a driver that dies between recording a launch and sending it costs the job an attempt; this one dies often
             retry=cb.Retry(2, pause=0.1, budgets={LaunchRefused: 1000}, at_most=1000),

@@ -32,7 +32,14 @@ def test_a_driver_may_die_at_every_step_of_its_resumption_too(tmp_path):
     kill_at_every_step(tmp_path, kills=2, jobs=20)
 
 
-def kill_at_every_step(directory, *, kills, jobs):
+@pytest.mark.timeout(900)
+def test_a_driver_of_bundles_may_die_at_every_step(tmp_path):
+    died = kill_at_every_step(tmp_path, kills=1, jobs=10, bundle=5, window=4)
+    assert any("POST" in place for place in died)
+    assert any("commit" in place for place in died)
+
+
+def kill_at_every_step(directory, *, kills, jobs, **order):
     """Run a batch of *jobs* once for each step; where its drivers died. The first *kills* drivers of a batch die."""
     numbers, lock, total, died = itertools.count(1), threading.Lock(), Verdict(), []
     through = threading.Event()  # a driver passed all its points alive
@@ -43,7 +50,7 @@ def kill_at_every_step(directory, *, kills, jobs):
         while not through.is_set() and not trouble:
             with lock:
                 number = next(numbers)
-            world = World.make(directory / f"{number}", name=f"step{number}", settle=0.3, look=0.2, jobs=jobs)
+            world = World.make(directory / f"{number}", name=f"step{number}", settle=0.3, look=0.2, jobs=jobs, **order)
             points = world.directory / "points"
             codes = [-signal.SIGKILL]
             while codes[-1] == -signal.SIGKILL and len(codes) <= kills:

@@ -23,9 +23,10 @@ def script(payload: Payload) -> str:
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-def test_shellcheck_finds_nothing_in_the_wrapper():
+@pytest.mark.parametrize("file", ["wrapper.sh", "bundle.sh"])
+def test_shellcheck_finds_nothing_in_the_wrappers(file):
     found = subprocess.run(
-        ["shellcheck", Path(wrapper.__file__).with_name("wrapper.sh")], capture_output=True, text=True, check=False
+        ["shellcheck", Path(wrapper.__file__).with_name(file)], capture_output=True, text=True, check=False
     )
     assert (found.stdout, found.returncode) == ("", 0)
 

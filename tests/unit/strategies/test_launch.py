@@ -3,15 +3,17 @@
 from collections import Counter
 from datetime import timedelta
 
+import attrs
 import pytest
 from engine import SPEC, World
 from fakes import EPOCH, Fate
 
 from canfar_batch import errors
 from canfar_batch.failures import Deleted
-from canfar_batch.protocols import BatchView, Bundle, Pick
-from canfar_batch.records import JobRecord, JobState, Usage
-from canfar_batch.strategies import Adaptive, AtOnce, Chunks, Retry, Throttle, Window
+from canfar_batch.protocols import BatchView, Pick
+from canfar_batch.protocols import Bundle as Carried
+from canfar_batch.records import JobRecord, JobState, Resources, Usage
+from canfar_batch.strategies import Adaptive, AtOnce, Bundle, Chunks, Retry, Throttle, Window
 
 
 @pytest.fixture
@@ -145,18 +147,103 @@ def test_adaptive_batch_succeeds_on_a_platform_with_little_room(world):
     assert world.clock.seconds < 60 / 6 * 60 * 3
 
 
+def sized(answer):
+    """The jobs of each bundle."""
+    return [[job.index for job in bundle.jobs] for bundle in answer.bundles]
+
+
+def expecting(seconds, spec=SPEC, **more):
+    jobs = [
+        JobRecord(key=f"j{n}", index=n, spec=spec, filled=spec.fill({"n": n}), expected=expected)
+        for n, expected in enumerate(seconds)
+    ]
+    longest = sorted(jobs, key=lambda job: (-(job.expected or 0), job.index))
+    known = [job.expected for job in jobs if job.expected is not None]
+    backlog = more.pop("backlog", sum(known) if len(known) == len(jobs) else None)
+    return BatchView(
+        now=EPOCH, counts=Counter({JobState.PLANNED: len(jobs)}), containers=more.pop("containers", 0),
+        ready=lambda: jobs, longest=lambda: longest, backlog=backlog, **more,
+    )  # fmt: skip
+
+
+def test_a_bundle_carries_many_jobs_and_a_window_counts_containers():
+    assert sized(Bundle(tasks=3, then=Window(4))(view(range(20), containers=2))) == [[0, 1, 2], [3, 4, 5]]
+    assert sized(Bundle(tasks=3, then=Window(4))(view(range(4), containers=2))) == [[0, 1, 2], [3]]
+    assert sized(Bundle(tasks=3, then=Window(2))(view(range(4), containers=2))) == []
+    assert len(Bundle()(view(range(70))).bundles[0].jobs) == 50
+
+
+def test_a_throttled_bundle_is_one_launch():
+    bundles = Throttle(1, then=Bundle(tasks=2, then=Window(5)))(view(range(9))).bundles
+    assert [[job.index for job in bundle.jobs] for bundle in bundles] == [[0, 1]]
+
+
+def test_jobs_with_other_images_or_resources_go_into_other_bundles():
+    other = attrs.evolve(SPEC, image="skaha/other")
+    more = attrs.evolve(SPEC, cores=2)
+    alone = attrs.evolve(SPEC, receipt=False)
+    jobs = [
+        JobRecord(key=f"j{n}", index=n, spec=spec, filled=spec.fill({"n": n}))
+        for n, spec in enumerate([SPEC, other, SPEC, more, alone, alone, other, SPEC])
+    ]
+    seen = BatchView(now=EPOCH, counts={}, containers=0, ready=lambda: jobs)
+    assert sized(Bundle(tasks=3)(seen)) == [[0, 2, 7], [1, 6], [3], [4], [5]]
+
+
+def test_a_container_asks_for_the_resources_of_the_jobs_that_run_at_a_time():
+    bundle = Bundle(tasks=9, parallel=4)
+    (one,) = bundle(view(range(9), containers=15)).bundles
+    assert one.parallel == 4
+    spec = attrs.evolve(SPEC, cores=2, ram=3)
+    (asks,) = (each.asks_for for each in bundle(expecting([None] * 9, spec, containers=15)).bundles)
+    assert asks == Resources(cores=8, ram=12)
+    assert bundle.container_resources(Resources(cores=2, ram=3)) == Resources(cores=8, ram=12)
+    told = Bundle(tasks=9, parallel=4, cores=3)(expecting([None] * 9, spec, containers=15)).bundles[0]
+    assert told.asks_for == Resources(cores=3, ram=12)
+    few = bundle(expecting([None] * 2, spec, containers=15)).bundles[0]
+    assert few.asks_for == Resources(cores=4, ram=6)
+
+
+def test_bundles_are_filled_by_time_and_evenly():
+    filled = sized(Bundle(minutes=1, then=Window(3))(expecting([10.0] * 30)))
+    assert [len(jobs) for jobs in filled] == [5, 5, 5]  # 300 s in bundles of 60 s at most: 6 for 3 places
+    assert [len(jobs) for jobs in sized(Bundle(minutes=20, then=Window(3))(expecting([10.0] * 30)))] == [30]
+
+
+def test_while_nothing_is_known_a_bundle_fills_its_lanes():
+    assert sized(Bundle(minutes=20, parallel=2, then=Window(2))(expecting([None] * 9))) == [[0, 1], [2, 3]]
+    known = expecting([None] * 8, typical=60.0, backlog=480.0)
+    assert [len(jobs) for jobs in sized(Bundle(minutes=2, then=Window(2))(known))] == [2, 2]
+
+
+def test_the_longest_jobs_come_first_and_share_out_evenly():
+    seconds = [1.0, 9.0, 2.0, 8.0, 3.0, 7.0, 4.0, 6.0]
+    assert picked(Window(3, longest_first=True)(expecting(seconds))) == [1, 3, 5]
+    filled = Bundle(minutes=1 / 3, then=Window(2, longest_first=True))(expecting(seconds)).bundles
+    work = [sum(job.expected for job in bundle.jobs) for bundle in filled]
+    assert len(work) == 2
+    assert max(work) - min(work) <= 2
+    assert filled[0].jobs[0].index == 1
+
+
+@pytest.mark.parametrize("wrong", [{"tasks": 0}, {"minutes": 0}, {"tasks": 1, "parallel": 0}, {"cores": -1}])
+def test_a_bundle_refuses_numbers_that_are_not_positive(wrong):
+    with pytest.raises(ValueError):
+        Bundle(**wrong)
+
+
 def one_at_a_time(view):
     """A strategy of a user's own: five lines."""
     if view.containers:
         return []
-    return [Bundle(job) for job in view.ready(at_most=1)]
+    return [Carried(job) for job in view.ready(at_most=1)]
 
 
 def slowly(view):
     """Another: one job every 20 seconds, whatever happens."""
     if view.launches and (view.now - view.launches[-1]).total_seconds() < 20:
         return Pick(again=20 - (view.now - view.launches[-1]).total_seconds())
-    return [Bundle(job) for job in view.ready(at_most=1)]
+    return [Carried(job) for job in view.ready(at_most=1)]
 
 
 @pytest.mark.parametrize("launch", [one_at_a_time, slowly, Throttle(1, then=one_at_a_time)])
