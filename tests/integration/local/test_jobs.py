@@ -43,7 +43,7 @@ def test_a_job_finds_the_variables_of_the_platform(client, platform, monkeypatch
     assert seen["HOSTNAME"] == "seeing"
     assert seen["PATH"].split(":")[0] == str(Path(sys.executable).parent)
     assert "secret" not in "".join(seen.values())
-    assert {name for name in seen if name.startswith("CANFAR_")} == {"CANFAR_BATCH_CGROUP"}
+    assert {name for name in seen if name.startswith("CANFAR_")} == {"CANFAR_BATCH_ARC", "CANFAR_BATCH_CGROUP"}
 
 
 def test_the_platforms_variables_come_after_the_users_and_win(client):

@@ -106,7 +106,7 @@ def test_a_directory_that_was_given_stays(start, client_of, tmp_path):
     client = client_of(platform)
     client.wait(client.sh("echo kept > result"))
     platform.stop()
-    assert (tmp_path / "home" / "local" / "result").read_text() == "kept\n"
+    assert (tmp_path / "arc" / "home" / "local" / "result").read_text() == "kept\n"
 
 
 def test_a_port_in_use_is_an_error_and_leaves_nothing(start):
