@@ -315,13 +315,26 @@ def poisoned_replica() -> Outage:
 
     With ``every=2`` it is one of two replicas.
     """
-    texts = itertools.chain([outages.POISONED_FIRST], itertools.repeat(outages.POISONED))
-    return Outage(lambda call: outages.unexpected(next(texts)), frozenset({"create"}))
+    poisoned = _poisoned()
+    return Outage(lambda call: poisoned(), frozenset({"create"}))
 
 
 def limits_unreadable() -> Outage:
-    """Play limits that cannot be read: the context is a 500."""
-    return Outage(lambda call: outages.unexpected(outages.LIMITS_UNREADABLE), frozenset({"context"}))
+    """Play limits that cannot be read since the service began: the context and creates are 500s, lists are well.
+
+    When the limits can be read again, the context is well, and creates stay as `poisoned_replica` plays them.
+    """
+    poisoned = _poisoned()
+
+    def unreadable(call: Call) -> Response:
+        return poisoned() if call.kind == "create" else outages.unexpected(outages.LIMITS_UNREADABLE)
+
+    return Outage(unreadable, frozenset({"context", "create"}))
+
+
+def _poisoned() -> Callable[[], Response]:
+    texts = itertools.chain([outages.POISONED_FIRST], itertools.repeat(outages.POISONED))
+    return lambda: outages.unexpected(next(texts))
 
 
 def redis_hung() -> Outage:

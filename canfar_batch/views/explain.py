@@ -194,7 +194,13 @@ def _from_events(job: JobRecord, events: str) -> str:
     if room:
         return f"The cluster has no room for it yet: {room[-1]}. {_ADVICE[failures.StuckPending]}"
     if not lines:
-        return "The cluster has no events for it yet, which is usual while a job is queued."
+        attempt = job.last_attempt
+        if attempt is None or attempt.start_time is None:
+            return "The cluster has no events for it yet, which is usual while a job is queued."
+        return (
+            "It has left the queue, and the cluster has no events for it, which is usual for a moment. If that lasts, "
+            "the cluster refuses to run it, perhaps for its resources: cancel it, and ask for less."
+        )
     return f"The latest event: {lines[-1]}."
 
 

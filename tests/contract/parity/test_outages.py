@@ -93,6 +93,21 @@ def test_one_of_two_replicas_may_be_poisoned(platform, player):
     assert "NoClassDefFoundError: Could not initialize class" in texts[3]
 
 
+def test_limits_that_cannot_be_read_fail_the_context_and_creates(platform, player):
+    with platform.faults.during(faults.limits_unreadable()):
+        context = ask(player, "GET /context")[1]
+        creates = [ask(player, "POST /session")[1] for _ in range(2)]
+        assert ask(player, "GET /session")[1]["status"] == 200
+    java = "unexpected exception: java.lang."
+    assert (context["status"], context["text"]) == (
+        500,
+        f"{java}IllegalStateException: Failed reading Resources as JSON",
+    )
+    assert [create["status"] for create in creates] == [500, 500]
+    assert creates[0]["text"] == f"{java}ExceptionInInitializerError"
+    assert creates[1]["text"].startswith(f"{java}NoClassDefFoundError")
+
+
 def test_a_missing_queue_shows_a_page_for_sessions_alone(platform, player):
     with platform.faults.during(faults.queue_missing()):
         headers, came = ask(player, "GET /session")

@@ -87,6 +87,16 @@ def test_events_explain_why_a_job_is_pending(noted, told):
     assert told in explain_job(record(JobState.PENDING), noted)
 
 
+def test_a_job_that_left_the_queue_and_has_no_events_may_be_refused_by_the_cluster():
+    queued = record(JobState.PENDING)
+    admitted = attrs.evolve(
+        queued, attempts=(attrs.evolve(queued.attempts[-1], start_time=datetime.now(timezone.utc)),)
+    )
+    assert "which is usual while a job is queued" in explain_job(queued)
+    assert "It has left the queue" in explain_job(admitted)
+    assert "ask for less" in explain_job(admitted)
+
+
 def test_events_of_a_running_job_are_ignored():
     assert "ImagePull" not in explain_job(record(JobState.RUNNING), HEADER + "Warning   Failed   ImagePullBackOff\n")
 
