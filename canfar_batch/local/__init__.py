@@ -29,7 +29,7 @@ import attrs
 from canfar_batch.local.cluster import Cluster, ClusterSettings
 from canfar_batch.local.containers import DEADLINE, GIB, ContainerInfo
 from canfar_batch.local.creation import LIMIT_RANGE, Limits
-from canfar_batch.local.faults import Fault, Faults, Recorded, Requests
+from canfar_batch.local.faults import Fault, Faults, Recorded, Requests, from_text
 from canfar_batch.local.http_server import LOOPBACK, HttpServer
 from canfar_batch.local.registry import IMAGES, Image, Strictness
 from canfar_batch.local.routes import ROOT, STORAGE, VERSION
@@ -82,7 +82,7 @@ class LocalPlatform:
         oom: The victim: the biggest ``process``, or the ``group`` of all processes, as in newer Kubernetes.
         ram_scale: A factor on each job's limit in RAM; with 0.05 a test exceeds 1 GiB with 52 MiB.
         directory: The place for home, logs and accounts; a temporary one, removed at the end, by default.
-        faults: Faults to begin with.
+        faults: Faults to begin with, also as text that `faults.from_text` takes; `faults.bad_day(seed)` has many.
         arc: The directory that stands for `/arc`, which the storage service serves; by default `arc` in *directory*.
         storage_quota: Bytes that each home directory may hold.
         storage_faults: The faults of the real storage service to play (`canfar_batch.local.faults`): all that the
@@ -123,7 +123,7 @@ class LocalPlatform:
         oom: str = "process",
         ram_scale: float = 1.0,
         directory: str | os.PathLike[str] | None = None,
-        faults: Iterable[Fault] = (),
+        faults: Iterable[Fault | str] = (),
         arc: str | os.PathLike[str] | None = None,
         storage_quota: int | None = None,
         storage_faults: Iterable[str] = CAVERN,
@@ -141,7 +141,7 @@ class LocalPlatform:
         self.faults = Faults()
         self.requests = Requests()
         for fault in faults:
-            self.faults.add(fault)
+            self.faults.add(from_text(fault) if isinstance(fault, str) else fault)
         self._port = port
         self._directory = None if directory is None else Path(directory).resolve()
         self._arc = None if arc is None else Path(arc).resolve()

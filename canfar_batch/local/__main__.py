@@ -9,6 +9,7 @@ import sys
 import threading
 
 from canfar_batch.local import IMAGES, LIMIT_RANGE, Image, LocalPlatform
+from canfar_batch.local.faults import bad_day, from_text
 
 PARENT_LOOK = 0.2  #: seconds between two checks of whether the parent process still lives
 
@@ -35,6 +36,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--pull", type=float, default=0.05, help="seconds that a job is Pending before it runs (default: %(default)g)"
     )
+    made.add_argument(
+        "--faults",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="let answers go wrong, as 'drop after on=create probability=0.05 seed=7'; may be repeated",
+    )
+    made.add_argument("--bad-day", type=int, metavar="SEED", help="let answers go wrong in every way, from this seed")
     made.add_argument("--directory", help="keep home directory and logs here (default: a temporary directory)")
     made.add_argument("--arc", help="the directory that stands for /arc (default: arc in the directory)")
     made.add_argument("--tls", metavar="PEM", help="serve HTTPS too, with this certificate and key for localhost")
@@ -45,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a platform until SIGINT or SIGTERM."""
     options = parser().parse_args(argv)
+    try:
+        faults = [from_text(text) for text in options.faults]
+    except ValueError as error:
+        parser().error(str(error))
+    if options.bad_day is not None:
+        faults += bad_day(options.bad_day)
     # asked now, so that a parent that dies while the platform starts is noticed
     parent = os.getppid()
     stop = threading.Event()
@@ -63,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         limits=LIMIT_RANGE if options.limit_range else None,
         stats=options.stats,
         pull=options.pull,
+        faults=faults,
         arc=options.arc,
         tls=options.tls,
     )

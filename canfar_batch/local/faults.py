@@ -9,6 +9,8 @@ request and a way to proceed, and returns the answer that the client gets.
     with platform.faults.during(stall(30), on="show"):               # for as long as the block takes
         ...
 
+    platform.faults.add(from_text("drop on=create probability=0.05 seed=7"))   # as the command line takes it
+
 Actions compose: ``after(action)`` lets the service act before *action* answers. Anything callable as
 ``action(call) -> Response`` is an action too.
 
@@ -197,6 +199,29 @@ def partial_list(share: float = 0.5, seed: int = 0) -> Action:
     return _on_json(lambda sessions: [session for session in sessions if chance.random() < share])
 
 
+def duplicate() -> Action:
+    """Let the service act twice, and answer as at the second time: a create makes two containers of one name."""
+
+    def doubled(call: Call) -> Response:
+        call.proceed()
+        return call.proceed()
+
+    return doubled
+
+
+def flapping(seed: int = 0) -> Action:
+    """Show running sessions as Pending, each time with probability one half."""
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+
+    def flapped(shown: Any) -> Any:
+        for session in shown if isinstance(shown, list) else [shown]:
+            if session.get("status") == "Running" and chance.random() < 0.5:
+                session["status"] = "Pending"
+        return shown
+
+    return _on_json(flapped)
+
+
 def stale_list() -> Action:
     """Answer with the list from the first time that this fault struck."""
     kept: list[Response] = []
@@ -364,6 +389,79 @@ def _outage(illness: str, effect: Callable[[str], outages.Illness]) -> Outage:
 # Rules
 
 
+#: actions by the name that `from_text` knows
+NAMED: Mapping[str, Callable[..., Action]] = {
+    "answer": lambda status: answer(int(status), f"unexpected answer {status}\n"),
+    "busy": lambda wait="": answer(429, "slow down\n", {"Retry-After": wait} if wait else {}),
+    "unavailable": lambda wait="1": answer(503, "temporarily unavailable: null\n", {"Retry-After": wait}),
+    "credential": lambda: answer(401, "Invalid JWT token"),
+    "stall": lambda seconds: stall(float(seconds)),
+    "late": lambda seconds: late(float(seconds)),
+    "partial_list": lambda share="0.5": partial_list(float(share)),
+    "flapping": lambda seed="0": flapping(int(seed)),
+    **{
+        action.__name__: action
+        for action in (
+            *(bad_gateway, proxy_not_found, login_page, drop, cut_short, half, empty_list, stale_list, duplicate),
+            *(groups_ill, posix_ill, storage_ill, issuer_ill, registry_ill, images_ill),
+            *(queue_away, queue_missing, poisoned_replica, limits_unreadable, redis_hung, api_server_away),
+        )
+    },
+}
+
+
+def from_text(text: str) -> Fault:
+    """Return the fault that a line of text describes, as `--faults` takes it.
+
+    The line has the action's name, ``=`` and its argument if it takes one, the word ``after`` if the service is to act
+    first, and the rule: ``groups_ill=404 on=create first=3``, ``drop after on=create probability=0.05 seed=7``.
+
+    Raises:
+        ValueError: The action or a word of the rule is unknown, or its value is not usable.
+    """
+    name, *words = text.split()
+    action_name, _, argument = name.partition("=")
+    if action_name not in NAMED:
+        raise ValueError(f"{action_name!r} is not a fault; choose one of {', '.join(sorted(NAMED))}")
+    try:
+        action = NAMED[action_name](*([argument] if argument else []))
+    except TypeError:
+        raise ValueError(f"{name!r}: {action_name} takes {'no' if argument else 'an'} argument") from None
+    rule: dict[str, Any] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if word == "after":
+            action = after(action)
+        elif key in _RULES:
+            rule[key] = _RULES[key](value)
+        else:
+            raise ValueError(f"{word!r} is no part of a rule; use after, {', '.join(f'{key}=' for key in _RULES)}")
+    return Fault(action, **rule)
+
+
+def bad_day(seed: int = 0) -> list[Fault]:
+    """Return the faults of a bad day: a few percent of all requests go wrong, in every way that costs others jobs.
+
+    The same *seed* gives the same faults at the same requests, if these come in the same order.
+    """
+    lines = (
+        "unavailable on=create probability=0.03",
+        "late=2 on=create probability=0.03",
+        "bad_gateway after on=create probability=0.05",
+        "drop after on=create probability=0.05",
+        "drop on=create probability=0.02",
+        "answer=500 on=list probability=0.05",
+        "empty_list on=list probability=0.05",
+        "partial_list=0.7 on=list probability=0.03",
+        "cut_short on=list probability=0.02",
+        "proxy_not_found on=show probability=0.05",
+        "half on=logs probability=0.03",
+        "bad_gateway on=events probability=0.05",
+        "credential on=list probability=0.01",
+    )
+    return [from_text(f"{line} seed={seed * 1000 + number}") for number, line in enumerate(lines)]
+
+
 @attrs.define(eq=False)
 class Fault:
     """An action and when it strikes: at every request of its kind, or as its counts, chance and time allow.
@@ -438,6 +536,13 @@ class Fault:
     @property
     def _extra(self) -> float:
         return self.lingers or 0.0 if self.hits else 0.0
+
+
+_RULES: Mapping[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("on", "method"), str),
+    **dict.fromkeys(("nth", "first", "every", "seed"), int),
+    **dict.fromkeys(("probability", "seconds", "lingers"), float),
+}
 
 
 class Faults:

@@ -231,6 +231,15 @@ def test_the_command_has_switches_for_images_limits_and_statistics(host, client_
     assert answers == [([200, 400], 16, 200), ([200, 200], 12, 503), ([400, 400], 16, 503)]
 
 
+def test_the_command_takes_faults_and_refuses_others(host, client_of):
+    options = ["--token", "mine", "--faults", "answer=418 on=list nth=2", "--faults", "proxy_not_found on=context"]
+    process = host(sys.executable, "-m", "canfar_batch.local", *options)
+    client = client_of(platform_of(process.stdout.readline().strip().removeprefix("export CANFAR_URL="), "mine"))
+    assert [client.ask("GET", "/session").status for _ in range(3)] == [200, 418, 200]
+    assert client.ask("GET", "/context").status == 404
+    assert host(sys.executable, "-m", "canfar_batch.local", "--faults", "nonsense").wait(30) == 2
+
+
 def test_the_command_ends_with_its_parent_when_asked_to(host, client_of, soon):
     script = (
         "import subprocess, sys, time\n"

@@ -3,6 +3,7 @@
 import json
 import threading
 
+import attrs
 import pytest
 
 from canfar_batch.local import faults
@@ -195,3 +196,57 @@ def test_an_outage_counts_only_requests_that_ask_the_ill_neighbour(bench):
     bench.faults.add(faults.poisoned_replica(), every=2)
     statuses = [bench.ask(kind).status for kind in ("create", "list", "create", "list", "create", "create")]
     assert statuses == [200, 200, 500, 200, 200, 500]
+
+
+# Faults as text
+
+ARGUMENTS = {"answer": "500", "stall": "0", "late": "0"}
+
+
+@pytest.mark.parametrize("name", sorted(faults.NAMED))
+def test_every_named_fault_can_be_written_as_text(bench, name):
+    text = f"{name}={ARGUMENTS[name]}" if name in ARGUMENTS else name
+    fault = faults.from_text(f"{text} on=list first=1 seed=3")
+    assert (fault.on, fault.first, fault.seed) == ("list", 1, 3)
+    assert callable(fault.action)
+
+
+def test_a_text_has_an_argument_and_after(bench):
+    bench.faults.add(faults.from_text("answer=418 after on=list nth=2"))
+    assert [bench.ask().status for _ in range(3)] == [200, 418, 200]
+    assert bench.acted == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("nonsense", "'nonsense' is not a fault; choose one of answer, api_server_away"),
+        ("drop when=now", "'when=now' is no part of a rule"),
+        ("drop=5", "drop takes no argument"),
+        ("answer", "answer takes an argument"),
+        ("answer=soon", "invalid literal"),
+        ("groups_ill=sad", "is not one of empty, 503"),
+        ("drop on=everything", "is not a kind of request"),
+        ("drop probability=often", "could not convert"),
+    ],
+)
+def test_a_text_that_describes_no_fault_is_refused(text, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        faults.from_text(text)
+
+
+def test_a_duplicate_acts_twice_and_answers_once(bench):
+    bench.faults.add(faults.duplicate(), first=1)
+    assert bench.ask().status == 200
+    assert bench.acted == 2
+
+
+def test_a_bad_day_is_the_same_for_the_same_seed():
+    def day(seed):
+        bench, kinds = Bench(), ["create", "list", "show", "logs", "events"] * 80
+        for fault in faults.bad_day(seed):
+            bench.faults.add(attrs.evolve(fault, action=faults.answer(599)))
+        return [bench.ask(kind).status for kind in kinds]
+
+    assert day(1) == day(1) != day(2)
+    assert 10 < day(1).count(599) < 120
