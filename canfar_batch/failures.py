@@ -19,6 +19,9 @@ import attrs
 
 from canfar_batch.text import printable, printable_lines
 
+#: in the message of an eviction that the job could have avoided
+USED_MORE_MEMORY = "it used more memory than it asked for"
+
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)\b")
 _PARTICULAR = re.compile(r"""'[^']*'|"[^"]*"|\S*[/\d]\S*""")  # names, paths and numbers, which differ from job to job
 
@@ -29,7 +32,8 @@ class Failure:
 
     Attributes:
         message: What happened, in words, with those of the platform or the job if there are any.
-        inferred: True if no receipt reports it: the cause was inferred from the log, from events, or from silence.
+        inferred: True if the cause is only likely: it was inferred from the log, from events, or from silence, and
+            there may be another explanation.
     """
 
     message: str = attrs.field(default="", converter=printable)
@@ -172,6 +176,16 @@ class Evicted(Failure):
 
 
 @attrs.frozen(kw_only=True)
+class Interrupted(Evicted):
+    """The job ended with the local platform that its session had started, for instance because of Ctrl-C.
+
+    `Retry` launches it again and does not count the attempt.
+    """
+
+    label = "interrupted"
+
+
+@attrs.frozen(kw_only=True)
 class DiskFull(Failure):
     """The job filled a disk, or its share of one."""
 
@@ -269,7 +283,8 @@ KINDS: Mapping[str, type[Failure]] = {
     kind.__name__: kind
     for kind in (
         ExitCode, Raised, OutOfMemory, ChildKilled, Killed, TimedOut, StartError, ImagePull, StuckPending, Evicted,
-        DiskFull, DeadlineExceeded, Deleted, Lost, Unwatched, MissingOutput, LaunchRefused, NotBegun, Unknown,
+        Interrupted, DiskFull, DeadlineExceeded, Deleted, Lost, Unwatched, MissingOutput, LaunchRefused, NotBegun,
+        Unknown,
     )
 }  # fmt: skip
 

@@ -16,7 +16,16 @@ import attrs
 
 from canfar_batch.errors import TransitionError
 from canfar_batch.failures import Deleted, Failure, LaunchRefused, Lost, Unwatched
-from canfar_batch.records import STATE_OF_PHASE, Attempt, JobRecord, JobState, Phase, Receipt, Resources
+from canfar_batch.records import (
+    STATE_OF_PHASE,
+    Attempt,
+    JobRecord,
+    JobState,
+    LostRun,
+    Phase,
+    Receipt,
+    Resources,
+)
 from canfar_batch.spec import JobSpec
 
 # -- events -------------------------------------------------------------------------------------------------------
@@ -68,12 +77,19 @@ class Deferred(Event):
 
 @attrs.frozen(kw_only=True)
 class PhaseChanged(Event):
-    """The platform's status of the container changed, or its start time."""
+    """The platform's status of the container changed, or its start time, or it was shown for the first time."""
 
     phase: Phase
     started_at: datetime | None = None  #: since when the container runs, if it is running
     start_time: datetime | None = None  #: as the platform gave it: it vanishes when the container is suspended
     expires_at: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class HeldUp(Event):
+    """The job has waited so long, or in such a way, that it may never begin."""
+
+    why: str
 
 
 @attrs.frozen(kw_only=True)
@@ -174,6 +190,7 @@ ALLOWED: Mapping[type[Event], frozenset[JobState]] = {
     Adopted: frozenset({_L, _W, _LOST, _FAILED}),
     Deferred: frozenset({_L}),
     PhaseChanged: frozenset({_PE, _R}),
+    HeldUp: frozenset({_PE}),
     Ended: frozenset({_L, _PE, _R}),
     Retrying: frozenset({_W}),
     RetryExhausted: frozenset({_W}),
@@ -281,7 +298,7 @@ def _adopted(job: JobRecord, event: Adopted) -> JobRecord:
             f"job {job.key!r} has no attempt in doubt to which the container {event.id!r} could belong"
         )
     attempts = _newest(
-        job, id=event.id, launched_at=job.attempts[-1].launched_at or event.at, seen_at=event.at,
+        job, id=event.id, launched_at=job.attempts[-1].launched_at or event.at, seen_at=event.at, shown=True,
         ended_at=None, succeeded=None, failure=None,
     )  # fmt: skip
     return _changed(job, state=JobState.PENDING, attempts=attempts, due=None)
@@ -296,7 +313,8 @@ def _phase_changed(job: JobRecord, event: PhaseChanged) -> JobRecord:
     state = STATE_OF_PHASE.get(event.phase)
     if state is None:
         raise TransitionError(f"{event.phase.value!r} is not a state of a job")
-    return _changed(job, state=state, attempts=_newest(job, seen_at=event.at, **_run(job.attempts[-1], event)))
+    run = _run(job.attempts[-1], event)
+    return _changed(job, state=state, attempts=_newest(job, seen_at=event.at, shown=True, **run))
 
 
 def _run(attempt: Attempt, event: PhaseChanged) -> dict[str, Any]:
@@ -315,11 +333,16 @@ def _run(attempt: Attempt, event: PhaseChanged) -> dict[str, Any]:
         "started_at": attempt.started_at or event.started_at,
     }
     if (vanished or began_again) and attempt.started_at is not None:
+        lost = LostRun(attempt.started_at, (event.start_time if began_again else event.at) or event.at)
         changes["restarts"] = attempt.restarts + 1
-        lost = ((event.start_time if began_again else event.at) or event.at) - attempt.started_at
-        changes["lost_seconds"] = attempt.lost_seconds + max(0.0, lost.total_seconds())
+        changes["lost_seconds"] = attempt.lost_seconds + lost.seconds
+        changes["lost_runs"] = (*attempt.lost_runs, lost)
         changes["started_at"] = event.started_at
     return changes
+
+
+def _held_up(job: JobRecord, event: HeldUp) -> JobRecord:
+    return _changed(job, attempts=_newest(job, held_up=event.why))
 
 
 def _ended(job: JobRecord, event: Ended) -> JobRecord:
@@ -332,6 +355,7 @@ def _ended(job: JobRecord, event: Ended) -> JobRecord:
         receipt=event.receipt,
         log=event.log,
         log_is_cut=event.log_is_cut,
+        outputs_unchecked=event.succeeded and not event.verified and bool(job.filled.outputs),
         started_at=_started(job.attempts[-1], event.receipt),
     )
     state = JobState.SUCCEEDED if event.succeeded else JobState.WAITING
@@ -420,6 +444,7 @@ _APPLY: Mapping[type[Event], Callable[[JobRecord, Any], JobRecord]] = {
     Adopted: _adopted,
     Deferred: _deferred,
     PhaseChanged: _phase_changed,
+    HeldUp: _held_up,
     Ended: _ended,
     Retrying: _retrying,
     RetryExhausted: _retry_exhausted,

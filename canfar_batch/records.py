@@ -42,6 +42,7 @@ __all__ = [
     "JobState",
     "LaunchRequest",
     "Limits",
+    "LostRun",
     "Phase",
     "Receipt",
     "Resources",
@@ -179,6 +180,19 @@ class Receipt:
         )
 
 
+@attrs.frozen
+class LostRun:
+    """A run of a container that the platform stopped; the container began again from the start."""
+
+    began: datetime
+    ended: datetime
+
+    @property
+    def seconds(self) -> float:
+        """The time that it took; 0 if the clocks differ so much that it is not known."""
+        return max(0.0, (self.ended - self.began).total_seconds())
+
+
 def _few(paths: tuple[str, ...]) -> str:
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return ", ".join(paths[:3]) + more
@@ -201,6 +215,9 @@ class Attempt:
     expires_at: datetime | None = None  #: when the platform ends the present run
     restarts: int = 0  #: runs of this container that the platform stopped and began again from the start
     lost_seconds: float = 0.0  #: time that those runs took
+    lost_runs: tuple[LostRun, ...] = ()  #: those runs, oldest first
+    shown: bool = False  #: whether the platform ever showed its container
+    held_up: str | None = None  #: why it may wait for ever, if that is so
     seen_at: datetime | None = None  #: when the platform last reported it
     ended_at: datetime | None = None  #: when its end became known
     succeeded: bool | None = None  #: None until it has ended
@@ -209,6 +226,7 @@ class Attempt:
     failure: Failure | None = None
     log: Path | None = None  #: the file to which its log was saved; None if it was not available
     log_is_cut: bool = False  #: whether the log's beginning was missing
+    outputs_unchecked: bool = False  #: whether it succeeded without a receipt that lists its declared outputs
     task: int | None = None  #: its number in the bundle that its container carries, from 1; None if it is alone
 
     @property
@@ -227,9 +245,18 @@ class Attempt:
         return not self.ended and self.restarts > 0 and self.started_at is None
 
     @property
+    def is_held_up(self) -> bool:
+        """Whether it waits, and may wait for ever."""
+        return self.held_up is not None and not self.ended and not self.has_run
+
+    @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader should know about this attempt's success or log, as sentences without a full stop."""
+        """What a reader should know about this attempt, as sentences without a full stop."""
         found: list[str] = []
+        if self.held_up is not None and self.is_held_up:
+            found.append(self.held_up)
+        if self.outputs_unchecked and not self.verified:
+            found.append("whether its declared outputs are there is not known: no receipt reports them")
         receipt = self.receipt
         if receipt is not None and self.succeeded:
             there = ", and its outputs are there" if receipt.outputs and not receipt.missing else ""

@@ -73,6 +73,7 @@ class Session:
         grace: Seconds for which a container may live on after `Failed` or a delete; by default 35.
         memory: Seconds for which the platform remembers ended containers at most; by default 3,600.
             A batch that finds newer ones forgotten believes the platform.
+        long_wait: Seconds after which a job that has not begun is reported to wait for long.
         file_system: What `storage` returns; by default a file system for the platform's storage service.
 
     Attributes:
@@ -89,6 +90,7 @@ class Session:
         settle: float | None = None,
         grace: float | None = None,
         memory: float | None = None,
+        long_wait: float | None = None,
         file_system: Any = None,
     ) -> None:
         self.platform = platform
@@ -100,7 +102,7 @@ class Session:
         self._lock = threading.Lock()
         self._settle = SETTLE_NEARBY if settle is None and self.nearby else settle
         self._grace = GRACE_LOCAL if grace is None and local is not None else grace
-        self._memory = memory
+        self._memory, self._long_wait = memory, long_wait
         self._began = self._clock.now() if local is not None else None
         self._pid = os.getpid()
 
@@ -113,6 +115,8 @@ class Session:
         certificate: str | os.PathLike[str] | None = None,
         timeout: float = 30.0,
         storage: Any = None,
+        memory: float | None = None,
+        long_wait: float | None = None,
     ) -> Session:
         """Connect to a platform.
 
@@ -127,6 +131,11 @@ class Session:
             timeout: Seconds to wait for the answer to a question. A launch waits 90 s.
             storage: A file system of fsspec, whose root stands for `/arc`, to be used instead of the platform's storage
                 service. By default the service at `CANFAR_STORAGE_URL`, else at `/arc` on the platform's own host.
+            memory: Seconds for which the platform remembers ended jobs; by default an hour, as on CANFAR. A job that
+                is gone sooner was deleted by somebody; one that is gone later may have ended unwatched.
+            long_wait: Seconds after which a job that has not begun is reported, by `explain`, tables and reports, to
+                wait for long: it may be larger than the cluster can take. By default an hour. Nothing stops the job
+                (see `pending_timeout`).
 
         Raises:
             CredentialMissing: No credential was found; the message says how to get one.
@@ -136,13 +145,13 @@ class Session:
         files = None if storage is None else _storage_of(storage)
         if (url or os.environ.get("CANFAR_URL")) != "local":
             platform = open_platform(url, token=token, certificate=certificate, timeout=timeout, storage=files)
-            return cls(platform, file_system=storage)
+            return cls(platform, file_system=storage, memory=memory, long_wait=long_wait)
         from canfar_batch.local import LocalPlatform  # a fifth of what this module would cost to import
 
         local = LocalPlatform(token=token, strict_images="typos", metrics_delay=0.0).start()
         try:
             platform = open_platform(local.url, token=local.token, timeout=timeout, storage=files)
-            return cls(platform, local=local, file_system=storage)
+            return cls(platform, local=local, file_system=storage, memory=memory, long_wait=long_wait)
         except BaseException:
             local.stop()
             raise
@@ -449,7 +458,7 @@ class Session:
 
     def _setup(self, strategies: Strategies, *, directory: Path, settle: float | None = None) -> Setup:
         """Return the setup of an engine whose jobs run in *directory*."""
-        from canfar_batch.setup import GRACE, MEMORY, SETTLE, Setup
+        from canfar_batch.setup import GRACE, LONG_WAIT, MEMORY, SETTLE, Setup
 
         if settle is None:
             settle = SETTLE if self._settle is None else self._settle
@@ -460,6 +469,7 @@ class Session:
             settle=settle,
             grace=GRACE if self._grace is None else self._grace,
             memory=MEMORY if self._memory is None else self._memory,
+            long_wait=LONG_WAIT if self._long_wait is None else self._long_wait,
             platform_began=self._began,
             shared=self._sees(directory),
         )

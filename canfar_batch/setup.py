@@ -23,6 +23,7 @@ from canfar_batch.records import Attempt
 SETTLE = 120.0  #: seconds for which a container must be absent before it counts as gone: a create's time-out, and 30
 GRACE = 35.0  #: seconds for which a container may live on after `Failed` or a delete (Kubernetes: 30)
 MEMORY = 3600.0  #: seconds for which the platform remembers an ended container (skaha's launch template)
+LONG_WAIT = 3600.0  #: seconds of waiting after which a job is reported to wait for long
 ABSENT_POLLS = 3  #: polls that must miss a container, spread over the settle time, before it counts as gone
 ALIKE = 5  #: jobs that must be given up for one cause, before any success, to pause the batch
 
@@ -94,6 +95,7 @@ class Setup:
     settle: float = SETTLE  #: seconds for which a container must be absent before it counts as gone
     grace: float = GRACE  #: seconds for which a container may live on after `Failed` or a delete
     memory: float = MEMORY  #: seconds for which the platform remembers an ended container
+    long_wait: float = LONG_WAIT  #: seconds of waiting after which a job is reported to wait for long
     platform_began: datetime | None = None  #: when the platform began, if it lives only as long as the session
     shared: bool = False  #: whether containers are known to see this machine's files
     is_single: bool = False  #: whether it drives one job that belongs to no batch, whose troubles the caller reports

@@ -57,6 +57,7 @@ def events():
         lc.Retrying: [{"due": NOW, "resources": Resources()}],
         lc.LateSuccess: [{"receipt": proof}],
         lc.NotCollected: [{"why": "no file"}],
+        lc.HeldUp: [{"why": "too large"}],
         lc.Respecified: [{"spec": SPEC, "resources": Resources()}],
     }
     for kind in lc.ALLOWED:

@@ -14,7 +14,7 @@ import attrs
 from canfar_batch.engine.cluster_events import Events
 from canfar_batch.engine.log_reasons import TAIL
 from canfar_batch.engine.remote_receipts import RemoteReceipts
-from canfar_batch.engine.verdict import Evidence, Verdict
+from canfar_batch.engine.verdict import Evidence, Verdict, explains_no_start
 from canfar_batch.errors import CanfarBatchError, HomeError, JobNotFound, PlatformError, SpecError
 from canfar_batch.failures import ExitCode, Failure, Raised, StuckPending
 from canfar_batch.fields.arguments import files_of
@@ -283,6 +283,13 @@ def lacks_log(job: JobRecord, gathered: Gathered) -> bool:
     return gathered.log is None or (job.spec.receipt and gathered.began is None)
 
 
+def never_began(job: JobRecord, gathered: Gathered) -> bool:
+    """Return whether the cluster's events explain why there is no log: the container never began to run."""
+    if job.attempts[-1].has_run or gathered.shows_a_run or gathered.events.shows_start:
+        return False
+    return explains_no_start(gathered.events)
+
+
 def is_half(job: JobRecord, gathered: Gathered) -> bool:
     """Return whether the log seems to have come half: a receipt file reports the end, and the log does not."""
     has_log = job.spec.receipt and bool(gathered.log)
@@ -316,13 +323,14 @@ def gather(
     if attempt.id is None:
         runs, unread = _with_remote(runs, remote, job, archive)
         outcome = outcome_of(job, archive, None)
-        return Gathered(began=runs.newest_start, ended=runs.newest_end(attempt), outcome=outcome, unread=unread)
+        began, ended = runs.present_start(attempt), runs.newest_end(attempt)
+        return Gathered(began=began, ended=ended, outcome=outcome, unread=unread)
     trouble: PlatformError | None = None
     log, is_cut, saved = None, False, archive.log(job.key, attempt.number)
     splitter = receipts.LogSplitter(attempt.launch_name)
     try:
         size, log = save_log(platform.stream_logs(attempt.id), splitter, saved, keep_empty=not job.spec.receipt)
-        runs = runs.with_receipts(to_receipt(splitter.start), to_receipt(splitter.end))
+        runs = runs.with_log(to_receipt(splitter.start), to_receipt(splitter.end))
         is_cut = size > 0 and splitter.end is not None and splitter.start is None
     except PlatformError as error:
         trouble = error
@@ -341,8 +349,8 @@ def gather(
         except PlatformError as error:
             trouble = trouble or error
     return Gathered(
-        log=log, log_is_cut=is_cut, log_has_end=splitter.end is not None, began=runs.newest_start, ended=ended,
-        events=events, pod_is_gone=events.pod is False, is_gone=forgotten,
+        log=log, log_is_cut=is_cut, log_has_end=splitter.end is not None, began=runs.present_start(attempt),
+        ended=ended, events=events, pod_is_gone=events.pod is False, is_gone=forgotten,
         saved=saved if log is not None and saved.exists() else None, trouble=trouble,
         outcome=outcome_of(job, archive, splitter.outcome), unread=unread,
     )  # fmt: skip
@@ -382,7 +390,7 @@ def _with_remote(runs: Runs, remote: RemoteReceipts | None, job: JobRecord, arch
         log.info("the receipts of %s could not be fetched from the storage: %s", job.key, error)
         return runs, True
     more = Runs.in_files(archive, job)
-    return Runs((*runs.starts, *more.starts), (*runs.ends, *more.ends)), False
+    return attrs.evolve(runs, starts=(*runs.starts, *more.starts), ends=(*runs.ends, *more.ends)), False
 
 
 def save_log(
@@ -420,6 +428,7 @@ class Runs:
 
     starts: tuple[Receipt, ...] = ()
     ends: tuple[Receipt, ...] = ()
+    of_log: tuple[datetime | None, ...] = ()  #: starts of the runs whose log the platform has
 
     @classmethod
     def in_files(cls, home: Home | None, job: JobRecord) -> Runs:
@@ -435,7 +444,11 @@ class Runs:
         """Return these and more receipts."""
         starts = [one for one in found if one is not None and not one.ended]
         ends = [one for one in found if one is not None and one.ended]
-        return Runs((*self.starts, *starts), (*self.ends, *ends))
+        return attrs.evolve(self, starts=(*self.starts, *starts), ends=(*self.ends, *ends))
+
+    def with_log(self, start: Receipt | None, end: Receipt | None) -> Runs:
+        """Return these and the receipts in the log of the container's pod."""
+        return attrs.evolve(self.with_receipts(start, end), of_log=(start.started_at,) if start else ())
 
     @property
     def newest_start(self) -> Receipt | None:
@@ -445,8 +458,8 @@ class Runs:
     def newest_end(self, attempt: Attempt) -> Receipt | None:
         """Return the end receipt of the newest run, if it has one.
 
-        The end of an earlier run decides nothing: its start is older than the newest start receipt, or than the start
-        that the platform reported after a restart.
+        The end of an earlier run decides nothing: its start is older than the newest start receipt, or than the present
+        run.
         """
         end = max(self.ends, key=_start_of, default=None)
         if end is None or end.started_at is None:
@@ -454,9 +467,21 @@ class Runs:
         start = self.newest_start
         if start is not None and start.started_at is not None and end.started_at < start.started_at:
             return None
-        if attempt.restarts and attempt.start_time and end.started_at < attempt.start_time - _START_TOLERANCE:
-            return None
-        return end
+        return end if self._is_present(end, attempt) else None
+
+    def present_start(self, attempt: Attempt) -> Receipt | None:
+        """Return the start receipt of the present run, if it has one."""
+        start = self.newest_start
+        return start if start is not None and self._is_present(start, attempt) else None
+
+    def _is_present(self, receipt: Receipt, attempt: Attempt) -> bool:
+        """Return whether a receipt is not older than the start that the platform reported after a restart.
+
+        The container's clock may be wrong, so a run counts in any case if the platform has its log.
+        """
+        if not attempt.restarts or attempt.start_time is None or receipt.started_at is None:
+            return True
+        return receipt.started_at >= attempt.start_time - _START_TOLERANCE or receipt.started_at in self.of_log
 
 
 _START_TOLERANCE = timedelta(seconds=5)  # the platform gives whole seconds
@@ -552,7 +577,7 @@ def evidence_of(
         log=gathered.log,
         events=gathered.events,
         watched=watched,
-        seen=seen or attempt.has_run or attempt.start_time is not None or gathered.shows_a_run,
+        seen=seen or attempt.shown or attempt.has_run or gathered.shows_a_run,
         replaced=replaced,
         ran=attempt.has_run,
         expects_receipt=job.spec.receipt,
@@ -560,6 +585,7 @@ def evidence_of(
         workdir=job.filled.workdir,
         stopped_for=stopped_for,
         cancelling=job.cancelling and gathered.cancel_sent is not None,
+        start_time=attempt.start_time,
         expires_at=expires_at or attempt.expires_at,
         ended_at=at,
     )

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 import attrs
 
-_COLUMNS = ("TYPE", "REASON", "MESSAGE", "FIRST-TIME")
+_COLUMNS = ("TYPE", "REASON", "MESSAGE", "FIRST-TIME", "LAST-TIME")
+_MAIN_CONTAINER = "skaha-"  #: how the name of the job's own container begins; others prepare the pod
 
 
 @attrs.frozen
@@ -22,6 +23,7 @@ class Note:
     type: str  #: `Normal` or `Warning`
     reason: str  #: one word, such as `Evicted`
     message: str
+    last: str = attrs.field(default="", eq=False)  #: when it was noted last, ISO 8601; empty if not given
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}" if self.message else self.reason
@@ -46,6 +48,19 @@ class Events:
             return self
         return attrs.evolve(earlier, pod=earlier.pod if self.pod is None else False)
 
+    @property
+    def by_time(self) -> tuple[Note, ...]:
+        """The notes in the order in which they were noted last: a repeated one keeps its row in the table.
+
+        The scheduler's, which have no time, come first.
+        """
+        return tuple(sorted(self.notes, key=lambda note: note.last))
+
+    @property
+    def shows_start(self) -> bool:
+        """Whether the cluster noted that the job's own container was started."""
+        return any(note.reason == "Started" and f" {_MAIN_CONTAINER}" in note.message for note in self.notes)
+
     def with_reason(self, reasons: Iterable[str]) -> Note | None:
         """Return the newest note with one of these reasons, or None."""
         wanted = frozenset(reasons)
@@ -66,8 +81,9 @@ def parse(text: str) -> tuple[Note, ...]:
 
 
 def _cut(row: str, starts: list[int]) -> Note:
-    kind, reason, message = (row[begin:end].strip() for begin, end in itertools.pairwise(starts))
-    return Note(kind, reason, message)
+    cells = (row[begin:end].strip() for begin, end in itertools.pairwise((*starts, None)))
+    kind, reason, message, _, last = cells
+    return Note(kind, reason, message, "" if last == "<nil>" else last)
 
 
 def _split(line: str) -> Note:

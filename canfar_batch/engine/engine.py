@@ -22,9 +22,9 @@ from canfar_batch.engine.bundles import BundleWatch
 from canfar_batch.engine.collect import Collector
 from canfar_batch.engine.context import Context, Health, Journal, Schedule, Traffic
 from canfar_batch.engine.finish import Finisher, Finishing
+from canfar_batch.engine.held_up import HeldUpJobs
 from canfar_batch.engine.launch import Launcher
 from canfar_batch.engine.monitor import Monitor
-from canfar_batch.engine.oversized import OversizedJobs
 from canfar_batch.engine.pool import ThreadPool, Workers
 from canfar_batch.engine.remote_receipts import RemoteReceipts
 from canfar_batch.engine.retry import Retrier
@@ -470,7 +470,7 @@ class _Stages:
         self._read_at = 0  # the poll after which the reports of bundles were read
         self.launcher = Launcher(context, self.retrier, self.finisher.late_success)
         self.collector = Collector(context, results)
-        self.oversized = OversizedJobs(context)
+        self.held_up = HeldUpJobs(context)
         doubts = [at for job in ledger.jobs.values() if (at := _in_doubt_since(job)) is not None]
         if doubts:
             schedule.watch_for(min(setup.settle, setup.settle - (clock.now() - max(doubts)).total_seconds()))
@@ -485,7 +485,7 @@ class _Stages:
         self._read_bundles()
         self.finisher.pursue_due()
         self.retrier.decide_all()
-        self.oversized.warn()
+        self.held_up.search()
         self._launch()
         drained = 0 if self.context.traffic.in_flight else self.context.drain()
         self.collector.collect_all()  # last: a success that was just drained does not wait for the next step
@@ -634,9 +634,11 @@ class _Stages:
         if not self.context.drain_until(lambda: not self.monitor.in_flight, deadline=deadline):
             return False
         self._read_bundles()
-        return self.context.drain_until(
+        answered = self.context.drain_until(
             lambda: not self.bundles.in_flight and not self.finisher.in_flight, deadline=deadline
         )
+        self.held_up.search()
+        return answered
 
     def launch(self) -> int:
         if not self.monitor.has_polled:

@@ -22,6 +22,7 @@ from canfar_batch.engine.attempts import (
     is_gone,
     is_half,
     lacks_log,
+    never_began,
 )
 from canfar_batch.engine.context import LONGEST_PAUSE, Context
 from canfar_batch.engine.job_index import shape_of
@@ -316,8 +317,8 @@ class Finisher:
         if found.not_begun:
             return None
         if finishing.phase is not None and lacks_log(job, found):
-            may_have_run = job.attempts[-1].has_run or found.ended is not None or finishing.phase is Phase.COMPLETED
-            patience = LOG_PATIENCE if may_have_run or found.trouble is not None else setup.grace
+            # a container that never began has no log, and the events say why
+            patience = setup.grace if never_began(job, found) else LOG_PATIENCE
             if finishing.found_ended and found.trouble is None:
                 patience = setup.grace
             if now - finishing.since < patience or finishing.tries < ABSENT_POLLS:

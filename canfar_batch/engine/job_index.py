@@ -84,9 +84,9 @@ class JobIndex:
                 self.by_id[attempt.id] = place
                 if attempt.number > after.attempts_before_reopen:  # an earlier one may have had another image
                     _note_newest(self.accepted, (after.spec.image, attempt.resources), attempt)
+            if attempt.has_run:
+                _note_newest(self.begun, attempt.resources, attempt)
         self._update_bundles(before, after)
-        if after.state is JobState.RUNNING:
-            _note_newest(self.begun, after.attempts[-1].resources, after.attempts[-1])
         if after.state is JobState.SUCCEEDED and (before is None or before.state is not JobState.SUCCEEDED):
             self._note_duration(after.attempts[-1])
         if not _is_launchable(after):

@@ -18,7 +18,7 @@ from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.verdict import image_trouble
 from canfar_batch.errors import AccessDenied, CredentialError, JobNotFound, LedgerError, PlatformError, StrategyError
 from canfar_batch.failures import Failure, TimedOut
-from canfar_batch.lifecycle import BY_ABSENCE, Adopted, Event, PhaseChanged, may_reappear
+from canfar_batch.lifecycle import BY_ABSENCE, Adopted, Event, PhaseChanged, apply, may_reappear
 from canfar_batch.payload import launch_names
 from canfar_batch.protocols import BatchView, MonitorStrategy, Observation, Platform
 from canfar_batch.records import STATE_OF_PHASE, Attempt, ContainerInfo, JobRecord, JobState, Limits, Phase, Usage
@@ -331,12 +331,19 @@ class Monitor:
             phase = Phase.PENDING  # until it reports its own start
         state = STATE_OF_PHASE.get(phase)
         moved = info.started_at != attempt.start_time or (info.expires_at or attempt.expires_at) != attempt.expires_at
-        if state is not None and (state is not job.state or moved):
+        if state is not None and (state is not job.state or moved or not attempt.shown):
             yield PhaseChanged(
                 key=job.key, at=at, phase=phase,
                 started_at=self._run_began(info, at) if attempt.task is None else attempt.started_at,
                 start_time=info.started_at, expires_at=info.expires_at,
             )  # fmt: skip
+        elif info.phase.final and _has_begun_again(attempt, info):
+            began_again = PhaseChanged(
+                key=job.key, at=at, phase=Phase.RUNNING, started_at=info.started_at,
+                start_time=info.started_at, expires_at=info.expires_at,
+            )  # fmt: skip
+            yield began_again
+            job = apply(job, began_again)  # receipts of the run before prove nothing about this one
         self._act_on(job, info)
 
     def _has_begun(self, job: JobRecord, info: ContainerInfo) -> bool:
@@ -453,6 +460,12 @@ class Monitor:
         current = self._journal.job(job.key)
         if failure is not None and current.state is JobState.PENDING and current.id == job.id:
             self._stop(self._journal.index.companions(current), failure)
+
+
+def _has_begun_again(attempt: Attempt, info: ContainerInfo) -> bool:
+    """Return whether a run was seen, and the final status is that of a later one, which no poll showed."""
+    moved = None not in (attempt.start_time, info.started_at) and info.started_at > attempt.start_time  # type: ignore[operator]
+    return moved and attempt.has_run
 
 
 def _ran_too_long(job: JobRecord, now: datetime) -> TimedOut | None:

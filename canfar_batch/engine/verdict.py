@@ -14,6 +14,7 @@ import attrs
 from canfar_batch.engine.cluster_events import Events, Note
 from canfar_batch.engine.log_reasons import DISK_FULL, NO_WRAPPER, telling_line
 from canfar_batch.failures import (
+    USED_MORE_MEMORY,
     ChildKilled,
     DeadlineExceeded,
     Deleted,
@@ -22,6 +23,7 @@ from canfar_batch.failures import (
     ExitCode,
     Failure,
     ImagePull,
+    Interrupted,
     Killed,
     Lost,
     MissingOutput,
@@ -55,6 +57,7 @@ class Evidence:
     workdir: str | None = None  #: the directory that the job asked for
     stopped_for: Failure | None = None  #: why we stopped it, if we did
     cancelling: bool = False  #: whether the user wants it stopped, and the platform was asked to
+    start_time: datetime | None = None  #: when its present run was admitted, as the platform last said
     expires_at: datetime | None = None  #: when the platform ends it, as it last said
     ended_at: datetime | None = None  #: when its end became known
 
@@ -89,7 +92,8 @@ def classify(evidence: Evidence) -> Verdict:
     rule = rule_for(evidence)
     verdict = rule.conclude(evidence)
     by_receipt = evidence.receipt is not None and evidence.receipt.ended
-    return attrs.evolve(verdict, verified=by_receipt)
+    failure = verdict.failure and attrs.evolve(verdict.failure, inferred=not rule.certain)
+    return attrs.evolve(verdict, verified=by_receipt, failure=failure)
 
 
 def rule_for(evidence: Evidence) -> Rule:
@@ -119,9 +123,18 @@ def _is_complete(evidence: Evidence) -> bool:
     return _code(evidence) == 0 and evidence.has_outputs and receipt is not None and not receipt.missing
 
 
+def _finished(evidence: Evidence) -> datetime | None:
+    """Return when its command ended, corrected if its clock is so far behind that it began before its pod."""
+    receipt, start = evidence.receipt, evidence.start_time
+    if receipt is None or receipt.finished_at is None:
+        return None
+    behind = start - receipt.started_at if start is not None and receipt.started_at is not None else timedelta()
+    return receipt.finished_at + max(timedelta(), behind)
+
+
 def _at_deadline(evidence: Evidence) -> bool:
-    ended = (evidence.receipt.finished_at if evidence.receipt else None) or evidence.ended_at
-    return evidence.expires_at is not None and ended is not None and ended >= evidence.expires_at - DEADLINE_MARGIN
+    known = [at for at in (_finished(evidence), evidence.ended_at) if at is not None]  # its clock may be ahead
+    return evidence.expires_at is not None and bool(known) and min(known) >= evidence.expires_at - DEADLINE_MARGIN
 
 
 def _was_deleted(evidence: Evidence) -> bool:
@@ -142,21 +155,29 @@ def _pod_is_gone(evidence: Evidence) -> bool:
 
 def _was_removed(evidence: Evidence) -> bool:
     """Whether the pod was removed before it could report, though a start receipt or an earlier log may be there."""
-    return evidence.events.pod is False and (evidence.began is not None or not evidence.log)
+    return evidence.events.pod is False
 
 
 #: Reasons of the cluster's events that mean that something else ended the container (real-service.md; Kubernetes).
 _TAKEN = ("Evicted", "Preempted", "Preempting", "TaintManagerEviction", "NodeShutdown", "Terminated", "Killing")
+#: Those that name what ended it: `Killing` is noted for any stop from outside.
+_NAMED_ENDS = tuple(reason for reason in _TAKEN if reason != "Killing")
 #: Reasons with which a node refuses a pod that was assigned to it.
 _NODE_REFUSED = (
-    "UnexpectedAdmissionError", "OutOfcpu", "OutOfmemory", "OutOfpods", "OutOfephemeral-storage", "NodeAffinity",
-    "NodeNotReady", "Shutdown",
-)  # fmt: skip
+    "UnexpectedAdmissionError",
+    "OutOfcpu",
+    "OutOfmemory",
+    "OutOfpods",
+    "OutOfephemeral-storage",
+    "NodeAffinity",
+    "Shutdown",
+)  # fmt: skip; NodeNotReady is not among them: it stays when the node is well again
 #: Texts of the kubelet for a job that exceeded *its own* limit on disk.
 _OWN_DISK_LIMIT = re.compile(r"exceeds the limit|exceeds the total limit|exceeded its local ephemeral storage limit")
 _OWN_MEMORY = re.compile(r"was using \S+, (?:which exceeds its )?request (?:is|of) \S+")
 _NOT_STARTED = re.compile(r"executable file not found|exec: |exec format error|OCI runtime|no such file or directory")
 _PULL_REASONS = ("Failed", "BackOff", "InspectFailed", "ErrImageNeverPull")
+_PULLED = ("Pulled", "Started")
 _PULL = re.compile(r"ErrImagePull|ImagePullBackOff|InvalidImageName|Failed to pull image|ErrImageNeverPull")
 
 
@@ -175,9 +196,24 @@ def _says_not_pulled(note: Note) -> bool:
     return note.reason in _PULL_REASONS and _PULL.search(note.message) is not None
 
 
+def explains_no_start(events: Events) -> bool:
+    """Return whether the cluster's events say why a container that failed never began."""
+    return bool(_not_started(events) or _not_pulled(events) or events.with_reason((*_NAMED_ENDS, *_NODE_REFUSED)))
+
+
 def _not_pulled(events: Events) -> Note | None:
-    """Return the note that best says why the image could not be fetched, or None."""
-    return max(filter(_says_not_pulled, events.notes), key=lambda note: len(note.message), default=None)
+    """Return the note that best says why an image cannot be fetched; None if none says so, or it was fetched later.
+
+    What is pulled for the container's own preparation says nothing about the user's image: only a note that is newer
+    than the last failure clears it.
+    """
+    trouble: Note | None = None
+    for note in events.by_time:
+        if _says_not_pulled(note):
+            trouble = note if trouble is None or len(note.message) >= len(trouble.message) else trouble
+        elif note.reason in _PULLED:
+            trouble = None
+    return trouble
 
 
 # -- conclusions --------------------------------------------------------------------------------------------------
@@ -222,34 +258,34 @@ def _stopped_for(evidence: Evidence) -> Failure:
 def _deadline(evidence: Evidence) -> Failure:
     when = f"{evidence.expires_at:%Y-%m-%d %H:%M} UTC" if evidence.expires_at else "its deadline"
     message = f"the platform ends a container at its deadline, {when}: renew() it in time, or make the job shorter"
-    return DeadlineExceeded(message=message, inferred=True)
+    return DeadlineExceeded(message=message)
 
 
 def _deleted(evidence: Evidence) -> Failure:
-    return Deleted(message="deleted by somebody else (portal, another client)", inferred=True)
+    return Deleted(message="deleted by somebody else (portal, another client)")
 
 
 def _own_disk(evidence: Evidence) -> Failure:
-    return DiskFull(message=str(_own_disk_limit(evidence.events) or ""), inferred=True)
+    return DiskFull(message=str(_own_disk_limit(evidence.events) or ""))
 
 
 def _taken(evidence: Evidence) -> Failure:
-    note = evidence.events.with_reason(_TAKEN) or evidence.events.with_reason(_NODE_REFUSED)
-    if note is not None and note.reason != "Killing":
-        more = "; it used more memory than it asked for" if _OWN_MEMORY.search(note.message) else ""
-        return Evicted(message=f"{note}{more}", inferred=True)
+    note = evidence.events.with_reason((*_NAMED_ENDS, *_NODE_REFUSED))
+    if note is not None:
+        more = f"; {USED_MORE_MEMORY}" if _OWN_MEMORY.search(note.message) else ""
+        return Evicted(message=f"{note}{more}")
     signal = evidence.receipt.stopped_by if evidence.receipt else None
     if signal is not None:
-        return Evicted(message=f"the container was asked to stop ({signal}) from outside", inferred=True)
-    return Evicted(message="the container was stopped from outside", inferred=True)
+        return Evicted(message=f"the container was asked to stop ({signal}) from outside")
+    return Evicted(message="the container was stopped from outside")
 
 
 def _pod_removed(evidence: Evidence) -> Failure:
-    return Evicted(message="the pod was removed (drained, pre-empted, or its node was lost)", inferred=True)
+    return Evicted(message="the pod was removed (drained, pre-empted, or its node was lost)")
 
 
 def _platform_ended(evidence: Evidence) -> Failure:
-    return Evicted(message="the local platform ended with its session, and the job with it", inferred=True)
+    return Interrupted(message="the local platform ended with its session, and the job with it")
 
 
 def _missing_output(evidence: Evidence) -> Failure:
@@ -265,7 +301,7 @@ def _out_of_memory(evidence: Evidence) -> Failure:
 
 
 def _disk_full(evidence: Evidence) -> Failure:
-    return DiskFull(message=telling_line(evidence.log or b""), inferred=True)
+    return DiskFull(message=telling_line(evidence.log or b""))
 
 
 def _exit_code(evidence: Evidence) -> Failure:
@@ -276,37 +312,35 @@ def _exit_code(evidence: Evidence) -> Failure:
 
 def _not_started_failure(evidence: Evidence) -> Failure:
     note = _not_started(evidence.events)
-    return StartError(message=note.message if note else "", inferred=True)
+    return StartError(message=note.message if note else "")
 
 
 def _not_pulled_failure(evidence: Evidence) -> Failure:
     note = _not_pulled(evidence.events)
-    return ImagePull(message=note.message if note else "", inferred=True)
+    return ImagePull(message=note.message if note else "")
 
 
 def _no_wrapper(evidence: Evidence) -> Failure:
-    return StartError(message=telling_line(evidence.log or b""), inferred=True)
+    return StartError(message=telling_line(evidence.log or b""))
 
 
 def _killed(evidence: Evidence) -> Failure:
     message = "it began and was killed before it could report; memory beyond what was asked is the likely cause"
-    return Killed(message=message, inferred=True)
+    return Killed(message=message)
 
 
 def _unknown(evidence: Evidence) -> Failure:
     log = "the log was not available" if evidence.log is None else "there is no log"
-    return Unknown(
-        message=telling_line(evidence.log or b"") or f"the platform gives no reason, and {log}", inferred=True
-    )
+    return Unknown(message=telling_line(evidence.log or b"") or f"the platform gives no reason, and {log}")
 
 
 def _lost(evidence: Evidence) -> Failure:
-    return Lost(message="the platform never showed the job, and nothing says how it ended", inferred=True)
+    return Lost(message="the platform never showed the job, and nothing says how it ended")
 
 
 def _unwatched(evidence: Evidence) -> Failure:
     message = "it ended, or was removed, while no driver was running, and left no receipt"
-    return Unwatched(message=message, inferred=True)
+    return Unwatched(message=message)
 
 
 #: what an exit code commonly means (POSIX shells: 126, 127, 128 + n for signal n)
@@ -360,6 +394,13 @@ RULES: tuple[Rule, ...] = (
         conclude=_fails(_stopped_for),
     ),
     Rule(
+        seen="an end receipt: stopped by SIGTERM, because the embedded local platform that it ran on has ended",
+        outcome="Interrupted",
+        certain=True,
+        applies=lambda it: _stopped(it) and it.phase is None and it.replaced,
+        conclude=_fails(_platform_ended),
+    ),
+    Rule(
         seen="an end receipt: stopped by SIGTERM, within a minute of the container's expiry time",
         outcome="DeadlineExceeded",
         certain=False,
@@ -379,6 +420,13 @@ RULES: tuple[Rule, ...] = (
         certain=True,
         applies=lambda it: _stopped(it) and _own_disk_limit(it.events) is not None,
         conclude=_fails(_own_disk),
+    ),
+    Rule(
+        seen="an end receipt: stopped by SIGTERM, and an event says what ended the pod",
+        outcome="Evicted",
+        certain=True,
+        applies=lambda it: _stopped(it) and it.events.with_reason(_NAMED_ENDS) is not None,
+        conclude=_fails(_taken),
     ),
     Rule(
         seen="an end receipt: stopped by SIGTERM from outside, whatever the code",
@@ -445,13 +493,11 @@ RULES: tuple[Rule, ...] = (
         conclude=_cancelled,
     ),
     Rule(
-        seen="`Completed` under the wrapper, no end receipt, and the pod is gone, or an event says `Killing`",
+        seen="`Completed`, no end receipt, and the pod is gone, or an event says `Killing`",
         outcome="Evicted",
         certain=False,
         applies=lambda it: (
-            it.phase is Phase.COMPLETED
-            and it.expects_receipt
-            and (_was_removed(it) or it.events.with_reason(["Killing"]) is not None)
+            it.phase is Phase.COMPLETED and (_was_removed(it) or it.events.with_reason(["Killing"]) is not None)
         ),
         conclude=_fails(lambda it: _pod_removed(it) if _was_removed(it) else _taken(it)),
     ),
@@ -471,7 +517,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         seen="the container is absent, because the embedded local platform that it ran on has ended",
-        outcome="Evicted",
+        outcome="Interrupted",
         certain=True,
         applies=lambda it: it.phase is None and it.replaced,
         conclude=_fails(_platform_ended),
@@ -564,16 +610,6 @@ RULES: tuple[Rule, ...] = (
 
 
 def image_trouble(events: Events) -> ImagePull | None:
-    """Return the failure of a pending container whose image cannot be fetched, or None.
-
-    What is pulled for the container's own preparation says nothing about the user's image: only a note that is newer
-    than the last failure clears it.
-    """
-    trouble: Note | None = None
-    for note in events.notes:
-        if _says_not_pulled(note):
-            longer = trouble is None or len(note.message) >= len(trouble.message)
-            trouble = note if longer else trouble
-        elif note.reason in ("Pulled", "Started") and trouble is not None:
-            trouble = None
-    return None if trouble is None else ImagePull(message=trouble.message, inferred=True)
+    """Return the failure of a pending container whose image cannot be fetched, or None."""
+    trouble = _not_pulled(events)
+    return None if trouble is None else ImagePull(message=trouble.message)

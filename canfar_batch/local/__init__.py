@@ -31,6 +31,7 @@ from canfar_batch.local.containers import DEADLINE, GIB, ContainerInfo
 from canfar_batch.local.creation import LIMIT_RANGE, Limits
 from canfar_batch.local.faults import Fault, Faults, Recorded, Requests, from_text
 from canfar_batch.local.http_server import LOOPBACK, HttpServer
+from canfar_batch.local.production import PENDING_AT_END, PULL, Production, Visitors
 from canfar_batch.local.registry import IMAGES, Image, Strictness
 from canfar_batch.local.routes import ROOT, STORAGE, VERSION
 from canfar_batch.local.service import Service, ServiceSettings
@@ -47,6 +48,7 @@ __all__ = [
     "Image",
     "Limits",
     "LocalPlatform",
+    "Production",
     "Recorded",
     "Requests",
     "Situations",
@@ -72,10 +74,14 @@ class LocalPlatform:
         max_interactive: The number of sessions of other types than headless that may be open.
         termination_grace: Seconds between SIGTERM and SIGKILL when a job is stopped.
         deadline: Seconds after which a run is ended; 14 days on CANFAR.
-        pull: Seconds for which an admitted job stays Pending, as during the pull of its image.
-        pending_at_end: Seconds for which a job is Pending between its end and its final status; about 1 on CANFAR.
+        pull: Seconds for which an admitted job stays Pending, as during the pull of its image; by default 0.05.
+        pending_at_end: Seconds for which a job is Pending between its end and its final status; by default 0, and about
+            1 on CANFAR.
         strict_quota: Whether a job larger than the platform waits for ever and smaller ones pass it, as with CANFAR's
             queue. Otherwise jobs start strictly in order, and one that is too large runs alone.
+        production: Whether it does by itself what CANFAR's cluster does: a strict quota, the limits of a LimitRange,
+            the time of a pull and of an end, and interactive sessions that take the place of running jobs now and then.
+            A `Production` gives its habits and its seed.
         metrics_delay: Seconds that a job runs before its use of cores and RAM is shown; None never shows the use.
         stats: Whether the view of the cluster's use is there; the real service answers 503 unless it is set up.
         enforce_ram: Whether a job that exceeds its RAM is killed.
@@ -114,9 +120,10 @@ class LocalPlatform:
         max_interactive: int = 5,
         termination_grace: float = 30.0,
         deadline: float = DEADLINE,
-        pull: float = 0.05,
-        pending_at_end: float = 0.0,
+        pull: float | None = None,
+        pending_at_end: float | None = None,
         strict_quota: bool = False,
+        production: bool | Production = False,
         metrics_delay: float | None = 60.0,
         stats: bool = False,
         enforce_ram: bool = True,
@@ -136,6 +143,11 @@ class LocalPlatform:
                 raise ValueError(f"user={name!r} is not usable as a label in Kubernetes")
         if strict_images not in {True, False, "typos"}:
             raise ValueError(f"strict_images={strict_images!r} is not True, False or 'typos'")
+        habits = Production() if production is True else production or None
+        self._habits = habits
+        usual_pull, usual_end = (0.05, 0.0) if habits is None else (PULL, PENDING_AT_END)
+        if limits is None and habits is not None:
+            limits = LIMIT_RANGE
         self.token = secrets.token_urlsafe(24) if token is None else token
         self.user = user
         self.faults = Faults()
@@ -156,12 +168,12 @@ class LocalPlatform:
             ram=_machine_ram() if ram is None else float(ram),
             forget_after=forget_after,
             termination_grace=termination_grace,
-            pull=pull,
-            pending_at_end=pending_at_end,
+            pull=usual_pull if pull is None else pull,
+            pending_at_end=usual_end if pending_at_end is None else pending_at_end,
             deadline=deadline,
             oom=oom if enforce_ram else "off",
             ram_scale=ram_scale,
-            is_quota_strict=strict_quota,
+            is_quota_strict=strict_quota or habits is not None,
             is_temporary=directory is None,
         )
         self._service_settings = functools.partial(
@@ -341,6 +353,10 @@ class LocalPlatform:
         cluster.start()
         for each in servers:
             each.start(service, service)
+        if self._habits is not None:
+            visitors = Visitors(cluster, self._habits)
+            cluster.admission_delay = visitors.admission_delay
+            visitors.start()
         return _Started(tuple(servers), service, cluster, Situations(cluster), directory, arc, is_temporary)
 
 

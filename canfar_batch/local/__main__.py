@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-from canfar_batch.local import IMAGES, LIMIT_RANGE, Image, LocalPlatform
+from canfar_batch.local import IMAGES, LIMIT_RANGE, Image, LocalPlatform, Production
 from canfar_batch.local.faults import bad_day, from_text
 
 PARENT_LOOK = 0.2  #: seconds between two checks of whether the parent process still lives
@@ -32,9 +32,15 @@ def parser() -> argparse.ArgumentParser:
     images.add_argument("--image", action="append", default=[], metavar="ID", help="list this headless image too")
     images.add_argument("--any-image", action="store_true", help="accept images that are not listed")
     made.add_argument("--limit-range", action="store_true", help="have the limits of a cluster with a LimitRange")
+    made.add_argument(
+        "--production",
+        action="store_true",
+        help="do what CANFAR's cluster does by itself: a quota, and sessions that take the place of jobs now and then",
+    )
+    made.add_argument("--seed", type=int, default=0, help="the seed of --production (default: %(default)d)")
     made.add_argument("--stats", action="store_true", help="show the use of the cluster (default: answer 503)")
     made.add_argument(
-        "--pull", type=float, default=0.05, help="seconds that a job is Pending before it runs (default: %(default)g)"
+        "--pull", type=float, help="seconds that a job is Pending before it runs (default: 0.05; with --production 1.2)"
     )
     made.add_argument(
         "--faults",
@@ -77,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         strict_images=not options.any_image,
         limits=LIMIT_RANGE if options.limit_range else None,
         stats=options.stats,
+        production=Production(seed=options.seed) if options.production else False,
         pull=options.pull,
         faults=faults,
         arc=options.arc,

@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -108,6 +108,8 @@ class Cluster:
         self._finished: list[tuple[float, int, Container]] = []  #: a heap of the times to forget them
         self._next_forgotten = math.inf
         self._ends_pending = 0
+        self._taken: list[tuple[float, float]] = []  #: cores and RAM that sessions outside the queue take
+        self.admission_delay: Callable[[], float] = lambda: 0.0  #: seconds until the next container may be admitted
         self._held = self._stopped = self._is_controller_away = False
         self._mark = f"{CGROUP_VARIABLE}={directory / 'cgroups'}{os.sep}"
         for name in ("logs", "cgroups"):
@@ -150,6 +152,8 @@ class Cluster:
             self._numbers[container] = next(self._count)
             if order.resources.refused:
                 container.started = now()  # the Job starts, and every pod of it is refused
+            elif order.type == "headless" and (delay := self.admission_delay()) > 0:
+                self.agenda.later(delay, lambda: self._enqueue_late(container))
             elif order.type == "headless":
                 self.enqueue(container)
             else:
@@ -257,7 +261,7 @@ class Cluster:
 
     def _show_suspended(self, container: Container) -> None:
         with self.changed:
-            if container.is_suspended:
+            if container.started is None and container.status == RUNNING:
                 container.status = PENDING
                 container.changes += 1
 
@@ -272,8 +276,35 @@ class Cluster:
     def _requeue(self, container: Container, *, overlap: bool = False) -> None:
         if container.is_suspended and container.is_resuming and (overlap or not container.pods) and not self._stopped:
             container.is_suspended = container.is_resuming = False
-            container.status = PENDING
             self.enqueue(container)
+
+    def take_place(
+        self, of: Sequence[Container], torn: Mapping[Container, float], cores: float = 0.0
+    ) -> Callable[[], None]:
+        """Let a session of higher priority take the place of running containers; return what gives it back.
+
+        They are queued at once, and start again when there is room, whether or not their old processes have ended.
+
+        Args:
+            of: The containers.
+            torn: Seconds for which each is still shown as Running, already without a start time.
+            cores: The cores that the session takes at least.
+        """
+        with self.changed:
+            asked = [one.order.resources for one in of]
+            place = (max(cores, sum(one.cores for one in asked)), sum(one.ram for one in asked))
+            self._taken.append(place)
+            for container in of:
+                self.suspend(container.id, torn=torn.get(container, 0.0))
+                self.resume(container.id, overlap=True)
+
+        def give_back() -> None:
+            with self.changed:
+                self._taken.remove(place)
+                self._admit()
+                self.changed.notify_all()
+
+        return give_back
 
     def leave(self, container: Container, pod: Pod, status: str | None = None) -> None:
         """Stop a pod with its grace time and remove it afterwards; with *status* its end decides nothing."""
@@ -295,6 +326,12 @@ class Cluster:
         """Return the containers that take cores and RAM."""
         with self.lock:
             return list(self._holding.values())
+
+    def running_containers(self) -> list[Container]:
+        """Return the containers whose process runs, in the order of their creation."""
+        with self.lock:
+            running = [one for one in self.occupied() if one.pod is not None and one.pod.is_running]
+            return sorted(running, key=self._numbers.__getitem__)
 
     def hold(self) -> None:
         """Start nothing until `release`."""
@@ -342,6 +379,12 @@ class Cluster:
         container.changes += 1
         self._admit()
 
+    def _enqueue_late(self, container: Container) -> None:
+        with self.changed:
+            if not container.is_deleted and not self._stopped:
+                self.enqueue(container)
+                self.changed.notify_all()
+
     def _admit(self) -> None:
         """Start the containers of the queue that fit.
 
@@ -358,12 +401,13 @@ class Cluster:
 
     def _fits(self, container: Container) -> bool:
         asked = [other.order.resources for other in (container, *self._holding.values())]
-        cores, ram = sum(one.cores for one in asked), sum(one.ram for one in asked)
+        places = [(one.cores, one.ram) for one in asked] + self._taken
+        cores, ram = sum(cores for cores, _ in places), sum(ram for _, ram in places)
         return cores <= self.settings.cores + 1e-9 and ram <= self.settings.ram + 1e-9  # sums of fractions are inexact
 
     def _start(self, container: Container) -> None:
         pod = self._new_pod(container)
-        container.started, container.exit_code = now(), None
+        container.status, container.started, container.exit_code = PENDING, now(), None
         self._holding[pod] = container
         self._deadlines[pod] = self.agenda.later(container.deadline, lambda: self.check_deadline(container, pod))
         thread = threading.Thread(

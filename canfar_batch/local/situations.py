@@ -253,6 +253,22 @@ class Situations:
 
         return Situation(self._cluster, resume, seconds)
 
+    def interactive(self, cores: float | None = None, seconds: float | None = None) -> Situation:
+        """Let an interactive session take *cores* (None: all) from running jobs, until the situation ends.
+
+        The jobs that were created last lose their place first. They are queued at once, and start again as soon as
+        there is room, whether or not their old processes have ended.
+        """
+        with self._cluster.changed:
+            size = self._cluster.settings.cores
+            taken, running = size if cores is None else min(cores, size), self._cluster.running_containers()
+            free = size - sum(one.order.resources.cores for one in running)
+            chosen: list[Container] = []
+            while running and free < taken:
+                chosen.append(running.pop())
+                free += chosen[-1].order.resources.cores
+            return Situation(self._cluster, self._cluster.take_place(chosen, {}, taken), seconds)
+
     def suspend(self, which: str) -> None:
         """Suspend a job by hand: as `preempt` with *hold*, but the old start time stays."""
         self._cluster.suspend(which, keeps_start=True)

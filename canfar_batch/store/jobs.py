@@ -18,7 +18,7 @@ import attrs
 from canfar_batch import failures
 from canfar_batch.errors import SpecError
 from canfar_batch.fields.keys import folded
-from canfar_batch.records import Attempt, JobRecord, JobState, Receipt, Resources, shared_resources
+from canfar_batch.records import Attempt, JobRecord, JobState, LostRun, Receipt, Resources, shared_resources
 from canfar_batch.spec import Filled, JobSpec, Secret, value_from_json
 from canfar_batch.store import database, schema
 from canfar_batch.store.home import Home
@@ -190,6 +190,11 @@ def _failure(text: str | None) -> failures.Failure | None:
     return failures.from_json(json.loads(text)) if text else None
 
 
+def _lost_runs(text: str | None) -> tuple[LostRun, ...]:
+    runs = json.loads(text) if text else ()
+    return tuple(LostRun(schema.as_moment(run["began"]), schema.as_moment(run["ended"])) for run in runs)
+
+
 def _succeeded(value: int | None) -> bool | None:
     return None if value is None else bool(value)
 
@@ -236,6 +241,10 @@ _ATTEMPT_FIELDS: Mapping[str, Parser] = {
     "log": lambda row, origin: row[_A["log"]] and origin.home.path / row[_A["log"]],
     "log_is_cut": _of_attempt("log_is_cut", bool),
     "task": _of_attempt("task"),
+    "lost_runs": _of_attempt("lost_runs", _lost_runs),
+    "shown": _of_attempt("shown", bool),
+    "held_up": _of_attempt("held_up"),
+    "outputs_unchecked": _of_attempt("outputs_unchecked", bool),
 }
 
 

@@ -45,6 +45,14 @@ ALTER TABLE attempt ADD COLUMN log_is_cut INTEGER NOT NULL DEFAULT 0;
     4: """
 ALTER TABLE attempt ADD COLUMN task INTEGER;
 ALTER TABLE job ADD COLUMN expected REAL;
+ALTER TABLE attempt ADD COLUMN lost_runs TEXT;
+ALTER TABLE attempt ADD COLUMN shown INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempt ADD COLUMN held_up TEXT;
+ALTER TABLE attempt ADD COLUMN outputs_unchecked INTEGER NOT NULL DEFAULT 0;
+UPDATE attempt SET shown = 1 WHERE EXISTS (
+    SELECT 1 FROM event JOIN job ON job.key = event.key WHERE job.place = attempt.place
+    AND event.attempt = attempt.number AND event.kind IN ('PhaseChanged', 'Adopted')
+);
 """,
 }
 
@@ -127,7 +135,8 @@ ATTEMPT = Table(
         "ended_at": "REAL", "succeeded": "INTEGER", "verified": "INTEGER NOT NULL", "receipt": "TEXT",
         "failure": "TEXT", "log": "TEXT", "start_time": "REAL", "expires_at": "REAL",
         "restarts": "INTEGER NOT NULL DEFAULT 0", "lost_seconds": "REAL NOT NULL DEFAULT 0",
-        "log_is_cut": "INTEGER NOT NULL DEFAULT 0", "task": "INTEGER",
+        "log_is_cut": "INTEGER NOT NULL DEFAULT 0", "task": "INTEGER", "lost_runs": "TEXT",
+        "shown": "INTEGER NOT NULL DEFAULT 0", "held_up": "TEXT", "outputs_unchecked": "INTEGER NOT NULL DEFAULT 0",
     },
     ("place", "number"),
     extra="PRIMARY KEY (place, number)",
@@ -252,6 +261,8 @@ def attempt_row(attempt: Attempt, place: int, home: Home) -> dict[str, Any]:
         "log": attempt.log and _inside(home, attempt.log), "start_time": maybe_seconds(attempt.start_time),
         "expires_at": maybe_seconds(attempt.expires_at), "restarts": attempt.restarts,
         "lost_seconds": attempt.lost_seconds, "log_is_cut": int(attempt.log_is_cut), "task": attempt.task,
+        "lost_runs": dumps(plain(attempt.lost_runs)) if attempt.lost_runs else None, "shown": int(attempt.shown),
+        "held_up": attempt.held_up, "outputs_unchecked": int(attempt.outputs_unchecked),
     }  # fmt: skip
 
 

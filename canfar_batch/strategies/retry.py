@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 
 import attrs
 
-from canfar_batch.failures import ExitCode, Failure, Killed, LaunchRefused, NotBegun, OutOfMemory
+from canfar_batch.failures import ExitCode, Failure, Interrupted, Killed, LaunchRefused, NotBegun, OutOfMemory
 from canfar_batch.protocols import Again, RetryPolicy, Stop
 from canfar_batch.records import JobRecord, Resources
 
@@ -50,6 +50,9 @@ class Retry:
     By default these are the platform's failures: jobs that were lost, evicted or stuck, or whose image could not be
     fetched. The job's own exit code, a kill, and an unknown cause are retried only if you ask.
 
+    A job that ended with the local platform of its session, as after Ctrl-C, is launched again at once, and that
+    attempt does not count.
+
     A launch that failed (no answer, and no container in the platform's list) is retried three times, or once if the
     answer said that it would fail again.
 
@@ -77,8 +80,10 @@ class Retry:
 
     def __call__(self, job: JobRecord, failure: Failure) -> Again | Stop:
         """Return `Again` while this class of failure has attempts left, and the job as a whole; else `Stop`."""
+        if isinstance(failure, Interrupted):
+            return Again()
         since = job.attempts[job.attempts_before_reopen :]
-        counted = [attempt for attempt in since if not isinstance(attempt.failure, NotBegun)]
+        counted = [attempt for attempt in since if not isinstance(attempt.failure, (Interrupted, NotBegun))]
         budget = self._budget(failure)
         if budget == 0:
             return Stop(f"{failure.cause} is not retried")

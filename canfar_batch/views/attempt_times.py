@@ -21,6 +21,7 @@ class Times:
     launched: datetime
     started: datetime | None  #: None if it never began, as far as is known
     ended: datetime  #: the end, or now if the attempt has not ended
+    lost: tuple[tuple[datetime, datetime], ...] = ()  #: runs that the platform stopped and began again
 
     @classmethod
     def of(cls, attempt: Attempt, now: datetime) -> Times:
@@ -28,19 +29,30 @@ class Times:
         asked, latest = attempt.intended_at, max(attempt.intended_at, _known_end(attempt, now))
         begun, done = attempt.started_at, _container_end(attempt)
         if begun is None:
-            return cls(launched=_launched(attempt, latest), started=None, ended=latest)
+            return cls._with_lost_runs(attempt, _launched(attempt, latest), None, latest)
         ran = None if done is None else max(timedelta(), done - begun)
         started, ended = begun, latest if ran is None else begun + ran
         if not asked <= started <= ended <= latest:  # the clocks differ
             is_ahead = ran is not None and started > asked
             started = max(asked, latest - ran) if is_ahead and ran is not None else asked
             ended = latest if ran is None else min(latest, started + ran)
-        return cls(launched=_launched(attempt, started), started=started, ended=ended)
+        return cls._with_lost_runs(attempt, _launched(attempt, started), started, ended)
+
+    @classmethod
+    def _with_lost_runs(cls, attempt: Attempt, launched: datetime, started: datetime | None, ended: datetime) -> Times:
+        """Return the times with the lost runs, which lie one after the other before the last start."""
+        limit, lost = launched, []
+        for run in attempt.lost_runs:
+            begin = min(max(run.began, limit), started or ended)
+            limit = min(max(run.ended, begin), started or ended)
+            lost.append((begin, limit))
+        return cls(launched=launched, started=started, ended=ended, lost=tuple(lost))
 
     @property
     def waited(self) -> float:
-        """Seconds from the launch to the start, or to the end if it never began."""
-        return ((self.started or self.ended) - self.launched).total_seconds()
+        """Seconds from the launch to the start, or to the end if it never began; without the runs that were lost."""
+        lost = sum((ended - began for began, ended in self.lost), timedelta())
+        return ((self.started or self.ended) - self.launched - lost).total_seconds()
 
     @property
     def ran(self) -> float | None:

@@ -31,6 +31,7 @@ _ADVICE: Mapping[type[Failure], str] = {
     failures.ImagePull: "Check its name and tag with session.images(); a private image needs a registry credential.",
     failures.StuckPending: "Ask for fewer cores or less memory, or try later; session.stats() shows the free ones.",
     failures.Evicted: "Nothing is wrong with the job: launch it again.",
+    failures.Interrupted: "Run the batch again: it is launched again.",
     failures.DiskFull: "Write to /arc, not to the container's own disk; remove temporary files; check your quota.",
     failures.DeadlineExceeded: "Headless jobs end after 14 days: split the work, or write checkpoints to resume from.",
     failures.ChildKilled: "Ask for more ram, or let fewer processes work at a time; its outputs may be incomplete.",
@@ -99,6 +100,8 @@ def advice(failure: Failure) -> str:
         if not found and failure.code not in _COMMANDS:
             found = next((tip for sign, tip in _SIGNS if sign in failure.message), "")
         return found or _ADVICE.get(type(failure)) or _CODES.get(failure.code, "")
+    if isinstance(failure, failures.Evicted) and failures.USED_MORE_MEMORY in failure.message:
+        return "Ask for as much memory as it uses (ram=): a node that runs short evicts such jobs first."
     return _ADVICE.get(type(failure), "")
 
 
@@ -244,9 +247,10 @@ def support_report(
 
 
 def explain_batch(jobs: Iterable[JobRecord]) -> str:
-    """Return why jobs of a batch failed, by cause: how many, why, and what to do."""
+    """Return why jobs of a batch failed or may wait for ever, by cause: how many, why, and what to do."""
     groups: dict[str, list[tuple[JobRecord, Failure]]] = {}
     uncollected: list[JobRecord] = []
+    held_up: list[JobRecord] = []
     is_final = True
     for job in jobs:
         is_final = is_final and job.state.final
@@ -255,7 +259,9 @@ def explain_batch(jobs: Iterable[JobRecord]) -> str:
             groups.setdefault(failure.group, []).append((job, failure))
         elif job.state is JobState.SUCCEEDED and job.collect_error is not None:
             uncollected.append(job)
-    return _failed(groups, is_final=is_final) + _uncollected(uncollected)
+        elif job.state is JobState.PENDING and job.last_attempt and job.last_attempt.is_held_up:
+            held_up.append(job)
+    return _failed(groups, is_final=is_final) + _uncollected(uncollected) + _held_up(held_up)
 
 
 def _failed(groups: Mapping[str, list[tuple[JobRecord, Failure]]], *, is_final: bool) -> str:
@@ -298,6 +304,13 @@ def _uncollected(jobs: Sequence[JobRecord]) -> str:
     if not jobs:
         return ""
     return f" {count(len(jobs), 'result')} could not be collected ({_brief(jobs[0].collect_error or '', jobs[0])})."
+
+
+def _held_up(jobs: Sequence[JobRecord]) -> str:
+    if not jobs:
+        return ""
+    why = jobs[0].last_attempt.held_up if jobs[0].last_attempt else ""
+    return f" {count(len(jobs), 'job')} may wait for ever, such as {jobs[0].key}: {why}."
 
 
 def _brief(message: str, job: JobRecord) -> str:

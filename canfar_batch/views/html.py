@@ -22,6 +22,7 @@ COLOURS: Mapping[str, str] = {
     "cancelled": "#6e7681",
     "lost": "#b0478f",
     "failed": "#d55e00",
+    "restarted": "#e69f00",  # of runs, not of jobs
 }
 #: the order of the states in a bar: successes first, failures last
 _IN_A_BAR = (

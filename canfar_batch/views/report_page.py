@@ -144,7 +144,7 @@ def _json(data: object) -> str:
 def _outcomes() -> str:
     """The colours of the timeline; the legend's swatches have the hatches too."""
     rules = [".k-waiting{background:var(--cb-faint);opacity:.6}"]
-    for outcome in ("succeeded", "running", "cancelled", "lost", "failed"):
+    for outcome in ("succeeded", "running", "cancelled", "lost", "failed", "restarted"):
         colour = html.COLOURS[outcome]
         fill = f"url(#h-{outcome})" if outcome in ("failed", "lost") else colour
         rules.append(f".o-{outcome}{{fill:{fill}}}.timeline .l-{outcome},.timeline .d-{outcome}{{stroke:{colour}}}")

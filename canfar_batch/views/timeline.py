@@ -22,6 +22,7 @@ from canfar_batch.views.format import timestamp
 
 #: the outcomes of attempts, in the order of a legend; the last has not ended
 OUTCOMES = ("succeeded", "failed", "lost", "cancelled", "running")
+RESTARTED = "stopped and begun again"  #: the label of runs whose work was lost, in a legend
 WRONG = ("failed", "lost", "cancelled")  #: the outcomes that a person may want to look into
 DRAWN = ("succeeded", "running", "cancelled", "lost", "failed")  #: the order of drawing: failures on top
 WAITING = "#8d96a0"  #: the colour of waiting
@@ -51,11 +52,19 @@ class Span:
     launched: float
     started: float | None  #: None if it never ran
     ended: float  #: or now, if it has not ended
+    lost: tuple[tuple[float, float], ...] = ()  #: the runs that the platform stopped and began again: from, to
 
     @property
     def begun(self) -> float:
-        """The end of its wait: its start, or its end if it never ran."""
+        """The end of its wait: its last start, or its end if it never ran."""
         return self.ended if self.started is None else self.started
+
+    @property
+    def waits(self) -> tuple[tuple[float, float], ...]:
+        """When it waited: from its launch to its first run, and between two runs."""
+        starts = (*(start for start, _ in self.lost), self.begun)
+        ends = (self.launched, *(end for _, end in self.lost))
+        return tuple((end, start) for end, start in zip(ends, starts, strict=True))
 
 
 @attrs.frozen(kw_only=True)
@@ -145,7 +154,12 @@ class Timeline:
         return [
             (outcome, f"{number:,} {'still running' if outcome == 'running' else outcome}")
             for outcome, number in self.counts.items()
-        ]
+        ] + ([("restarted", f"{lost:,} {RESTARTED}")] if (lost := self.lost_runs) else [])
+
+    @property
+    def lost_runs(self) -> int:
+        """The number of runs that the platform stopped and began again."""
+        return sum(len(span.lost) for span in self.spans)
 
     def with_outcome(self, outcome: str) -> list[Span]:
         """Return the attempts with this outcome."""
@@ -186,17 +200,20 @@ class Timeline:
         for lane, spans in enumerate(by_lane):
             shares: dict[str, _Shares] = {}
             for span in spans:
-                begun = span.begun
-                shares.setdefault("waiting", _Shares(columns)).add(span.launched * scale, begun * scale)
-                shares.setdefault(span.outcome, _Shares(columns)).add(begun * scale, span.ended * scale)
+                for begin, end in span.waits:
+                    shares.setdefault("waiting", _Shares(columns)).add(begin * scale, end * scale)
+                for begin, end in span.lost:
+                    shares.setdefault("restarted", _Shares(columns)).add(begin * scale, end * scale)
+                shares.setdefault(span.outcome, _Shares(columns)).add(span.begun * scale, span.ended * scale)
             yield {what: share.summed(sizes[lane]) for what, share in shares.items()}
 
     def levels(self) -> list[Level]:
         """Return how many attempts waited and ran, at each moment when that changed."""
         changes: dict[float, list[int]] = {}
         for span in self.spans:
-            begun = span.begun
-            for at, pending, running in ((span.launched, 1, 0), (begun, -1, 1), (span.ended, 0, -1)):
+            stops = ((at, 1, -1) for _, at in span.lost)
+            starts = ((at, -1, 1) for at in (*(at for at, _ in span.lost), span.begun))
+            for at, pending, running in ((span.launched, 1, 0), *starts, *stops, (span.ended, 0, -1)):
                 change = changes.setdefault(at, [0, 0])
                 change[0] += pending
                 change[1] += running
@@ -291,6 +308,7 @@ def _span(row: int, attempt: Attempt, times: Times, origin: datetime) -> Span:
         launched=since(times.launched),
         started=None if times.started is None else since(times.started),
         ended=since(times.ended),
+        lost=tuple((since(began), since(ended)) for began, ended in times.lost),
     )
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_HATCHES: Mapping[str, str] = {"failed": "////", "lost": "xxxx", "cancelled": "....", "succeeded": "", "running": ""}
+_HATCHES: Mapping[str, str] = {
+    "failed": "////", "lost": "xxxx", "cancelled": "....", "succeeded": "", "running": "", "restarted": "",
+}  # fmt: skip
 _MARKERS: Mapping[str, str] = {"failed": "x", "lost": "d", "cancelled": "|"}
 _LANES, _COLUMNS = 400, 800  # cells of the picture: about as many as it has dots on a screen
 
@@ -127,8 +129,12 @@ def _went_wrong(axes: Axes, timeline: Timeline) -> None:
 def _waiting_lines(axes: Axes, spans: Sequence[Span], width: float) -> None:
     from matplotlib.collections import LineCollection
 
-    paths: list[Any] = [[(span.launched, span.row), (span.begun, span.row)] for span in spans]
+    paths: list[Any] = [[(begin, span.row), (end, span.row)] for span in spans for begin, end in span.waits]
     axes.add_collection(LineCollection(paths, colors=WAITING, linewidths=width, capstyle="butt"))
+    lost: list[Any] = [[(begin, span.row), (end, span.row)] for span in spans for begin, end in span.lost]
+    if lost:
+        thick = width * 2.5
+        axes.add_collection(LineCollection(lost, colors=COLOURS["restarted"], linewidths=thick, capstyle="butt"))
 
 
 def _marks(axes: Axes, timeline: Timeline, size: float) -> None:

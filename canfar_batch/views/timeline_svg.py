@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from canfar_batch.text import count
 from canfar_batch.views.format import duration
 from canfar_batch.views.html import COLOURS, text
-from canfar_batch.views.timeline import BINS, DRAWN, FEW, WRONG, Level, Span, Timeline, mixed
+from canfar_batch.views.timeline import BINS, DRAWN, FEW, RESTARTED, WRONG, Level, Span, Timeline, mixed
 
 _WIDE = 1000.0  # units from the first launch to the last end, whatever the window
 _ROW = 20  # pixels of a named row
@@ -53,7 +53,12 @@ def figure(timeline: Timeline) -> str:
 def _named_rows(timeline: Timeline, scale: float) -> Iterator[str]:
     for span in timeline.spans:
         y = span.row * _ROW
-        shapes = f'<path class="w" d="M{span.launched * scale:.1f} {y + _ROW / 2:g}H{span.begun * scale:.1f}"/>'
+        lines = "".join(f"M{begin * scale:.1f} {y + _ROW / 2:g}H{end * scale:.1f}" for begin, end in span.waits)
+        shapes = f'<path class="w" d="{lines}"/>' + "".join(
+            f'<rect class="o-restarted" x="{begin * scale:.1f}" y="{y + 6}" '
+            f'width="{max(1.0, (end - begin) * scale):.1f}" height="{_ROW - 12}"/>'
+            for begin, end in span.lost
+        )
         if span.started is not None:
             width = max(1.0, (span.ended - span.started) * scale)
             shapes += (
@@ -67,8 +72,10 @@ def _named_rows(timeline: Timeline, scale: float) -> Iterator[str]:
 
 def _description(span: Span, timeline: Timeline) -> str:
     ran = "never ran" if span.started is None else f"ran {duration(span.ended - span.started)}"
-    waited = duration(span.begun - span.launched)
-    return f"{timeline.keys[span.row]}, attempt {span.number}: {span.outcome}; waited {waited}, {ran}"
+    waited = duration(sum(end - begin for begin, end in span.waits))
+    again = duration(sum(end - begin for begin, end in span.lost))
+    restarts = f", {count(len(span.lost), 'run')} of {again} {RESTARTED}" if span.lost else ""
+    return f"{timeline.keys[span.row]}, attempt {span.number}: {span.outcome}; waited {waited}, {ran}{restarts}"
 
 
 def _lines(timeline: Timeline, scale: float) -> Iterator[str]:
@@ -78,9 +85,11 @@ def _lines(timeline: Timeline, scale: float) -> Iterator[str]:
     def y(row: int) -> float:
         return (row + 0.5) * _HIGH / rows
 
-    waited = ((y(span.row), span.launched * scale, span.begun * scale) for span in timeline.spans)
+    waited = ((y(s.row), begin * scale, end * scale) for s in timeline.spans for begin, end in s.waits)
     yield f'<path class="w" d="{_strokes(waited)}"/>'
     thick = f' style="stroke-width:{max(1.0, 0.8 * _HIGH / rows):.1f}px"'
+    lost = ((y(s.row), begin * scale, end * scale) for s in timeline.spans for begin, end in s.lost)
+    yield f'<path class="l l-restarted"{thick} d="{_strokes(lost)}"/>'
     for outcome in DRAWN:
         ran = (
             (y(span.row), span.started * scale, span.ended * scale)

@@ -7,16 +7,18 @@ import math
 import random
 import tempfile
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import attrs
-from engine import SPEC, World
+import pytest
+from engine import SPEC, World, abandon
 from fakes import EPOCH, FakeClock, FakePlatform
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from canfar_batch import failures
-from canfar_batch.errors import JobNotFound
+from canfar_batch.errors import JobNotFound, LeaseLost
 from canfar_batch.fields.keys import file_name
 from canfar_batch.payload.receipts import receipt_paths
 from canfar_batch.payload.wrapper import MARK
@@ -32,7 +34,7 @@ NEVER = math.inf
 
 ENDS = (
     "by itself", "out of memory", "evicted", "drained", "pre-empted", "forced", "node lost", "deleted", "deadline",
-    "deleted before it begins", "deleted after its end",
+    "deleted before it begins", "deleted after its end", "start error",
 )  # fmt: skip
 #: the failure of an attempt that ended so
 CLASSES = {
@@ -45,6 +47,8 @@ CLASSES = {
     "deleted": failures.Deleted,
     "deleted before it begins": failures.Deleted,
     "deadline": failures.DeadlineExceeded,
+    "start error": failures.StartError,
+    "cancelled for its time": failures.TimedOut,
 }
 
 HEADING = f"{'TYPE':9}{'REASON':18}{'MESSAGE':70}{'FIRST-TIME':23}LAST-TIME\n"
@@ -63,6 +67,7 @@ class Run:
     end: float = NEVER
     code: int | None = None
     told_at: float = NEVER  #: when it was asked to stop
+    late: bool = False  #: whether its own time-out told it
     killed: bool = False  #: whether its wrapper was killed, too, so that there is no end receipt
     oom_kills: int = 0
     complete: bool = True  #: whether its outputs are there at its end
@@ -113,6 +118,8 @@ class Story:
     key: str = ""
     number: int = 0
     name: str = ""
+    skew: float = 0.0  #: seconds by which the container's clock is ahead
+    wrapped: bool = True  #: whether the command runs under the wrapper
     seen: bool = False  #: whether the present driver saw it
     seen_running: bool = False
 
@@ -145,25 +152,39 @@ class Story:
         self.runs = [run for run in self.runs if run.begin < at]
 
 
-def write_story(rng, now):
+def write_story(rng, now, *, wrapped=True, timeout=None):
     """Draw the history of a container that is made *now*."""
-    story = Story(end=rng.choice(ENDS) if rng.random() < 0.7 else "by itself")
+    story = Story(end=rng.choice(ENDS) if rng.random() < 0.7 else "by itself", wrapped=wrapped)
+    story.skew = rng.choice((-3600.0, -30.0, 40.0, 7200.0)) if rng.random() < 0.2 else 0.0
     story.poll(now, PENDING)
     now += rng.choice((0.0, 3.0, 40.0, 300.0))
     for _ in range(rng.choice((0, 0, 1, 2))):
         run = admit(story, rng, now)
-        stop = run.begin + rng.uniform(0.5, 90)
+        stop = run.begin + rng.uniform(0.5, 90 if timeout is None or not wrapped else min(90, timeout))
         run.stop(stop, rng)
         run.pod_until = run.end
         if rng.random() < 0.3:
             story.poll(stop, RUNNING)  # a row without a start time, for a moment
         story.poll(stop + 0.5, PENDING)
         now = stop + rng.choice((0.6, 5.0, 15.0, 60.0, 200.0))
-    if story.end == "deleted before it begins":
+    if story.end == "start error" and story.runs:
+        story.end = "by itself"  # it has started before
+    if story.end == "start error":
+        refuse(story, rng, now)
+    elif story.end == "deleted before it begins":
         story.delete(story.polls[-1][0] + rng.choice((0.1, 10.0, 100.0)), rng)
     else:
-        conclude(story, rng, admit(story, rng, now))
+        conclude(story, rng, admit(story, rng, now), timeout)
     return story
+
+
+def refuse(story, rng, now):
+    """Let the pod be there, and its command not start."""
+    run = Run(pod_from=now, begin=NEVER, end=now + 2.0)
+    run.notes.append((now + 2.0, row("Failed", 'exec: "fit": executable file not found in $PATH: unknown')))
+    story.poll(now, PENDING, now)
+    story.poll(now + rng.choice((2.0, 5.0)), FAILED, now)
+    story.runs.append(run)
 
 
 def admit(story, rng, now):
@@ -175,12 +196,17 @@ def admit(story, rng, now):
     return run
 
 
-def conclude(story, rng, run):
+def conclude(story, rng, run, timeout=None):
     """Let the last run end as the story has it."""
     kind, start = story.end, run.pod_from
     end = story.polls[-1][0] + rng.choice((0.5, 8.0, 70.0, 500.0))
+    if timeout is not None and story.wrapped:
+        if kind in ("by itself", "deleted after its end") and end - run.begin > timeout:
+            end = end_late(story, rng, run, run.begin + timeout)
+        end = max(story.polls[-1][0], min(end, run.begin + timeout))
     if kind in ("by itself", "deleted after its end"):
-        end_by_itself(story, rng, run, end)
+        if not run.late:
+            end_by_itself(story, rng, run, end)
         if kind == "deleted after its end":
             story.delete(story.final_at + rng.choice((0.1, 3.0, 20.0)), rng)
         return
@@ -220,6 +246,14 @@ def conclude(story, rng, run):
         story.poll(end, FAILED, start)
 
 
+def end_late(story, rng, run, at):
+    """Let the wrapper's time-out stop a run; return when it has ended."""
+    run.code, run.late, run.complete = rng.choice((0, 143, 137)), True, rng.random() < 0.5
+    run.end = max(story.polls[-1][0], at + (GRACE if run.code == 137 else rng.choice((0.0, 5.0))))
+    story.poll(run.end, COMPLETED if run.code == 0 else FAILED, run.pod_from)
+    return run.end
+
+
 def end_by_itself(story, rng, run, end):
     start = run.pod_from
     run.end, run.code = end, rng.choice((0, 0, 0, 1, 143))
@@ -251,8 +285,10 @@ class ClusterClock(FakeClock):
 class Cluster(FakePlatform):
     """A platform whose containers have random histories, and which keeps the truth about each."""
 
-    def __init__(self, rng, *, visible, outputs):
+    def __init__(self, rng, *, visible, outputs, wrapped=True, timeout=None):
         super().__init__(ClusterClock())
+        self.wrapped, self.timeout = wrapped, timeout
+        self.cancelled = set()  # keys of the jobs that the user cancelled
         self.clock.cluster = self
         self.rng, self.visible, self.outputs = rng, visible, outputs
         self.stories = {}  # by id
@@ -265,7 +301,7 @@ class Cluster(FakePlatform):
     def make(self, request):
         id = super().make(request)
         job = next(job for job in self.batch.records if job.attempts and job.attempts[-1].launch_name == request.name)
-        story = self.stories[id] = write_story(self.rng, self.clock.ticks())
+        story = self.stories[id] = write_story(self.rng, self.clock.ticks(), wrapped=self.wrapped, timeout=self.timeout)
         story.key, story.number, story.name = job.key, job.attempts[-1].number, request.name
         for earlier in job.attempts[:-1]:
             before = self.stories[earlier.id]
@@ -283,7 +319,7 @@ class Cluster(FakePlatform):
             for at, kind in ((run.begin, "start"), (run.end, "end"))
             if since < at <= self.written and run.begun(at)
         ]
-        for _, kind, story, run in sorted(due, key=lambda one: one[0]) if self.visible else ():
+        for _, kind, story, run in sorted(due, key=lambda one: one[0]) if self.visible and self.wrapped else ():
             start, end = map(Path, receipt_paths(str(self.batch.home), file_name(story.key), story.number))
             if kind == "start":
                 end.unlink(missing_ok=True)
@@ -297,16 +333,18 @@ class Cluster(FakePlatform):
     def end_lines(self, story, run):
         count = int(run.complete)
         name = OUTPUT.format(n=story.key[1:])
-        found = f"f100@{clock_time(run.end):.0f} {name}\0" * count + f"n{count} {name}\0"
+        found = f"f100@{clock_time(run.end) + story.skew:.0f} {name}\0" * count + f"n{count} {name}\0"
         encoded = base64.b64encode(found.encode()).decode()
         outputs = f"{MARK} {story.name} outputs {encoded} #{story.name}\n" * self.outputs
-        facts = f"{self.facts(story, run)} finished={clock_time(run.end):.6f} code={run.code} cpu0=0 cpu=1 oom0=0"
+        finished = clock_time(run.end) + story.skew
+        facts = f"{self.facts(story, run)} finished={finished:.6f} code={run.code} cpu0=0 cpu=1 oom0=0"
         told = "TERM" if run.told else ""
-        facts = f"{facts} oom={run.oom_kills} peak= told={told} late= trouble= outputs={int(self.outputs)}"
+        late = "1" if run.late else ""
+        facts = f"{facts} oom={run.oom_kills} peak= told={told} late={late} trouble= outputs={int(self.outputs)}"
         return f"{outputs}{MARK} {story.name} end {facts} #{story.name}\n"
 
     def facts(self, story, run):
-        return f"key={story.key} attempt={story.number} started={clock_time(run.begin):.6f} workdir=home"
+        return f"key={story.key} attempt={story.number} started={clock_time(run.begin) + story.skew:.6f} workdir=home"
 
     def forget_sights(self):
         """Let another driver begin, which does not know what waits; what runs is recorded."""
@@ -340,6 +378,8 @@ class Cluster(FakePlatform):
         return "".join(self.log_of(story, run) for run in pods).encode()
 
     def log_of(self, story, run):
+        if not self.wrapped:
+            return "working\n"
         now = self.clock.ticks()
         has_end = run.end <= now and not run.killed
         is_rotated = run.rotated and min(now, run.end) - run.begin > ROTATES_AFTER
@@ -364,10 +404,12 @@ class Cluster(FakePlatform):
         story, now = self.stories[id], self.clock.ticks()
         if story.shown(now)[0] is ABSENT:
             return
-        shows = self.visible or story.seen_running or bool(self.log(story))
-        if shows and any(run.begun(now) for run in story.runs):
+        shows = (self.visible and self.wrapped) or story.seen_running or bool(self.log(story))
+        ran = [run for run in story.runs if run.begun(now)]
+        is_late = bool(ran) and self.timeout is not None and ran[-1].alive(now) and now - ran[-1].begin > self.timeout
+        if ran and shows and not is_late and story.key not in self.cancelled:
             self.violations.append(f"{story} is cancelled at {now}, though it has run")
-        story.end = "cancelled"
+        story.end = "cancelled for its time" if is_late and story.key not in self.cancelled else "cancelled"
         story.delete(now, self.rng)
 
     def _info(self, id):
@@ -397,33 +439,60 @@ def clock_time(ticks):
     pending_timeout=st.sampled_from((None, 20.0, 60.0, 400.0)),
     monitor=st.sampled_from((Listing(), Listing(every=(1.0, 2.0)), OneByOne())),
     retries_deleted=st.booleans(),
-    drivers=st.sampled_from((1, 1, 2, 3)),
+    drivers=st.lists(st.sampled_from(("leaves", "is killed", "is replaced")), max_size=2),
+    wrapped=st.sampled_from((True, True, True, False)),
+    timeout=st.sampled_from((None, None, 30.0, 200.0)),
+    cancels=st.booleans(),
 )
 def test_no_verdict_contradicts_the_truth(
-    seed, jobs, visible, outputs, pending_timeout, monitor, retries_deleted, drivers
+    seed, jobs, visible, outputs, pending_timeout, monitor, retries_deleted, drivers, wrapped, timeout, cancels
 ):
-    cluster = Cluster(random.Random(seed), visible=visible, outputs=outputs)
-    spec = attrs.evolve(SPEC, outputs=(OUTPUT,) * outputs, pending_timeout=pending_timeout)
+    outputs, timeout = outputs and wrapped, timeout if wrapped else None  # the wrapper polls after both
+    cluster = Cluster(random.Random(seed), visible=visible, outputs=outputs, wrapped=wrapped, timeout=timeout)
+    spec = attrs.evolve(
+        SPEC, outputs=(OUTPUT,) * outputs, pending_timeout=pending_timeout, receipt=wrapped, timeout=timeout
+    )
     retry = Retry(2, classes=[failures.Deleted] * retries_deleted)
     with tempfile.TemporaryDirectory() as place:
         world = World(Path(place))
         world.platform, world.clock = cluster, cluster.clock
-        batch = cluster.batch = world.planned(jobs, spec, monitor=monitor, retry=retry)
+        how = {"monitor": monitor, "retry": retry}
+        batch = cluster.batch = world.planned(jobs, spec, **how)
         (Path(batch.home) / "receipts").mkdir(exist_ok=True)
-        for _ in range(drivers - 1):
+        for fate in drivers:
             world.turn(batch, cluster.rng.choice((3, 30, 300)))
-            batch.close()
-            cluster.forget_sights()
-            world.clock.sleep(cluster.rng.choice((0, 30, 900)))
-            batch = cluster.batch = world.planned(jobs, spec, monitor=monitor, retry=retry)
+            again = partial(world.planned, jobs, spec, **how)
+            batch = cluster.batch = change_driver(world, batch, fate, cluster, how, again)
+        if cancels:
+            world.turn(batch, cluster.rng.choice((3, 30, 300)))
+            cluster.cancelled = {job.key for job in batch.records if cluster.rng.random() < 0.4}
+            batch.cancel(sorted(cluster.cancelled))
         batch.run(progress=False, stop_alike=None, timeout=200_000)
         assert cluster.violations == []
         for job in batch.records:
             assert job.state.final
             for attempt in job.attempts:
                 check_attempt(attempt, cluster)
-            check_retries(job, retries_deleted)
+            check_retries(job, retries_deleted, cluster)
         batch.close()
+
+
+def change_driver(world, batch, fate, cluster, how, open_again):
+    """Let another driver take over, as the *fate* of the first has it; return its batch."""
+    if fate == "is replaced":
+        other = world.batch(**how)
+        other._ledger.acquire(takeover=True)
+        cluster.forget_sights()
+        with pytest.raises(LeaseLost):
+            world.turn(batch, 3600)
+        return other
+    if fate == "leaves":
+        batch.close()
+    else:
+        abandon(batch)
+    cluster.forget_sights()
+    world.clock.sleep(cluster.rng.choice((0, 30, 900)))
+    return open_again()
 
 
 def check_attempt(attempt, cluster):
@@ -437,10 +506,16 @@ def check_attempt(attempt, cluster):
     if attempt.succeeded:
         assert is_complete, truth
         assert not last.killed, truth
-        assert last.by_itself or (cluster.outputs and attempt.warnings), truth
+        assert (last.by_itself and not last.late) or (cluster.outputs and attempt.warnings), truth
     if attempt.verified:
         assert receipt.exit_code == last.code, truth
-        assert receipt.started_at.timestamp() == round(clock_time(last.begin), 6), truth
+        assert receipt.started_at.timestamp() == round(clock_time(last.begin) + story.skew, 6), truth
+    if attempt.failure is None and not attempt.succeeded:
+        assert story.key in cluster.cancelled, truth
+        return
+    if not story.wrapped:
+        check_unwrapped(attempt, story, last, truth)
+        return
     leaves_file = cluster.visible and last is not None and all(run.end <= last.end for run in story.runs)
     if story.end == "deleted after its end" and not leaves_file:
         return  # its log went with it
@@ -458,7 +533,21 @@ def check_attempt(attempt, cluster):
         assert isinstance(attempt.failure, CLASSES[story.end]), truth
 
 
+def check_unwrapped(attempt, story, last, truth):
+    """Without the wrapper, the platform's word is all, but for what its events say."""
+    if story.end == "by itself":
+        assert attempt.succeeded == (last.code == 0), truth
+        assert attempt.succeeded or isinstance(attempt.failure, failures.Unknown), truth
+    elif not attempt.succeeded and story.end in CLASSES and story.end not in ("out of memory", "deadline"):
+        unseen = isinstance(attempt.failure, failures.Lost) and not story.seen
+        assert unseen or isinstance(attempt.failure, CLASSES[story.end]), truth
+
+
 def check_own_end(attempt, last, is_complete, truth):
+    if last.late:
+        assert attempt.verified, truth
+        assert attempt.succeeded or isinstance(attempt.failure, failures.TimedOut), truth
+        return
     assert attempt.verified, truth
     assert attempt.succeeded == is_complete, truth
     if last.code == 0:
@@ -469,10 +558,10 @@ def check_own_end(attempt, last, is_complete, truth):
         assert attempt.failure.code == last.code, truth
 
 
-def check_retries(job, retries_deleted):
+def check_retries(job, retries_deleted, cluster):
     kinds = [type(attempt.failure) for attempt in job.attempts]
     assert retries_deleted or failures.Deleted not in kinds[:-1], kinds
     assert all(failure.platform or failure is failures.Deleted for failure in kinds[:-1]), kinds
-    if kinds[-1] is failures.Evicted:
+    if kinds and kinds[-1] is failures.Evicted and job.key not in cluster.cancelled:
         assert job.state is JobState.FAILED
         assert kinds.count(failures.Evicted) == 3 or len(kinds) == 5, kinds

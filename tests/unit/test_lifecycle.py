@@ -18,6 +18,8 @@ from canfar_batch.lifecycle import (
     Deferred,
     Ended,
     Event,
+    EvidenceAdded,
+    HeldUp,
     Intended,
     LateSuccess,
     Launched,
@@ -30,7 +32,7 @@ from canfar_batch.lifecycle import (
     apply,
     replaced,
 )
-from canfar_batch.records import JobRecord, JobState, Phase, Receipt, Resources
+from canfar_batch.records import JobRecord, JobState, LostRun, Phase, Receipt, Resources
 from canfar_batch.spec import JobSpec
 
 AT = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
@@ -54,6 +56,7 @@ def event(kind, **fields):
         Retrying: {"due": LATER, "resources": BIG},
         LateSuccess: {"receipt": DONE},
         NotCollected: {"why": "no such file"},
+        HeldUp: {"why": "it is too large"},
         Respecified: {"spec": SPEC, "resources": BIG},
     }
     return kind(**{"key": "a", "at": AT, **usual.get(kind, {}), **fields})
@@ -202,6 +205,31 @@ def test_a_cancelled_job_keeps_what_its_container_reported():
     job = after(Intended, Launched, CancelAsked, event(Cancelled, receipt=receipt, log=Path("a.1.log")))
     assert (job.cancelling, job.last_attempt.receipt, job.last_attempt.verified) == (False, receipt, True)
     assert job.last_attempt.log == Path("a.1.log")
+
+
+def test_a_run_that_the_platform_stopped_is_kept_with_its_times():
+    def seen(phase, at, start=None):
+        began = at if phase is Phase.RUNNING else None
+        return event(PhaseChanged, at=at, phase=phase, started_at=began, start_time=start)
+
+    times = [AT + timedelta(seconds=number) for number in range(100)]
+    job = after(Intended, Launched, seen(Phase.RUNNING, times[2], AT), seen(Phase.PENDING, times[30]))
+    assert job.last_attempt.lost_runs == (LostRun(times[2], times[30]),)
+    assert job.last_attempt.is_suspended
+    job = apply(job, seen(Phase.RUNNING, times[50], times[50]))
+    job = apply(job, seen(Phase.RUNNING, times[80], times[70]))  # suspended and resumed between two polls
+    assert job.last_attempt.lost_runs == (LostRun(times[2], times[30]), LostRun(times[50], times[70]))
+    assert (job.last_attempt.restarts, job.last_attempt.lost_seconds) == (2, 48.0)
+
+
+def test_a_success_without_a_receipt_says_that_outputs_were_not_checked():
+    spec = attrs.evolve(SPEC, outputs=("out.fits",))
+    job = after(Intended, Launched, job=attrs.evolve(PLANNED, spec=spec, filled=spec.fill(key="a")))
+    done = apply(job, event(Ended, succeeded=True, failure=None))
+    assert "declared outputs" in done.last_attempt.warnings[0]
+    assert apply(done, event(EvidenceAdded, receipt=DONE, verified=True)).last_attempt.warnings == ()
+    plain = after(Intended, Launched, event(Ended, succeeded=True, failure=None))
+    assert plain.last_attempt.warnings == ()
 
 
 def test_a_start_receipt_does_not_verify_an_end():

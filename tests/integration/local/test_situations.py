@@ -2,6 +2,8 @@
 
 import pytest
 
+from canfar_batch.local import Production
+
 RUN = "trap 'echo told;exit 0' TERM;echo up;while [ ! -e go ];do sleep 0.02;done;echo end"
 DEAF = "trap 'echo told' TERM;echo up;while [ ! -e go ];do sleep 0.02;done;echo end"
 
@@ -180,6 +182,14 @@ def test_a_killed_job_leaves_no_event(client, situations, running, events):
     assert client.logs(id_) == "up\n"
 
 
+def test_a_node_that_restarts_takes_its_jobs_along_without_an_event(client, platform, situations, running, events):
+    id_ = running()
+    situations.restart_node(id_)
+    assert client.wait(id_) == "Failed"
+    assert platform.job(id_).exit_code == -9 or platform.job(id_).exit_code == 137
+    assert events(id_)[1][-1] == "Started"
+
+
 # Under the same id
 
 
@@ -245,6 +255,37 @@ def test_an_interactive_session_may_take_the_place_of_all_jobs(client, platform,
     end(platform)
     assert [client.wait(id_) for id_ in (*ids, queued)] == ["Completed"] * 4
     assert [platform.job(id_).starts for id_ in ids] == [2, 2, 2]
+
+
+def test_an_interactive_session_takes_the_place_of_as_many_jobs_as_it_needs(start, client_of, soon):
+    platform = start(cores=3, ram=64, strict_quota=True, termination_grace=30)
+    client = client_of(platform)
+    ids = [client.sh(DEAF, cores=1, ram=1) for _ in range(3)]
+    for id_ in ids:
+        soon(lambda id_=id_: client.status(id_) == "Running")
+    with platform.situations.interactive(cores=2):
+        assert [client.status(id_) for id_ in ids] == ["Running", "Pending", "Pending"]
+        queued = client.launch("true", cores=1, ram=1)
+        assert "startTime" not in client.show(queued)
+    soon(lambda: client.status(ids[1]) == "Running" and client.events(ids[1]) == "<none>\n")
+    end(platform)
+    assert [client.wait(id_) for id_ in (*ids, queued)] == ["Completed"] * 4
+    assert [platform.job(id_).starts for id_ in ids] == [1, 2, 2]
+
+
+def test_in_production_sessions_come_and_go_by_themselves(start, client_of, soon):
+    habits = Production(seed=3, every=(0.2, 0.4), lasts=(0.2, 0.4), at_most=1, delayed=1.0, admission=(0.1, 0.2))
+    platform = start(cores=2, ram=8, production=habits, pull=0.05, pending_at_end=0.05)
+    client = client_of(platform)
+    first = client.sh("while [ ! -e go ];do sleep 0.02;done", cores=1, ram=1)
+    assert "startTime" not in client.show(first)  # admitted later, though there is room
+    larger = client.launch("true", cores=3, ram=1)
+    soon(lambda: platform.job(first).starts == 2)
+    end(platform)
+    assert client.wait(first) == "Completed"
+    assert (client.status(larger), "startTime" in client.show(larger)) == ("Pending", False)
+    assert platform.job(first).starts == 2
+    assert client.ask("GET", "/context").json["maxInteractiveSessions"] == 5  # the limits of a LimitRange
 
 
 def test_by_hand_the_old_start_time_stays(client, platform, situations, running):

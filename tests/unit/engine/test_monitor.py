@@ -8,7 +8,7 @@ import pytest
 from engine import SLOW, always, doubt, raising, states
 from fakes import Fate
 
-from canfar_batch import errors
+from canfar_batch import errors, failures
 from canfar_batch.records import JobState, Phase
 from canfar_batch.spec import JobSpec
 from canfar_batch.strategies import OneByOne, Throttle, never
@@ -184,3 +184,32 @@ def test_setting_the_clock_back_delays_nothing(world, monkeypatch):
     began = world.clock.seconds
     batch.run(progress=False)
     assert world.clock.seconds - began < 300
+
+
+# -- what one driver saw, another knows -------------------------------------------------------------------------------
+
+
+def test_a_queued_job_that_is_deleted_while_no_driver_runs_is_not_launched_again(world):
+    world.platform.fate = lambda request: Fate(queue=1e6)
+    batch = world.planned(1)
+    world.turn(batch, 60)
+    batch.close()
+    world.platform.all.clear()
+    world.clock.sleep(60)
+    again = world.planned(1)
+    again.run(progress=False)
+    assert [type(attempt.failure) for attempt in again.records[0].attempts] == [failures.Deleted]
+
+
+def test_a_restart_that_no_poll_showed_is_counted_when_the_run_has_ended(world):
+    world.platform.fate = lambda request: Fate(lasts=200)
+    batch = world.planned(1)
+    world.turn(batch, 30)
+    (container,) = world.platform.all.values()
+    world.clock.sleep(120)
+    container.born = world.clock.ticks()  # stopped and begun again
+    world.clock.sleep(300)
+    batch.run(progress=False)
+    (attempt,) = batch.records[0].attempts
+    assert (attempt.succeeded, attempt.restarts, len(attempt.lost_runs)) == (True, 1, 1)
+    assert 100 < attempt.lost_seconds < 160

@@ -145,3 +145,33 @@ def test_memory_grows_to_what_is_offered_and_no_further(world):
     batch.run(progress=False)
     assert asked == [8, 16, 32, 64]
     assert states(batch) == [S.FAILED]
+
+
+# -- the end of an embedded local platform ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [Retry(0), Retry(2)])
+def test_the_end_of_an_embedded_platform_costs_no_attempt(world, policy):
+    world.platform.fate = lambda request: SLOW
+    for began in range(4):  # the user presses Ctrl-C three times, and each session starts a platform of its own
+        batch = world.batch(retry=policy, platform_began=world.clock.now())
+        batch.map(JobSpec("fit {n}", image="skaha/astroml"), key="j{n}", n=range(1))
+        world.platform.fate = lambda request, last=began == 3: Fate(code=3) if last else SLOW
+        world.turn(batch, 400)
+        batch.close()
+        world.platform.all.clear()
+        world.clock.sleep(10)
+    kinds = [type(attempt.failure) for attempt in batch.records[0].attempts]
+    assert kinds == [failures.Interrupted] * 3 + [failures.ExitCode]
+
+
+def test_never_launches_nothing_again_even_then(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1, retry=never)
+    world.turn(batch, 60)
+    batch.close()
+    world.platform.all.clear()
+    world.clock.sleep(10)
+    again = world.planned(1, retry=never, platform_began=world.clock.now())
+    again.run(progress=False)
+    assert (states(again), len(world.platform.launched)) == ([S.FAILED], 1)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import after, attempt, job
 
-from canfar_batch.records import JobState, Receipt
+from canfar_batch.records import JobState, LostRun, Receipt
 from canfar_batch.spec import JobSpec
 from canfar_batch.views.attempt_times import Times, run_seconds
 from canfar_batch.views.explain import explain_job
@@ -55,6 +55,14 @@ def test_an_attempt_that_never_began_waited_until_its_end():
 def test_an_unfinished_wait_is_counted_until_now_and_only_if_now_is_given():
     pending = attrs.evolve(attempt(ran=None), started_at=None, receipt=None)
     assert [to_rows([job("a", pending)], now=now)[0]["wait_seconds"] for now in (None, after(90))] == [None, 90.0]
+
+
+def test_runs_that_were_lost_are_neither_waiting_nor_running():
+    restarted = attrs.evolve(attempt(waited=100, ran=50), lost_runs=(LostRun(after(10), after(30)),))
+    times = Times.of(restarted, after(1000))
+    assert (times.waited, times.ran) == (80.0, 50.0)
+    suspended = attrs.evolve(restarted, started_at=None, receipt=None, ended_at=None, succeeded=None)
+    assert Times.of(suspended, after(100)).waited == 80.0
 
 
 CLOCK = st.floats(-1e6, 1e6)

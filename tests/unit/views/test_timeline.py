@@ -15,7 +15,7 @@ from made import NOON, after, attempt, job
 
 from canfar_batch.errors import ExtraMissing
 from canfar_batch.failures import ExitCode, LaunchRefused, Lost, OutOfMemory
-from canfar_batch.records import JobState
+from canfar_batch.records import JobState, LostRun
 from canfar_batch.views import html, timeline_mpl, timeline_svg
 from canfar_batch.views.timeline import Timeline, mixed
 
@@ -41,6 +41,21 @@ def test_attempts_are_in_seconds_since_the_first_launch():
     assert (first.launched, first.started, first.ended, first.outcome) == (0, 10, 110, "failed")
     assert (second.launched, second.started, second.ended, second.outcome) == (195, 205, 255, "succeeded")
     assert (first.row, second.row) == (0, 0)
+
+
+def test_a_run_that_was_lost_is_drawn_and_counted_apart():
+    lost = LostRun(after(10), after(40))
+    whole = timeline(job("a", attrs.evolve(attempt(waited=100, ran=50), lost_runs=(lost,), restarts=1)))
+    (span,) = whole.spans
+    assert (span.lost, span.waits) == (((10, 40),), ((0, 10), (40, 100)))
+    assert [(level.at, level.pending, level.running) for level in whole.levels()] == [
+        (0, 1, 0), (10, 0, 1), (40, 1, 0), (100, 0, 1), (150, 0, 0),
+    ]  # fmt: skip
+    assert ("restarted", "1 stopped and begun again") in whole.legend()
+    drawn = timeline_svg.figure(whole)
+    assert 'class="o-restarted" x="66.7"' in drawn
+    assert "waited 70 s, ran 50 s, 1 run of 30 s stopped and begun again" in drawn
+    timeline_mpl.figure(whole, name="test").savefig(io.BytesIO(), format="png")
 
 
 def test_rows_are_in_the_order_of_first_launches():

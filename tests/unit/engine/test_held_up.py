@@ -1,4 +1,4 @@
-"""Jobs that the cluster may never take."""
+"""Jobs that may wait for ever."""
 
 import pytest
 from engine import SPEC
@@ -45,5 +45,39 @@ def test_nothing_is_said_if_one_of_that_size_has_begun(world, batch, caplog):
 
 def test_nothing_is_said_while_nothing_begins(world, batch, caplog):
     world.platform.fate = never_begins(16, None)
-    world.turn(batch, 3600)
+    world.turn(batch, 3500)
     assert said(caplog) == []
+
+
+def test_every_view_shows_a_job_that_is_overtaken(world, batch):
+    world.platform.fate = never_begins(16)
+    world.turn(batch, 900)
+    assert WARNING in batch["l0"].explain()
+    assert WARNING in batch.explain()
+    assert WARNING in batch.to_rows()[0]["warning"]
+    assert f"3 jobs: it {WARNING}" in " ".join(str(batch.report()).split())
+    batch.cancel(["l0"])
+    world.turn(batch, 300)
+    assert WARNING not in batch["l0"].explain()
+
+
+def test_what_ran_before_another_driver_came_counts(world, batch):
+    world.platform.fate = lambda request: Fate(lasts=60)
+    world.turn(batch, 1000)
+    batch.close()
+    again = world.batch()
+    again.map(LARGE, key="more{n}", n=range(1))
+    again.map(SPEC, key="k{n}", n=range(3))
+    world.platform.fate = never_begins(16)
+    world.turn(again, 1000)
+    assert WARNING not in again["more0"].explain()
+
+
+def test_a_job_that_waits_for_longer_than_the_user_set_is_named(world):
+    world.platform.fate = never_begins(None)
+    batch = world.planned(2, long_wait=120.0)
+    world.turn(batch, 110)
+    assert "waited for long" not in batch["j0"].explain()
+    world.turn(batch, 40)
+    assert "waited for long" in batch["j0"].explain()
+    assert "2 jobs may wait for ever, such as j0" in batch.explain()
