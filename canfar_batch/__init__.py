@@ -29,15 +29,21 @@ if TYPE_CHECKING:
     from canfar_batch.errors import BatchFailed as BatchFailed
     from canfar_batch.errors import BatchPaused as BatchPaused
     from canfar_batch.errors import CanfarBatchError as CanfarBatchError
+    from canfar_batch.errors import CollectError as CollectError
     from canfar_batch.errors import CredentialError as CredentialError
     from canfar_batch.errors import Detached as Detached
+    from canfar_batch.errors import HomeError as HomeError
     from canfar_batch.errors import JobFailed as JobFailed
+    from canfar_batch.errors import JobNotFound as JobNotFound
     from canfar_batch.errors import LaunchInDoubt as LaunchInDoubt
     from canfar_batch.errors import NotDriven as NotDriven
     from canfar_batch.errors import PlanError as PlanError
     from canfar_batch.errors import PlatformError as PlatformError
     from canfar_batch.errors import SpecChanged as SpecChanged
     from canfar_batch.errors import SpecError as SpecError
+    from canfar_batch.errors import StrategyError as StrategyError
+    from canfar_batch.errors import UnknownBatch as UnknownBatch
+    from canfar_batch.errors import UnknownJob as UnknownJob
     from canfar_batch.errors import WaitTimeout as WaitTimeout
     from canfar_batch.functions import Function as Function
     from canfar_batch.job import Job as Job
@@ -53,6 +59,7 @@ if TYPE_CHECKING:
     from canfar_batch.strategies import Chunks as Chunks
     from canfar_batch.strategies import Files as Files
     from canfar_batch.strategies import Json as Json
+    from canfar_batch.strategies import LastLine as LastLine
     from canfar_batch.strategies import Listing as Listing
     from canfar_batch.strategies import Logs as Logs
     from canfar_batch.strategies import OneByOne as OneByOne
@@ -67,8 +74,9 @@ if TYPE_CHECKING:
 _NAMES = {
     "batch": ("Batch", "batches", "open"),
     "errors": (
-        "BatchBusy", "BatchFailed", "BatchPaused", "CanfarBatchError", "CredentialError", "Detached", "JobFailed",
-        "LaunchInDoubt", "NotDriven", "PlanError", "PlatformError", "SpecChanged", "SpecError", "WaitTimeout",
+        "BatchBusy", "BatchFailed", "BatchPaused", "CanfarBatchError", "CollectError", "CredentialError", "Detached",
+        "HomeError", "JobFailed", "JobNotFound", "LaunchInDoubt", "NotDriven", "PlanError", "PlatformError",
+        "SpecChanged", "SpecError", "StrategyError", "UnknownBatch", "UnknownJob", "WaitTimeout",
     ),
     "functions": ("Function",),
     "job": ("Job",),
@@ -77,8 +85,8 @@ _NAMES = {
     "session": ("Session",),
     "spec": ("JobSpec", "Secret"),
     "strategies": (
-        "ANY", "Adaptive", "AtOnce", "Bundle", "Chunks", "Files", "Json", "Listing", "Logs", "OneByOne", "Retry",
-        "Returned", "Serial", "Throttle", "Window", "never",
+        "ANY", "Adaptive", "AtOnce", "Bundle", "Chunks", "Files", "Json", "LastLine", "Listing", "Logs", "OneByOne",
+        "Retry", "Returned", "Serial", "Throttle", "Window", "never",
     ),
     "views.report": ("Report",),
 }  # fmt: skip
@@ -96,15 +104,19 @@ __all__ = [
     "Bundle",
     "CanfarBatchError",
     "Chunks",
+    "CollectError",
     "CredentialError",
     "Detached",
     "Files",
     "Function",
+    "HomeError",
     "Job",
     "JobFailed",
+    "JobNotFound",
     "JobSpec",
     "JobState",
     "Json",
+    "LastLine",
     "LaunchInDoubt",
     "Listing",
     "LocalPlatform",
@@ -121,7 +133,10 @@ __all__ = [
     "Session",
     "SpecChanged",
     "SpecError",
+    "StrategyError",
     "Throttle",
+    "UnknownBatch",
+    "UnknownJob",
     "WaitTimeout",
     "Window",
     "__version__",

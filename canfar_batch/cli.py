@@ -24,6 +24,7 @@ import attrs
 from canfar_batch._version import __version__
 from canfar_batch.batch import Batch
 from canfar_batch.errors import (
+    BatchBusy,
     BatchPaused,
     CanfarBatchError,
     CredentialError,
@@ -53,6 +54,7 @@ from canfar_batch.views.tables import overview, text_table
 FINE, SOME_FAILED, TROUBLE, DETACHED = 0, 1, 2, 130  #: the exit codes
 
 _SHOWN = 20  # jobs that a status shows
+_START_TIME = 30.0  # seconds to wait for a process in the background to run its batch
 _LOG_LINES = 20  # lines that --failed shows of each log
 
 _EPILOG = """\
@@ -74,6 +76,15 @@ Plan jobs and run them until all are final. Everything after -- is the command; 
   canfar-batch run single --image skaha/astroml:latest -- python fit.py 7
 
 The same command again resumes the batch and repeats no finished job; so does "run NAME" alone.
+"""
+
+
+_START = """\
+Plan jobs, and run them by a process in the background that goes on when the terminal is closed. The arguments are those
+of run. What it prints goes to run.log in the batch's home; "watch NAME" shows its progress, "status NAME" the state.
+To end the process and leave the jobs: kill -INT PID.
+
+  canfar-batch start mocks --image skaha/astroml:latest --range seed=0:500 -- python mock.py {seed}
 """
 
 
@@ -99,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
 
     raw = {"formatter_class": argparse.RawDescriptionHelpFormatter, "description": _RUN}
     _add_run(command("run", _run, "plan a batch and run it, or resume one", **raw))
+    raw["description"] = _START
+    _add_run(command("start", _start, "do as run does, in the background: the terminal may be closed", **raw))
     _add_retry(command("retry", _retry_failed, "launch failed jobs again, and run the batch until all are final"))
     _add_rerun(command("rerun", _rerun, "launch final jobs again, also those that succeeded, and run the batch"))
 
@@ -110,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     _add_key(status, "a job: what happened to it, and what to do")
 
     watch = command("watch", _watch, "show the progress of a batch that another process runs, until all jobs are final")
-    _add_name(watch)
+    _add_name(watch, "the batch (default: all batches, until no process runs one)", nargs="?")
     watch.add_argument(
         "--every", type=_above(0), default=2.0, metavar="S", help="seconds between two looks (default: %(default)g)"
     )
@@ -238,6 +251,9 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--replicas", type=_whole(1), metavar="N", help="N jobs that differ in REPLICA_ID, from 1 to N, alone"
     )
     jobs.add_argument("--key", metavar="TEMPLATE", help="how to name the jobs, for example '{path.stem}'")
+    jobs.add_argument(
+        "--missing-outputs", action="store_true", help="launch jobs again that succeeded and whose outputs were deleted"
+    )
     jobs.add_argument("--preview", action="store_true", help="print what would run; send and store nothing")
     _add_how(run)
 
@@ -258,6 +274,9 @@ def _add_how(command: argparse.ArgumentParser) -> None:
         "--collect", choices=("files", "json", "logs"),
         help="a job's result (default: files if the jobs have outputs, else logs)",
     )  # fmt: skip
+    how.add_argument(
+        "--notify", metavar="COMMAND", help="a shell command to run at the end, and when the batch is paused"
+    )
     how.add_argument("--takeover", action="store_true", help="run it even if another process seems to")
     how.add_argument("--quiet", action="store_true", help="do not show progress")
     _add_connection(command)
@@ -365,9 +384,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _complete(made)
     dashes = words.index("--") if "--" in words else len(words)
     options = made.parse_args(words[:dashes])
-    options.command = words[dashes + 1 :]
-    if options.command and options.act is not _run:
-        return _complain("only run takes a command after --")
+    options.command, options.words = words[dashes + 1 :], words
+    if options.command and options.act not in (_run, _start):
+        return _complain("only run and start take a command after --")
     try:
         code: int = options.act(options)
         sys.stdout.flush()
@@ -397,6 +416,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.preview:
         return _preview(options)
     spec, rows = _plan(options)
+    with _planned(options, spec, rows) as batch:
+        return _run_until_final(options, batch)
+
+
+@contextlib.contextmanager
+def _planned(options: argparse.Namespace, spec: JobSpec | None, rows: list[Mapping[str, Any]]) -> Iterator[Batch]:
+    """Open the batch with the jobs that the options describe, checked."""
     with _opened(options, Session.connect(options.url)) as (session, batch):
         if spec is not None and options.replicas is not None:
             batch.replicas(spec, options.replicas)
@@ -407,7 +433,57 @@ def _run(options: argparse.Namespace) -> int:
         if not any(job.attempts for job in batch.records):
             session.limits()  # an outage would be waited for; before the first launch, a wrong address is likelier
         batch.preflight()
-        return _run_until_final(options, batch)
+        if options.missing_outputs:
+            batch.rerun(missing_outputs=True)
+        yield batch
+
+
+def _start(options: argparse.Namespace) -> int:
+    """Plan the batch here, so that mistakes are seen at once, and let a process of its own run it."""
+    if options.preview:
+        return _preview(options)
+    with _planned(options, *_plan(options)) as batch:
+        if batch.driven_by is not None and not options.takeover:
+            raise BatchBusy(
+                f"batch {batch.name} is being run by {batch.driven_by}; {_prog()} watch {batch.name} shows it"
+            )
+        log = batch.home / "run.log"
+    given = options.words[options.words.index("start") + 1 :]
+    end = given.index("--") if "--" in given else len(given)
+    pid = _spawn(["run", "--quiet", *(word for word in given[:end] if word != "--json"), *given[end:]], log)
+    if (code := _ended_early(pid, options)) not in (None, FINE, SOME_FAILED):
+        end = read_lines_from_end(log, _LOG_LINES).decode(errors="replace")
+        return _complain(f"process {pid} ended with exit code {code}; the end of {log}: {end}")
+    data = {"name": options.name, "pid": pid, "log": str(log)}
+    again = f"{_prog()} watch {options.name}"
+    _print(options, data, f"process {pid} runs batch {options.name}; to see its progress: {again}\nits output: {log}")
+    return FINE
+
+
+def _spawn(words: Sequence[str], log: Path) -> int:
+    """Run the command in a session of its own, which ends with no terminal; return its process's number."""
+    command = [sys.executable, "-m", "canfar_batch", *words]
+    output = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), output, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    return os.posix_spawn(command[0], command, os.environ, file_actions=files, setsid=True)
+
+
+def _ended_early(pid: int, options: argparse.Namespace) -> int | None:
+    """Wait until the process runs the batch; return its exit code if it has ended before."""
+    deadline = time.monotonic() + _START_TIME
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        with Batch.open(options.name, options.home) as batch:
+            if batch.driven_by is not None:
+                return None
+        time.sleep(0.1)
+    return None
 
 
 def _retry_failed(options: argparse.Namespace) -> int:
@@ -453,7 +529,7 @@ def _opened(options: argparse.Namespace, session: Session) -> Iterator[tuple[Ses
 
 def _run_until_final(options: argparse.Namespace, batch: Batch) -> int:
     try:
-        report = batch.run(progress=not options.quiet, takeover=options.takeover)
+        report = batch.run(progress=not options.quiet, takeover=options.takeover, notify=options.notify)
     except BatchPaused as paused:
         _say(str(paused))
         report = batch.report()
@@ -583,14 +659,20 @@ def _ls(options: argparse.Namespace) -> int:
             rows = batch.to_rows()
         _print(options, rows, text_table(rows, _width()))
         return FINE
+    found, table = _all_batches(options)
+    _print(options, found, table)
+    return FINE
+
+
+def _all_batches(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """Return every batch as a row, and the table of them."""
     root = _root(options.home)
     if root.exists() and not root.is_dir():
         raise HomeError(f"{root} is not a directory; pass --home DIR, the directory of the batches")
     found = [_summary(name, options.home) for name in batches(options.home)]
     rows = [{**row, "state": _state(row, root)} for row in found]
     table = text_table(rows, _width(), ["batch", "jobs", "state", "driver"])
-    _print(options, found, table or f"no batches in {root}")
-    return FINE
+    return found, table or f"no batches in {root}"
 
 
 def _summary(name: str, home: str | None) -> dict[str, Any]:
@@ -666,7 +748,26 @@ class _Watched:
         return report, _no_driver(batch)
 
 
+def _watch_all(options: argparse.Namespace) -> int:
+    """Show the table of all batches whenever it changes, until no process runs one."""
+    found, table = _all_batches(options)
+    while any(row["driver"] for row in found):
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\x1b[H\x1b[2J{table}\n")
+        else:
+            sys.stderr.write(f"{table}\n\n")
+        sys.stderr.flush()
+        shown = table
+        while table == shown and any(row["driver"] for row in found):
+            time.sleep(options.every)
+            found, table = _all_batches(options)
+    _print(options, found, table)
+    return FINE
+
+
 def _watch(options: argparse.Namespace) -> int:
+    if options.name is None:
+        return _watch_all(options)
     watched = _Watched(options)
     report, hint = watched.read()
     with Progress(watched) as shown:

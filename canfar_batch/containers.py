@@ -98,6 +98,16 @@ class Limits:
     default_cores: float  #: what a job that asks for no cores gets at first
     default_ram: float  #: what a job that asks for no RAM gets at first, GiB
 
+    def __str__(self) -> str:
+        most = [
+            f"{max(options):,} {unit}"
+            for options, unit in ((self.cores, "cores"), (self.ram, "GiB"), (self.gpus, "GPUs"))
+            if options
+        ]
+        cores = "core" if self.default_cores == 1 else "cores"
+        default = f"{self.default_cores:g} {cores}, {self.default_ram:g} GiB by default"
+        return f"up to {', '.join(most)} for one job; {default}" if most else default
+
     def check(self, asked: _Asks) -> None:
         """Check that the platform offers the cores, RAM and GPUs that *asked*, a spec or `Resources`, asks for.
 
@@ -155,6 +165,12 @@ class Usage:
             cores=sum(cores if info.cores is None else info.cores for info in active),
             ram=sum(ram if info.ram is None else info.ram for info in active),
             interactive=sum(info.type != "headless" for info in active),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.running:,} running, {self.pending:,} pending ({self.interactive:,} interactive), "
+            f"{self.cores:g} cores, {self.ram:g} GiB"
         )
 
     @property

@@ -35,7 +35,7 @@ class SpecChanged(PlanError):
 
 
 class StrategyError(CanfarBatchError, TypeError):
-    """A strategy of your own returned a value that its role does not allow."""
+    """What was given as a strategy is none, or one of your own returned a value that its role does not allow."""
 
 
 class AlreadyClosed(CanfarBatchError, ValueError):

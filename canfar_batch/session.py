@@ -23,7 +23,6 @@ from canfar_batch.errors import (
     PlatformRefused,
     SpecError,
     StorageError,
-    StrategyError,
 )
 from canfar_batch.rest import credential_of, open_platform
 
@@ -321,21 +320,22 @@ class Session:
         Raises:
             PlanError: *name* cannot be the name of a batch.
             StrategyError: *launch*, *monitor*, *retry* or *collect* cannot have its role.
-            HomeError: The home is in a directory that is emptied from time to time, or cannot be written.
+            HomeError: Neither *home* nor `CANFAR_BATCH_HOME` is given, and the working directory is one that is emptied
+                from time to time; or the home cannot be written.
             LedgerError: The batch belongs to another platform or user.
         """
         from canfar_batch.batch import prepare
         from canfar_batch.setup import Strategies
-        from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector
+        from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector, check_player
 
         window = Window(launch) if isinstance(launch, int) and not isinstance(launch, bool) else launch
         policy = Retry(retry) if isinstance(retry, int) and not isinstance(retry, bool) else retry
-        paced = _player(policy, "retry", "Retry(2)") or Retry(2)
+        paced = check_player(policy, "retry", "Retry(2)") or Retry(2)
         if self.nearby and isinstance(paced, Retry) and paced.pause is None:
             paced = attrs.evolve(paced, pause=1.0)  # the platform is this machine
         strategies = Strategies(
-            launch=_player(window, "launch", "Window(16)") or Window(16),
-            monitor=_player(monitor, "monitor", "Listing(every=(5, 60))")
+            launch=check_player(window, "launch", "Window(16)") or Window(16),
+            monitor=check_player(monitor, "monitor", "Listing(every=(5, 60))")
             or (Listing(every=(0.2, 2.0)) if self.nearby else Listing()),
             retry=paced,
             collect=Logs(),
@@ -345,7 +345,7 @@ class Session:
             collector = as_collector(collect, place)
             return self._setup(attrs.evolve(strategies, collect=collector), directory=place, settle=settle)
 
-        return prepare(name, setup=setup, address=self.address, home=home, launch=self.launch)
+        return prepare(name, setup=setup, address=self.address, home=home, launch=self.launch, nearby=self.nearby)
 
     def map(
         self,
@@ -662,14 +662,3 @@ def _is_own(job: Job) -> bool:
     from canfar_batch.failures import Raised
 
     return not job.done or job.ok or isinstance(job.failure, Raised)
-
-
-def _player(value: Any, role: str, example: str) -> Any:
-    """Return *value* if it can be called in its role.
-
-    Raises:
-        StrategyError: It cannot.
-    """
-    if value is None or (callable(value) and not isinstance(value, type)):
-        return value
-    raise StrategyError(f"{role}={value!r} is not a strategy: write {role}=cb.{example}, or give a function")

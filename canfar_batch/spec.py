@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
@@ -23,7 +23,7 @@ from canfar_batch.fields.environment import (
     value_from_json,
 )
 from canfar_batch.fields.image_names import full_image
-from canfar_batch.fields.keys import check_key, job_key
+from canfar_batch.fields.keys import check_key, job_key, readable_key
 from canfar_batch.fields.patterns import literal, literal_path
 from canfar_batch.fields.shell import check_shell, hides_failures, shell_argv, shell_doubts, shown_command
 from canfar_batch.fields.templates import Template, shell_quoted
@@ -43,7 +43,9 @@ __all__ = [
     "literal",
     "literal_path",
     "looks_secret",
+    "meant",
     "plain_fields",
+    "readable_key",
     "shown_value",
     "value_from_json",
 ]
@@ -190,6 +192,19 @@ class JobSpec:
             workdir=None if self.workdir is None else read(self.workdir),
             outputs=tuple(map(read, self.outputs)),
         )
+
+    @functools.cached_property
+    def field_names(self) -> tuple[str, ...]:
+        """The names of the fields, in the order in which the command and the other templates first mention them."""
+        templates = self._templates
+        optional = (templates.name, templates.workdir)
+        read = [
+            *templates.argv,
+            *(value for _, value in templates.env if isinstance(value, Template)),
+            *(template for template in optional if template is not None),
+            *templates.outputs,
+        ]
+        return tuple(dict.fromkeys(field.name for template in read for field in template.fields))
 
     @property
     def _shell_text(self) -> str:
@@ -362,6 +377,18 @@ def _values(fields: Mapping[str, Any], key: str | None, index: int | None) -> di
     return values
 
 
+#: what other programs call the arguments of a spec
+_OTHER_NAMES = {
+    "command": "cmd", "cpus": "cores", "cpu": "cores", "environment": "env", "mem": "ram", "memory": "ram",
+    "time": "timeout", "walltime": "timeout",
+}  # fmt: skip
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return the question whether one of the *known* arguments of a spec was meant; empty if none resembles *name*."""
+    return did_you_mean(_OTHER_NAMES.get(name, name), known)
+
+
 def _checking_names(init: Callable[..., None]) -> Callable[..., None]:
     """Return *init*, which then refuses unknown arguments with the nearest name."""
 
@@ -370,7 +397,7 @@ def _checking_names(init: Callable[..., None]) -> Callable[..., None]:
         known = attrs.fields_dict(JobSpec)
         for name in named:
             if name not in known:
-                advice = did_you_mean(name, known) or f"it has {', '.join(known)}"
+                advice = meant(name, known) or f"it has {', '.join(known)}"
                 raise SpecError(f"a job has no {name}; {advice}")
         init(self, *values, **named)
 

@@ -25,7 +25,7 @@ from canfar_batch.failures import Failure
 from canfar_batch.job import newest_events, newest_log, renew_container
 from canfar_batch.lifecycle import Event, Intended, Launched, PhaseChanged, apply
 from canfar_batch.payload import launch_names
-from canfar_batch.planning.jobs import label
+from canfar_batch.planning.naming import label
 from canfar_batch.protocols import MonitorStrategy, Platform, Stop
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Phase
 from canfar_batch.setup import Setup, Strategies

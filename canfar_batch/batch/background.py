@@ -18,7 +18,9 @@ class Background:
         error: Why driving ended early; None if it did not.
     """
 
-    def __init__(self, engine: Engine, turns: Turns, *, name: str, after_step: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: Engine, turns: Turns, *, name: str, after_step: Callable[[], None], at_end: Callable[[], None]
+    ) -> None:
         """Prepare the thread.
 
         Args:
@@ -26,9 +28,11 @@ class Background:
             turns: The batch's turns.
             name: The batch's name.
             after_step: Called in the thread after each step; an exception from it ends driving.
+            at_end: Called in the thread when driving has ended.
         """
         self.error: BaseException | None = None
         self._engine, self._turns, self._after_step = engine, turns, after_step
+        self._at_end = at_end
         self._is_done = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"canfar_batch-{name}", daemon=True)
@@ -64,6 +68,7 @@ class Background:
         finally:
             with self._turns.turn("the end of start()"):
                 self._engine.release()
+                self._at_end()
             self._turns.is_shared = False
 
     @property

@@ -40,6 +40,7 @@ from canfar_batch.store.files import file_errors, write_file
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Identity, Ledger
 from canfar_batch.text import count
+from canfar_batch.views import messages
 
 log = logging.getLogger("canfar_batch")
 
@@ -211,8 +212,11 @@ class Batch(DrivenBatch):
         def choose() -> list[JobRecord]:
             if keys is None:
                 return with_cause((job for job in self.records if job.state in GIVEN_UP), cause)
-            named = map(self._known, several(keys))
-            return with_cause((job for job in named if job.state in (*GIVEN_UP, JobState.CANCELLED)), cause)
+            named = [self._known(key) for key in several(keys)]
+            unfit = [job for job in named if job.state not in (*GIVEN_UP, JobState.CANCELLED)]
+            if unfit:
+                log.warning("%s: %s", self.name, messages.not_failed(unfit[0], len(unfit)))
+            return with_cause((job for job in named if job not in unfit), cause)
 
         return self._reopen("retry_failed()", choose, changes)
 
@@ -454,6 +458,7 @@ def prepare(
     address: str,
     home: str | os.PathLike[str] | None,
     launch: Callable[[JobSpec], Job] | None = None,
+    nearby: bool = False,
 ) -> Batch:
     """Open the batch *name* for planning and running; make it if there is none.
 
@@ -463,15 +468,17 @@ def prepare(
         address: The platform's address, or `"local"`: batches are bound to it.
         home: As for `open`.
         launch: Launches a single job, to ask an image for its version of Python.
+        nearby: Whether the platform is on this machine, so that a home that does not last deserves no warning.
 
     Raises:
-        HomeError: The home is in a directory that is emptied from time to time, or cannot be written.
+        HomeError: The home is in a directory that is emptied from time to time and that nothing names, or cannot be
+            written.
         LedgerError: The batch belongs to another platform or user.
     """
     place = Home.of(name, home)
-    if address != "local" and home is None:
+    if address != "local" and home is None and not homes.named_in_environment():
         place.refuse_if_fleeting()
-    elif address != "local" and place.fleeting:
+    elif address != "local" and not nearby and place.fleeting:
         log.warning("%s: %s", name, place.fleeting)
     made = setup(place.path)
     user, clock = made.platform.user, made.clock

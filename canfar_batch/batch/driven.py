@@ -32,7 +32,7 @@ from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Ledger
 from canfar_batch.views import messages
 from canfar_batch.views.format import in_use
-from canfar_batch.views.progress import Progress
+from canfar_batch.views.progress import Progress, in_notebook
 from canfar_batch.views.report import Report
 
 log = logging.getLogger("canfar_batch")
@@ -115,7 +115,7 @@ class DrivenBatch(PlannedBatch):
 
     def _run(self, engine: Engine, *, progress: bool, deadline: float | None, notify: Notify | None) -> None:
         notifier = Notifier(target=notify, name=self.name, report=self.report)
-        with Progress(self, shown=progress, use=lambda: in_use(self.live.values())) as shown:
+        with Progress(self, shown=progress, use=self._in_use) as shown:
             shown.say(self._opening())
             self._warn_of_gone_outputs()
             for turn in engine.drive(deadline=deadline):
@@ -124,7 +124,14 @@ class DrivenBatch(PlannedBatch):
         if engine.is_done:
             notifier.end()
 
-    def start(self, *, takeover: bool = False, stop_alike: int | None = ALIKE, notify: Notify | None = None) -> None:
+    def start(
+        self,
+        progress: bool | None = None,
+        *,
+        takeover: bool = False,
+        stop_alike: int | None = ALIKE,
+        notify: Notify | None = None,
+    ) -> None:
         """Run the batch as `run` does, in a thread of this process, so that a notebook stays usable meanwhile.
 
         `wait` waits for its end and returns the report, `stop` ends it. The arguments are those of `run`. The thread
@@ -139,6 +146,7 @@ class DrivenBatch(PlannedBatch):
         ```
 
         Args:
+            progress: Whether to show the progress, below the cell that calls this; by default only in a notebook.
             takeover: As for `run`.
             stop_alike: As for `run`.
             notify: As for `run`; a function is called in the other thread.
@@ -156,17 +164,22 @@ class DrivenBatch(PlannedBatch):
             engine.acquire(takeover=takeover)
             self._refuse_shared_results()
             engine.resume(stop_alike=stop_alike)
-            log.info("%s", self._opening())
+            shown = Progress(self, shown=in_notebook() if progress is None else progress, use=self._in_use)
+            shown.say(self._opening())
             self._warn_of_gone_outputs()
+            shown.update()  # in this thread, so that a notebook shows it below this cell
             notifier = Notifier(target=notify, name=self.name, report=self.report)
 
             def after_step() -> None:
+                shown.update()
                 notifier.check(engine.paused)
                 self._raise_if_stuck()
                 if engine.is_done:
                     notifier.end()
 
-            self._background = Background(engine, self._turns, name=self.name, after_step=after_step)
+            self._background = Background(
+                engine, self._turns, name=self.name, after_step=after_step, at_end=shown.close
+            )
             self._background.start()
 
     def wait(self, timeout: float | None = None) -> Report:
@@ -194,6 +207,9 @@ class DrivenBatch(PlannedBatch):
         """End what `start` began, after the step in progress; the jobs run on. Does nothing if nothing was started."""
         if self._background is not None:
             self._background.stop()
+
+    def _in_use(self) -> str:
+        return in_use(self.live.values())
 
     @property
     def _is_started(self) -> bool:

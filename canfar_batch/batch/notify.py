@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -19,7 +18,7 @@ _LONGEST_REPORT = 16_000  #: characters of the report in a command's environment
 class Notifier:
     """Notifies the user; a notification that fails is logged and changes nothing."""
 
-    target: Notify | None  #: a function of the report, or a command; None for no notification
+    target: Notify | None  #: a function of the report, or a command: a text for the shell, or a list of words
     name: str  #: the batch's
     report: Callable[[], object]  #: makes the report
     _paused: str | None = None
@@ -60,7 +59,7 @@ def check_notify(notify: object) -> None:
 
 
 def _run(command: str | Sequence[str], *, name: str, outcome: str, report: str) -> None:
-    words = shlex.split(command) if isinstance(command, str) else list(command)
+    words = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
     facts = {
         "CANFAR_BATCH_NAME": name,
         "CANFAR_BATCH_OUTCOME": outcome,
@@ -69,4 +68,4 @@ def _run(command: str | Sequence[str], *, name: str, outcome: str, report: str) 
     pid = os.posix_spawnp(words[0], words, {**os.environ, **facts})
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
-        log.warning("%s: the notification %s ended with exit code %d", name, words[0], code)
+        log.warning("%s: the notification %s ended with exit code %d", name, command, code)

@@ -18,6 +18,7 @@ from canfar_batch.functions import Function
 from canfar_batch.job import Job
 from canfar_batch.planning.compare import Plan, changed_identity, compared
 from canfar_batch.planning.jobs import check_spec
+from canfar_batch.planning.naming import FieldIndex
 from canfar_batch.planning.outputs import OutputClaims
 from canfar_batch.planning.rows import Row, rows_of_columns, rows_of_grid, rows_of_table
 from canfar_batch.protocols import Clock, files_read
@@ -51,6 +52,7 @@ class PlannedBatch(RecordedBatch):
         super().__init__(home, ledger, clock=clock, engine=engine)
         self._asked: set[str] = set()  # keys that this process planned
         self._claims = OutputClaims(reads=self._files_read)  # the outputs that planned jobs write
+        self._index = FieldIndex()  # the keys of the known jobs by their fields
         self._new: set[str] = set()  # of these, those that the ledger did not have, until a run has reported them
         self._reopened: set[str] = set()  # of these, those that got another command, until a run has reported them
         if engine is not None:
@@ -213,6 +215,7 @@ class PlannedBatch(RecordedBatch):
             spec, rows, key=key, find=self._ledger.find, next_place=self._ledger.next_place, at=self._clock.now(),
             asked=len(self._asked), known=self._ledger.jobs.values(),
             claims=(lambda: self._claims.updated(self._ledger.jobs)) if has_files else None,
+            index=self._index.updated(self._ledger.jobs),
         )  # fmt: skip
 
     def _files_read(self, job: JobRecord) -> tuple[str, ...]:

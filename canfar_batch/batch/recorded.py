@@ -359,8 +359,10 @@ class RecordedBatch(abc.ABC):
     def _near(self, key: object) -> str:
         if not isinstance(key, str):
             return "; keys are texts, and batch.jobs is a list"
-        compared = islice(self._ledger.jobs, _COMPARED_KEYS)
-        return "; " + (did_you_mean(key, compared, at_most=3, shown=repr) or "batch.keys() lists those that it has")
+        keys = list(islice(self._ledger.jobs, _COMPARED_KEYS))
+        parts = [known for known in keys if key and key.casefold() in known.casefold()]
+        near = did_you_mean(key, parts[:3] or keys, at_most=3, cutoff=0.0 if parts else 0.6, shown=repr)
+        return f"; {near or 'batch.keys() lists those that it has'}"
 
     @abc.abstractmethod
     def _handle(self, record: JobRecord) -> Job:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 
@@ -18,8 +18,32 @@ _SLUG_WIDTH = 60
 _NAME_WIDTH = 120  #: of a file name; disks take 255 bytes, and receipts and logs add a suffix
 
 
+def readable_key(fields: Mapping[str, Any], order: Iterable[str] = ()) -> str:
+    """Return a readable name for the job with these fields, such as ``"NGC 1234-sigma1.5"``; others may have the same.
+
+    Numbers are shortened and have their field's name; of a path, the stem is taken. Of more than 60 characters, the
+    last fields are left out.
+
+    Args:
+        fields: The fields.
+        order: Names of fields that come first; others follow.
+
+    Raises:
+        SpecError: See `plain_fields`.
+    """
+    first = [name for name in order if name in fields]
+    key = ""
+    for name in dict.fromkeys([*first, *fields]):
+        part = _printable(_text(name, fields[name]))
+        longer = f"{key}-{part}" if key and part else key or part
+        if key and len(longer) > _SLUG_WIDTH:
+            break
+        key = longer
+    return key[:_SLUG_WIDTH].strip() or "job"
+
+
 def job_key(fields: Mapping[str, Any]) -> str:
-    """Return a readable name for the job with these fields: a slug of their values, and 8 hex digits of all of them.
+    """Return a name for the job with these fields and no other: a slug of their values, and 8 hex digits of all.
 
     The same fields always give the same key, in every process and version, whatever their order.
 
@@ -78,16 +102,20 @@ def _percent(char: str) -> str:
 
 
 def _slug(name: str, value: object) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", _text(name, value)).strip("._-")
+
+
+def _printable(text: str) -> str:
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _text(name: str, value: object) -> str:
     if isinstance(value, PurePath):
-        text = value.stem
-    elif isinstance(value, str) and "/" in value:
-        text = PurePosixPath(value).stem
-    elif isinstance(value, str):
-        text = value
-    elif isinstance(value, os.PathLike):
-        text = PurePosixPath(os.fsdecode(value)).stem
-    else:
-        plain = plain_value(value, name)
-        # short, because the hash distinguishes numbers; with its name, because a bare number does not say what it is
-        text = f"{name}{plain:.4g}" if isinstance(plain, float) else f"{name}{plain}"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")
+        return value.stem
+    if isinstance(value, str):
+        return PurePosixPath(value).stem if "/" in value else value
+    if isinstance(value, os.PathLike):
+        return PurePosixPath(os.fsdecode(value)).stem
+    plain = plain_value(value, name)
+    # with its name, because a bare number does not say what it is; short, because a hash distinguishes equal texts
+    return f"{name}{plain:.4g}" if isinstance(plain, float) else f"{name}{plain}"

@@ -14,6 +14,7 @@ from canfar_batch.fields.templates import Template
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.lifecycle import Event, Reopened, Respecified, may_be_replaced, replaced
 from canfar_batch.planning.jobs import check_spec, records
+from canfar_batch.planning.naming import FieldIndex, Naming
 from canfar_batch.planning.outputs import OutputClaims
 from canfar_batch.planning.rows import Row
 from canfar_batch.records import JobRecord, resources_of
@@ -66,6 +67,7 @@ def compared(
     asked: int | None = None,
     known: Iterable[JobRecord] = (),
     claims: Callable[[], OutputClaims] | None = None,
+    index: FieldIndex | None = None,
 ) -> Plan:
     """Compare the wanted jobs with the known ones.
 
@@ -79,6 +81,7 @@ def compared(
         asked: The number of jobs that the script asked for before these; by default *next_place*.
         known: The known jobs; one that has the fields of the first row keeps its ``{index}`` in *key*.
         claims: Returns the outputs of the known jobs; None if two jobs may have the same.
+        index: The keys of the known jobs by their fields.
 
     Raises:
         SpecError: *spec* is not a spec, or a value cannot be filled in.
@@ -94,7 +97,8 @@ def compared(
 
     rows = list(rows)
     first = _number_of_first(key, rows, known, next_place if asked is None else asked)
-    for wanted in records(spec, rows, key=key, place=place, first=first):
+    naming = Naming(find=find, index=index or FieldIndex())
+    for wanted in records(spec, rows, key=key, place=place, first=first, naming=naming):
         old = find(wanted.key)
         if old is not None and old.key != wanted.key:
             raise PlanError(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 
 from canfar_batch.errors import PlanError, SpecError
 from canfar_batch.fields.arguments import Arguments
 from canfar_batch.fields.environment import unfilled_variable
-from canfar_batch.fields.keys import check_key, folded, job_key
+from canfar_batch.fields.keys import check_key, folded
 from canfar_batch.fields.templates import Template
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.payload import launch_names
+from canfar_batch.planning.naming import Naming
 from canfar_batch.planning.rows import Row
 from canfar_batch.planning.warn import warn
 from canfar_batch.records import JobRecord
@@ -36,7 +34,13 @@ def check_spec(spec: object) -> None:
 
 
 def records(
-    spec: JobSpec, rows: Iterable[Row], *, key: str | None, place: Callable[[str], int], first: int = 0
+    spec: JobSpec,
+    rows: Iterable[Row],
+    *,
+    key: str | None,
+    place: Callable[[str], int],
+    first: int = 0,
+    naming: Naming | None = None,
 ) -> Iterator[JobRecord]:
     """Make the records of a plan's jobs, without comparing them with the known ones.
 
@@ -46,6 +50,7 @@ def records(
         key: A template for the keys; by default they are made of the values.
         place: Returns the place in the plan of the job with a key.
         first: The number of jobs that the script asked for before these; ``{index}`` in *key* counts from it.
+        naming: Makes the keys that *key* does not give; by default as in an empty batch.
 
     Raises:
         SpecError: A value cannot be filled in; the message names the row.
@@ -54,20 +59,21 @@ def records(
     named = None if key is None else Template.read(key)
     counted = named is not None and any(field.name == "index" for field in named.fields)
     seen: dict[str, str] = {}
-    times: dict[str, int] = {}
+    naming = naming or Naming()
     doubts: dict[str, str] = {}  # by field, so that a column brings one warning
     rows = list(rows)
     for number, row in enumerate(rows):
         try:
-            chosen = _key(spec, row, named, first + number)
+            fields = plain_fields(row)
+            if named is None:
+                chosen = naming.key(spec, fields if isinstance(row, Arguments) else row, fields)
+            else:
+                chosen = check_key(named.fill({"index": first + number, **row}))
         except SpecError as error:
             raise SpecError(f"row {number}: {error}" if len(rows) > 1 else str(error)) from error
         if named is not None and (other := seen.get(folded(chosen))) is not None:
             raise PlanError(_same_key(key, chosen, other))
         seen[folded(chosen)] = chosen
-        times[chosen] = times.get(chosen, 0) + 1
-        if times[chosen] > 1:
-            chosen = f"{chosen}-{times[chosen]}"
         index = place(chosen)
         if counted and "index" not in row and index != first + number:
             raise PlanError(
@@ -82,7 +88,7 @@ def records(
         except SpecError as error:
             raise SpecError(f"row {number} (job {chosen!r}): {error}" if len(rows) > 1 else str(error)) from error
         expected = spec.expected({"key": chosen, "index": index, **row})
-        yield JobRecord(key=chosen, index=index, spec=spec, filled=filled, fields=plain_fields(row), expected=expected)
+        yield JobRecord(key=chosen, index=index, spec=spec, filled=filled, fields=fields, expected=expected)
     for doubt in doubts.values():
         warn(doubt)
 
@@ -120,27 +126,7 @@ def _refuse_line_ends(row: Row, number: int, key: str) -> None:
             )
 
 
-def _key(spec: JobSpec, row: Row, named: Template | None, number: int) -> str:
-    if named is not None:
-        return check_key(named.fill({"index": number, **row}))
-    if row:
-        return job_key(plain_fields(row) if isinstance(row, Arguments) else row)
-    # without fields, a job can be named only by what it runs
-    text = json.dumps(spec.identity(), sort_keys=True, ensure_ascii=False, default=str)
-    return f"{label(spec)}-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
-
-
 def launch_name(job: JobRecord, *, batch: str, token: str) -> str:
     """Return the name of the next launch of *job*, which belongs to the *batch* that has the *token*."""
     name = job.filled.name or job.key
     return launch_names.launch_name(batch, name, token=token, index=job.index, attempt=job.next_number)
-
-
-def label(spec: JobSpec) -> str:
-    """Return what to call a job that was given no name: its script, or its program."""
-    if spec.function is not None:
-        return spec.function.rpartition("-")[0]
-    words: Sequence[str] = spec.words if not spec.shell else ("sh",)
-    script = next((word for word in words[1:] if Path(word).suffix in (".py", ".sh", ".pl", ".R", ".jl")), words[0])
-    stem = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in Path(script).stem)
-    return stem.strip("-")[:40] or "job"

@@ -13,11 +13,9 @@ from canfar_batch.lifecycle import Event, Reopened
 from canfar_batch.planning.compare import respecified
 from canfar_batch.protocols import Clock
 from canfar_batch.records import JobRecord
-from canfar_batch.spec import JobSpec
-from canfar_batch.text import did_you_mean
+from canfar_batch.spec import JobSpec, meant
 
 _CHANGEABLE = frozenset({"cores", "ram", "gpus", "timeout", "pending_timeout", "name"})
-_OTHER_NAMES = {"memory": "ram", "mem": "ram", "cpus": "cores", "cpu": "cores"}
 
 
 def check_changes(changes: Iterable[str]) -> None:
@@ -30,8 +28,8 @@ def check_changes(changes: Iterable[str]) -> None:
         can = f"{', '.join(sorted(_CHANGEABLE))} can be changed"
         if name in attrs.fields_dict(JobSpec):
             raise SpecError(f"{name} is part of the job's identity; {can}")
-        meant = did_you_mean(_OTHER_NAMES.get(name, name), _CHANGEABLE)
-        raise SpecError(f"a spec has no {name}{f' ({meant})' if meant else ''}; {can}")
+        near = meant(name, _CHANGEABLE)
+        raise SpecError(f"a spec has no {name}{f' ({near})' if near else ''}; {can}")
 
 
 def with_cause(jobs: Iterable[JobRecord], cause: str | None) -> list[JobRecord]:

@@ -165,9 +165,14 @@ class Home:
         """
         if self.fleeting:
             raise HomeError(
-                f"{self.fleeting}; work in a directory that stays (on CANFAR: under /arc), or set CANFAR_BATCH_HOME to "
-                "one. Name the place with home= if you want it all the same"
+                f"{self.fleeting}; work in a directory that stays (on CANFAR: under /arc), or name one with "
+                "CANFAR_BATCH_HOME or home=, which may also name this one if you want it all the same"
             )
+
+
+def named_in_environment() -> bool:
+    """Return whether `CANFAR_BATCH_HOME` names the directory of the batches."""
+    return bool(os.environ.get("CANFAR_BATCH_HOME"))
 
 
 def _root(root: str | os.PathLike[str] | None) -> Path:

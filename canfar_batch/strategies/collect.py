@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import json
@@ -22,6 +23,7 @@ from canfar_batch.protocols import Platform, RemoteStorage, ResultCollector, fil
 from canfar_batch.records import JobRecord
 from canfar_batch.spec import literal, literal_path
 from canfar_batch.storage.names import is_remote
+from canfar_batch.strategies.roles import check_player
 
 log = logging.getLogger("canfar_batch")
 
@@ -122,9 +124,10 @@ class Files:
 
 @attrs.frozen
 class Json:
-    """The result is the value in the job's JSON file or, if it declares no outputs, in the last line of its log.
+    """The result is the value in the job's JSON file or, if it declares none, in the last JSON line of its log.
 
-    The file is *pattern*, or the first declared output that ends in `.json`, or the only one.
+    The file is *pattern*, or the first declared output that ends in `.json`. In the log it is the last line or, if that
+    is not JSON, the last one that is a JSON object or list, so that messages may follow it.
 
     ```python
     batch = session.batch("fits", collect={"catalogue": cb.Files(), "quality": cb.Json("{key}/quality.json")})
@@ -139,8 +142,7 @@ class Json:
 
     def reads(self, job: JobRecord) -> tuple[str, ...]:
         """Return the path or pattern of the file; nothing if the value is in the log."""
-        outputs = job.filled.outputs
-        declared = next((output for output in outputs if output.endswith(".json")), outputs[0] if outputs else None)
+        declared = next((output for output in job.filled.outputs if output.endswith(".json")), None)
         pattern = declared if self.pattern is None else _filled(job, self.pattern)
         return () if pattern is None else (pattern,)
 
@@ -150,17 +152,35 @@ class Json:
         Raises:
             CollectError: The file or line is missing, there are several files, or it is not valid JSON.
         """
-        if patterns := self.reads(job):
-            paths = _files(job, patterns[0])
-            if len(paths) > 1:
-                raise CollectError(f"{len(paths)} files of job {job.key} match {patterns[0]}: {paths[0]}, {paths[1]}…")
-            raw, where = _read(job, paths[0], platform), str(paths[0])
-        else:
-            raw, where = _last_line(job, platform), "the last line of its log"
+        patterns = self.reads(job)
+        if not patterns:
+            return _json_of_log(job, platform)
+        paths = _files(job, patterns[0])
+        if len(paths) > 1:
+            raise CollectError(f"{len(paths)} files of job {job.key} match {patterns[0]}: {paths[0]}, {paths[1]}…")
+        raw = _read(job, paths[0], platform)
         try:
-            return json.loads(raw, object_pairs_hook=_without_duplicates)
+            return _parsed(raw)
         except (ValueError, RecursionError) as error:
-            raise CollectError(f"{where} of job {job.key} is not valid JSON: {error}{_quoted(raw)}") from error
+            raise CollectError(f"{paths[0]} of job {job.key} is not valid JSON: {error}{_quoted(raw)}") from error
+
+
+@attrs.frozen
+class LastLine:
+    """The result is the last line of the job's log that is not blank, as text.
+
+    ```python
+    batch = session.batch("fits", collect=cb.LastLine())
+    ```
+    """
+
+    def __call__(self, job: JobRecord, platform: Platform) -> str:
+        """Return the line without blanks at its ends.
+
+        Raises:
+            CollectError: The job printed nothing, or no log was saved.
+        """
+        return _last_line(job, platform).decode(errors="replace").strip()
 
 
 def _filled(job: JobRecord, pattern: str) -> str:
@@ -301,6 +321,9 @@ def as_collector(
     Args:
         collect: What the user gave.
         home: The batch's directory, if there is one.
+
+    Raises:
+        StrategyError: It, or a value of the dict, is not a collector.
     """
     if collect is None:
         return Logs() if home is None else Usual(home)
@@ -309,7 +332,9 @@ def as_collector(
         return Several({name: as_collector(part, home) for name, part in parts.items()})
     if isinstance(collect, Serial):
         return Serial(as_collector(collect.collect, home))
-    return attrs.evolve(collect, home=home) if isinstance(collect, Returned) else collect  # type: ignore[return-value]
+    if isinstance(collect, Returned):
+        return attrs.evolve(collect, home=home)
+    return check_player(collect, "collect", "Json()")  # type: ignore[no-any-return]
 
 
 def _files(job: JobRecord, pattern: str) -> list[Path]:
@@ -406,7 +431,7 @@ def _read(job: JobRecord, path: Path, platform: Platform | None = None) -> bytes
         why = getattr(error, "strerror", None) or error
         raise CollectError(
             f"{path} of job {job.key} cannot be read from here ({why}); if only the containers see it, let the job "
-            "print the JSON as its last line and declare no outputs: Json() then takes it from the log"
+            "print the JSON as its last line, and collect it with Json(), which takes it from the log"
         ) from error
 
 
@@ -428,4 +453,24 @@ def _last_line(job: JobRecord, platform: Platform) -> bytes:
     return line.strip().splitlines()[-1]  # a progress bar may precede it
 
 
-_fits: tuple[ResultCollector, ...] = (Logs(), Files(), Json(), Several({}), Serial(Logs()))
+def _json_of_log(job: JobRecord, platform: Platform) -> Any:
+    """Return the value of the log's last line or, if that is not JSON, of the last one that is an object or a list."""
+    last = _last_line(job, platform)
+    try:
+        return _parsed(last)
+    except (ValueError, RecursionError) as error:
+        for line in reversed(_read(job, Logs()(job, platform)).splitlines()):
+            if line.lstrip()[:1] in (b"{", b"["):
+                with contextlib.suppress(ValueError, RecursionError):
+                    return _parsed(line)
+        raise CollectError(
+            f"no line of the log of job {job.key} is a JSON object or list, and its last line is not valid JSON: "
+            f"{error}{_quoted(last)}; print one JSON value as the last line, or name a file: Json('quality.json')"
+        ) from error
+
+
+def _parsed(raw: bytes) -> Any:
+    return json.loads(raw, object_pairs_hook=_without_duplicates)
+
+
+_fits: tuple[ResultCollector, ...] = (Logs(), Files(), Json(), Several({}), Serial(Logs()), LastLine())

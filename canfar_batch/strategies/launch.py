@@ -13,9 +13,12 @@ import attrs
 from canfar_batch import protocols
 from canfar_batch.protocols import BatchView, LaunchStrategy, Pick
 from canfar_batch.records import ACTIVE, JobRecord, JobState, Resources
+from canfar_batch.strategies.roles import above
 
-_positive: Any = attrs.validators.gt(0)
-_maybe_positive: Any = attrs.validators.optional(_positive)
+_jobs = above(0, "a number of jobs, at least 1")
+_seconds = above(0, "a number of seconds, above 0")
+_rate = above(0, "a number of jobs per second, above 0")
+_maybe_positive: Any = attrs.validators.optional(attrs.validators.gt(0))
 
 
 @attrs.frozen
@@ -49,7 +52,7 @@ class Window:
         ValueError: *size* is not above 0.
     """
 
-    size: int = attrs.field(default=16, validator=_positive)
+    size: int = attrs.field(default=16, validator=_jobs)
     longest_first: bool = attrs.field(default=False, kw_only=True)
 
     def __call__(self, view: BatchView) -> Sequence[protocols.Bundle]:
@@ -75,7 +78,7 @@ class Chunks:
         ValueError: *size* is not above 0, or *pause* is below 0.
     """
 
-    size: int = attrs.field(validator=_positive)
+    size: int = attrs.field(validator=_jobs)
     pause: float = attrs.field(default=30.0, validator=attrs.validators.ge(0))  #: seconds between two chunks
 
     def __call__(self, view: BatchView) -> Sequence[protocols.Bundle] | Pick:
@@ -113,7 +116,7 @@ class Throttle:
         ValueError: *per_second* is not above 0.
     """
 
-    per_second: float = attrs.field(validator=_positive)
+    per_second: float = attrs.field(validator=_rate)
     then: LaunchStrategy = attrs.field(factory=AtOnce, kw_only=True)
 
     def __call__(self, view: BatchView) -> Pick:
@@ -144,10 +147,10 @@ class Adaptive:
     ```
     """
 
-    start: int = attrs.field(default=8, validator=_positive)
-    lowest: int = attrs.field(default=1, validator=_positive)
-    highest: int = attrs.field(default=128, validator=_positive)  #: counts all of the user's containers
-    calm: float = attrs.field(default=30.0, validator=_positive)  #: seconds in which several refusals count as one
+    start: int = attrs.field(default=8, validator=_jobs)
+    lowest: int = attrs.field(default=1, validator=_jobs)
+    highest: int = attrs.field(default=128, validator=_jobs)  #: counts all of the user's containers
+    calm: float = attrs.field(default=30.0, validator=_seconds)  #: in which several refusals count as one
 
     def __call__(self, view: BatchView) -> Sequence[protocols.Bundle]:
         """Return as many jobs as the present window has room for."""
@@ -197,7 +200,7 @@ class Bundle:
 
     tasks: int | None = attrs.field(default=None, validator=_maybe_positive)
     minutes: float | None = attrs.field(default=None, validator=_maybe_positive)
-    parallel: int = attrs.field(default=1, validator=_positive)
+    parallel: int = attrs.field(default=1, validator=attrs.validators.gt(0))
     cores: int | None = attrs.field(default=None, validator=_maybe_positive)
     ram: int | None = attrs.field(default=None, validator=_maybe_positive)
     gpus: int | None = attrs.field(default=None, validator=_maybe_positive)

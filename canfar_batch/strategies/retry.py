@@ -10,8 +10,10 @@ import attrs
 from canfar_batch.failures import ExitCode, Failure, Interrupted, Killed, LaunchRefused, NotBegun, OutOfMemory
 from canfar_batch.protocols import Again, RetryPolicy, Stop
 from canfar_batch.records import JobRecord, Resources
+from canfar_batch.strategies.roles import at_least
 
 PAUSE = 10.0  #: seconds before the second attempt, by default
+_attempts = at_least(0, "a number of further attempts, 0 or more")
 SLOWEST = 600.0  #: the longest pause between two attempts, seconds
 
 
@@ -65,7 +67,7 @@ class Retry:
         ValueError: A number is out of range.
     """
 
-    again: int = attrs.field(default=2, validator=attrs.validators.ge(0))  #: more attempts for each class of failure
+    again: int = attrs.field(default=2, validator=_attempts)  #: more attempts for each class of failure
     exit_codes: Container[int] = attrs.field(default=(), converter=_codes, kw_only=True)  #: to retry as well, or `ANY`
     classes: frozenset[type[Failure]] = attrs.field(default=(), converter=_kinds, kw_only=True)  #: to retry as well
     budgets: Mapping[type[Failure], int] = attrs.field(factory=dict, kw_only=True, hash=False)  #: instead of `again`

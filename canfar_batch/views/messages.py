@@ -81,6 +81,12 @@ def gone_results(keys: int, example: Path) -> str:
     )
 
 
+def not_failed(job: JobRecord, jobs: int) -> str:
+    """Return the warning that jobs were named to be retried and did not fail, such as *job*."""
+    advice = f"rerun({job.key!r}) launches it again" if job.state.final else "it is not final"
+    return f"{count(jobs, 'named job')} did not fail, such as {job.key!r}, which is {job.state}: {advice}"
+
+
 def moved(*, made_in: Path | None, now_in: Path, runs_in: Path | None, jobs: Iterable[JobRecord]) -> str | None:
     """Return where jobs run, if that is not the directory of this run; None if it is, or if no job cares.
 

@@ -173,7 +173,7 @@ class Progress:
         self._batch = batch
         self._ticks = ticks
         self._use = use
-        notebook = _in_notebook() if notebook is None else notebook
+        notebook = in_notebook() if notebook is None else notebook
         # notebooks show standard error in red, as if something were wrong
         stream = stream or (sys.stdout if notebook else sys.stderr)
         self._face = _face(stream, shown=shown, width=width, notebook=notebook)
@@ -188,6 +188,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Show the progress a last time, and end the showing."""
         self._draw()
         with self._forgiving():
             self._face.close()
@@ -259,7 +263,8 @@ def _face(stream: TextIO | None, *, shown: bool, width: Callable[[], int] | None
     return PlainLines(stream)
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Return whether this code runs in a notebook."""
     ipython = sys.modules.get("IPython")
     ask = getattr(ipython, "get_ipython", None)
     shell = ask() if ask is not None else None

@@ -424,8 +424,14 @@ def _log(job: JobRecord) -> Path | None:
 
 def _retries(jobs: Iterable[JobRecord]) -> dict[str, int]:
     """The number of attempts that were followed by another, by the cause of their end, the most frequent first."""
-    ended = (attempt.failure for job in jobs for attempt in job.attempts[:-1])
-    return dict(Counter("cancelled" if failure is None else failure.cause for failure in ended).most_common())
+    ended = (attempt for job in jobs for attempt in job.attempts[:-1])
+    return dict(Counter(map(_end_of, ended)).most_common())
+
+
+def _end_of(attempt: Attempt) -> str:
+    if attempt.failure is not None:
+        return attempt.failure.cause
+    return "rerun after a success" if attempt.succeeded else "cancelled"
 
 
 def _cores(attempt: Attempt, limits: Limits | None) -> float:

@@ -647,3 +647,46 @@ def test_files_go_to_the_platform_and_come_back(command: Command, tmp_path: Path
     assert ended.json == {"path": "back"}
     assert (tmp_path / "back/night1.fits").read_bytes() == b"stars"
     assert (missing.code, missing.err) == (2, "canfar-batch: error: there is no file or folder none\n")
+
+
+# -- in the background --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reached(platform: LocalPlatform, command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs one command, which finds the platform in its environment."""
+    monkeypatch.setenv("CANFAR_URL", platform.url)
+    monkeypatch.setenv("CANFAR_TOKEN", platform.token)
+    return command
+
+
+def test_start_plans_here_and_runs_in_a_process_that_needs_no_terminal(reached: Command, tmp_path: Path):
+    words = ["--home", "homes", *IMAGE, "--range", "n=1:3", "--notify", "echo $CANFAR_BATCH_OUTCOME >told"]
+    ended = reached("start", "back", *words, "--json", "--", "sh", "-c", "until test -e go; do sleep 0.1; done")
+    assert ended.code == 0
+    pid, log = ended.json["pid"], Path(ended.json["log"])
+    assert os.getsid(pid) == pid, "its session has no terminal"
+    again = reached("start", "back", "--home", "homes")
+    assert (again.code, "canfar-batch watch back shows it" in again.err) == (2, True)
+    watching = process(tmp_path, "watch", "--home", "homes", "--every", "0.05", "--json")
+    assert re.match(r"batch +jobs +state", watching.stderr.readline())
+    Path("go").touch()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    (row,) = json.loads(watching.communicate(timeout=30)[0])
+    assert row["counts"] == {"succeeded": 2}
+    assert "2 succeeded" in log.read_text()
+    assert Path("told").read_text() == "ended\n"
+
+
+def test_start_says_what_is_wrong_before_anything_is_in_the_background(reached: Command, monkeypatch):
+    ended = reached("start", "back", "--home", "homes", *IMAGE, "--", "python", "{path}")
+    assert (ended.code, "{path} is a field" in ended.err) == (2, True)
+    monkeypatch.setattr(sys, "executable", shutil.which("sh"))  # a Python that cannot run it
+    ended = reached("start", "back", "--home", "homes", *IMAGE, "--", "true")
+    assert ended.code == 2
+    assert re.search(r"process \d+ ended with exit code \d+; the end of .*run\.log: .*canfar_batch", ended.err)
+
+
+def test_watching_all_batches_that_no_process_runs_ends_at_once(there: Command):
+    ended = there("watch", "--json")
+    assert (ended.code, [row["batch"] for row in ended.json]) == (0, ["count"])

@@ -2,9 +2,12 @@
 
 import argparse
 import inspect
+import os
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 import textwrap
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,7 +29,8 @@ PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs"
 OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")]
 NOTEBOOKS = [ROOT / "docs/tutorial.ipynb", ROOT / "examples/see_it.ipynb"]
 FENCE = re.compile(
-    r"^(?P<indent>[ ]*)```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
+    r"^(?P<indent>[ ]*)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<text>.*?)^(?P=indent)```",
+    re.MULTILINE | re.DOTALL,
 )
 
 #: files in the working directory of the pages' code
@@ -49,11 +53,18 @@ ALONE = {"quickstart.md", "from-the-guide.md", "templates.md"}
 
 
 def blocks(page, *languages):
-    """Yield the page's blocks in these languages, with the number of the line before each."""
+    """Yield the page's blocks in these languages, with the number of the line before each; not those with a title."""
     text = page.read_text()
     for found in FENCE.finditer(text):
-        if found["language"] in languages:
+        if found["language"] in languages and not found["title"]:
             yield text.count("\n", 0, found.start("text")), textwrap.dedent(found["text"])
+
+
+def files(page):
+    """Yield the blocks that are whole files, with their names, which are the blocks' titles."""
+    for found in FENCE.finditer(page.read_text()):
+        if found["title"]:
+            yield found["title"], textwrap.dedent(found["text"])
 
 
 def commands(page):
@@ -86,6 +97,31 @@ def test_every_python_block_runs(page, at_work, monkeypatch):
     shared = {"__name__": "__main__"}  # later blocks of a page may use names of earlier ones
     for line, block in blocks(page, "python", "py"):
         exec(compile("\n" * line + block, str(page), "exec"), shared)
+
+
+def test_the_nightly_script_processes_each_file_once(at_work):
+    ((name, text),) = files(ROOT / "docs/howto/recipes.md")
+    script = at_work / name
+    script.write_text(text.replace('"/arc/home/you/batches"', '"batches"').replace("mail -s", "true -s"))
+    for night in ("night3", "night4"):
+        (at_work / f"raw/{night}.fits").write_text("placeholder\n")
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=dict(os.environ))
+        assert done.returncode == 0, done.stderr
+    with cb.open("nights", "batches") as batch:
+        assert [(job.key, job.attempt) for job in batch] == [(f"night{n}", 1) for n in (1, 2, 3, 4)]
+
+
+def test_the_page_on_testing_has_tests_that_pass(at_work):
+    names = [name for name, _ in files(ROOT / "docs/howto/testing.md")]
+    for name, text in files(ROOT / "docs/howto/testing.md"):
+        (at_work / name).write_text(text)
+    alone = ["-p", "no:cacheprovider", "-p", "canfar_batch.pytest_plugin", "--basetemp", at_work / "temporary"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *alone, *(name for name in names if name.startswith("test_"))],
+        capture_output=True, text=True, env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^4 passed", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", sorted(set(cb.__all__) - {"__version__"}))
@@ -144,7 +180,7 @@ def test_the_table_of_verdicts_agrees_with_the_rules():
 
 
 def test_every_command_and_option_of_the_command_line_is_documented():
-    page = (ROOT / "docs/howto/command-line.md").read_text()
+    page, _, _ = (ROOT / "docs/howto/command-line.md").read_text().partition("## For those who know Slurm")
     (commands,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
     options = {
         option

@@ -279,6 +279,20 @@ def test_a_number_stands_for_a_window_or_for_attempts(nobody, tmp_path):
     assert [(job.attempt, job.exit_code) for job in batch] == [(1, 0), (1, 3)]
 
 
+@pytest.mark.parametrize("named", ["argument", "environment"])
+def test_a_home_that_does_not_last_is_accepted_if_it_is_named(scene, tmp_path, monkeypatch, caplog, named):
+    monkeypatch.setattr("canfar_batch.store.home._fleeting", lambda: [tmp_path])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CANFAR_BATCH_HOME", raising=False)
+    with pytest.raises(errors.HomeError, match=r"CANFAR_BATCH_HOME or home="):
+        scene.session.batch("b")
+    if named == "environment":
+        monkeypatch.setenv("CANFAR_BATCH_HOME", str(tmp_path))
+    with scene.session.batch("b", home=tmp_path if named == "argument" else None) as batch:
+        assert batch.home == tmp_path / "b"
+    assert "is emptied without notice" in caplog.text
+
+
 # -- processes and addresses ------------------------------------------------------------------------------------------
 
 

@@ -244,6 +244,19 @@ def test_a_pattern_without_wildcards_is_a_path(pattern, path):
 OFFERED = Limits(cores=(1, 2, 4, 8), ram=(1, 2, 4, 6, 8), gpus=(1, 2), default_cores=1, default_ram=2)
 
 
+def test_limits_are_printed_in_a_line():
+    assert str(OFFERED) == "up to 8 cores, 8 GiB, 2 GPUs for one job; 1 core, 2 GiB by default"
+    assert str(Limits(cores=(), ram=(), gpus=(), default_cores=2, default_ram=4)) == "2 cores, 4 GiB by default"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("memory", "ram"), ("cpus", "cores"), ("core", "cores"), ("environment", "env")]
+)
+def test_the_names_of_other_programs_are_understood_well_enough_to_advise(name, told):
+    with pytest.raises(SpecError, match=f"a job has no {name}; did you mean {told}\\?"):
+        JobSpec("fit", image="i/i", **{name: 1})
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [

@@ -115,3 +115,16 @@ def test_a_batch_that_is_opened_again_stops_the_thread_of_the_one_before(world):
     second.observe()
     assert not ledger_of(first).driving
     assert ledger_of(second).driving
+
+
+def test_a_started_batch_shows_its_progress_if_asked_to(world, capsys):
+    batch = world.planned(3)
+    batch.start(progress=True)
+    batch.wait(20)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("batch test in ")
+    assert lines[-1].startswith("test 3/3 | 3 succeeded")
+    quiet = world.batch("other")
+    quiet.start()
+    quiet.wait(20)
+    assert capsys.readouterr().err == "", "outside notebooks it is silent unless asked"

@@ -174,6 +174,6 @@ def test_a_default_home_in_a_temporary_directory_is_refused(world, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CANFAR_BATCH_HOME", raising=False)
     world.root = None
-    with pytest.raises(errors.HomeError, match=r"is emptied without notice.*Name the place with home="):
+    with pytest.raises(errors.HomeError, match=r"is emptied without notice.*name one with CANFAR_BATCH_HOME or home="):
         world.batch(address="https://a")
     assert list(tmp_path.iterdir()) == []

@@ -59,3 +59,9 @@ def test_a_notification_is_a_function_or_a_command(world):
         with pytest.raises(TypeError, match="give a function of the report, or a command"):
             batch.run(notify=wrong)
     assert states(batch) == [S.PLANNED]
+
+
+def test_a_text_is_a_command_for_the_shell(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    world.planned(1).run(progress=False, notify='echo "$CANFAR_BATCH_NAME" >told; echo and more >>told')
+    assert (tmp_path / "told").read_text() == "test\nand more\n"

@@ -65,3 +65,16 @@ def test_outputs_that_this_machine_does_not_see_are_not_missed(made, world, tmp_
     batch.run(progress=False)
     assert "no longer exist" not in caplog.text
     assert batch.rerun(missing_outputs=True) == []
+
+
+def test_the_report_counts_a_rerun_of_a_success_as_such(made):
+    made.rerun("j0")
+    report = made.run(progress=False)
+    assert report.retries == {"rerun after a success": 1}
+
+
+def test_retrying_a_job_that_succeeded_says_what_runs_it_again(world, caplog):
+    batch = world.planned(1)
+    batch.run(progress=False)
+    assert batch.retry_failed("j0") == []
+    assert "1 named job did not fail, such as 'j0', which is succeeded: rerun('j0') launches it again" in caplog.text

@@ -23,12 +23,6 @@ def commands(batch):
 # -- keys ---------------------------------------------------------------------------------------------------------
 
 
-def test_keys_are_made_of_the_fields(world):
-    keys = world.batch().map(SPEC, n=["M31", "M33"])
-    assert keys == world.batch("other").map(SPEC, n=["M31", "M33"])
-    assert all(key.startswith(f"{name}-") for key, name in zip(keys, ["M31", "M33"], strict=True))
-
-
 def test_equal_rows_get_numbers_in_their_keys(world):
     batch = world.batch()
     keys = batch.map(SPEC, n=[1, 1, 2, 1])

@@ -8,11 +8,11 @@ import attrs
 import pytest
 from fakes import EPOCH, FakePlatform
 
-from canfar_batch.errors import CollectError
+from canfar_batch.errors import CollectError, StrategyError
 from canfar_batch.protocols import files_read
 from canfar_batch.records import Attempt, JobRecord, JobState, Receipt, Resources
 from canfar_batch.spec import JobSpec
-from canfar_batch.strategies import Files, Json, Logs, Serial, Several, as_collector
+from canfar_batch.strategies import Files, Json, LastLine, Logs, Serial, Several, as_collector
 
 PLATFORM = FakePlatform()
 
@@ -139,6 +139,28 @@ def test_json_is_read_from_the_file_or_the_logs_last_line(tmp_path):
     assert Json()(job(tmp_path, "x.cat", "r.json"), PLATFORM) == {"flux": 1.5}
     assert Json("*.json")(job(tmp_path), PLATFORM) == {"flux": 1.5}
     assert Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM) == [1, 2]
+    assert Json()(job(tmp_path, "x.fits", log=tmp_path / "a.log"), PLATFORM) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("log", "value"),
+    [
+        ('{"a": 1}\n{"b": 2}\nall done\n', {"b": 2}),
+        ('  [1]\n{"not json\n12 files written\n\n', [1]),
+        ('{"a": 1}\n12\n', 12),
+    ],
+)
+def test_messages_may_follow_the_json_in_a_log(tmp_path, log, value):
+    (tmp_path / "a.log").write_text(log)
+    assert Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM) == value
+
+
+def test_the_last_line_is_that_of_the_log_which_is_not_blank(tmp_path):
+    (tmp_path / "a.log").write_bytes(b"fitting\nchi2 = 1.5 \xff \n \n")
+    assert LastLine()(job(tmp_path, "x.fits", log=tmp_path / "a.log"), PLATFORM) == "chi2 = 1.5 \ufffd"
+    (tmp_path / "a.log").write_text("\n")
+    with pytest.raises(CollectError, match="printed nothing"):
+        LastLine()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM)
 
 
 @pytest.mark.parametrize(("words", "told"), [("no json", "is not valid JSON"), ("", "printed nothing")])
@@ -154,7 +176,7 @@ def test_file_without_json_is_named_with_its_job(tmp_path, content):
     with pytest.raises(CollectError, match=r"r\.json of job a is not valid JSON"):
         Json("r.json")(job(tmp_path), PLATFORM)
     (tmp_path / "a.log").write_bytes(content)
-    with pytest.raises(CollectError, match="log of job a is not valid JSON"):
+    with pytest.raises(CollectError, match=r"no line of the log of job a .* its last line is not valid JSON"):
         Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM)
 
 
@@ -196,3 +218,9 @@ def test_a_late_receipt_warns_of_what_a_success_did_not_have():
         "declared outputs that were not there: a.cat",
         "its log was not available",
     )
+
+
+@pytest.mark.parametrize("wrong", ["json", Json, [Json()], {"a": "json"}, {"a": Json}])
+def test_what_is_no_collector_is_refused(wrong):
+    with pytest.raises(StrategyError, match=r"write collect=cb\.Json\(\)"):
+        as_collector(wrong)
