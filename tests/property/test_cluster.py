@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from engine import SPEC, World, abandon
+from engine import SPEC, World, abandon, ledger_of
 from fakes import EPOCH, FakeClock, FakePlatform
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -481,7 +481,7 @@ def change_driver(world, batch, fate, cluster, how, open_again):
     """Let another driver take over, as the *fate* of the first has it; return its batch."""
     if fate == "is replaced":
         other = world.batch(**how)
-        other._ledger.acquire(takeover=True)
+        ledger_of(other).acquire(takeover=True)
         cluster.forget_sights()
         with pytest.raises(LeaseLost):
             world.turn(batch, 3600)

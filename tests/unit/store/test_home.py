@@ -55,9 +55,9 @@ def test_a_prepared_home_is_private_and_may_be_prepared_again(tmp_path):
     assert not home.exists()
     home.prepare()
     home.prepare()
-    assert {mode(path) for path in (home.path, home.logs, home.receipts)} == {0o700}
+    assert {mode(path) for path in (home.path, home.logs, home.receipts, home.running)} == {0o700}
     assert mode(home.ledger) == 0o600
-    assert {path.name for path in home.path.iterdir()} == {"logs", "receipts", "ledger.db"}
+    assert {path.name for path in home.path.iterdir()} == {"logs", "receipts", "running", "ledger.db"}
     assert home.exists()
 
 
