@@ -38,7 +38,7 @@ class Bundles(FakePlatform):
     """A platform in memory whose containers carry bundles, and which keeps the truth about each task."""
 
     def __init__(self, dice, *, calm, visible):
-        super().__init__()
+        super().__init__(forget_after=1e9)  # an end that no driver sees for an hour is lost if the home is hidden
         self.dice, self.calm, self.visible = dice, calm, visible
         self.batch = None
         self.runs = {}  # by id
@@ -148,7 +148,7 @@ class Bundles(FakePlatform):
         end = f"end {facts} finished={ended:.6f} code={run.code} told= late= trouble= outputs=0"
         return (f"{MARK} {run.name} start {facts} #{run.name}\n", f"{MARK} {run.name} {end} #{run.name}\n")
 
-    def _log(self, container):
+    def printed(self, container):
         now, name = self.clock.ticks(), container.request.name
         if self.phase(container) is Phase.PENDING:
             return b""

@@ -11,7 +11,7 @@ from engine import SLOW, SPEC, abandon, always, kinds, raising, states
 from fakes import Fate
 
 from canfar_batch import errors
-from canfar_batch.engine.launch import Permit, Post
+from canfar_batch.engine.launch import Launch, Permit, Post
 from canfar_batch.records import JobState
 from canfar_batch.store import database
 from canfar_batch.strategies import AtOnce, Throttle, Window
@@ -266,7 +266,8 @@ def test_a_post_of_an_earlier_run_is_not_sent_by_a_later_one(world):
 def post_of(batch):
     """The launch of job j0, as a worker thread would send it."""
     ledger = batch._ledger
-    return Post(ledger.jobs["j0"], batch._engine.launch_context, batch._engine.platform, Permit(ledger))
+    launch = Launch(jobs=(ledger.jobs["j0"],), parallel=1, resources=ledger.jobs["j0"].resources)
+    return Post(launch, batch._engine.launch_context, batch._engine.platform, Permit(ledger))
 
 
 # -- after a crash --------------------------------------------------------------------------------------------------
