@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,6 +49,8 @@ log = logging.getLogger("canfar_batch")
 
 SETTLE_NEARBY = 3.0  #: seconds to look for one on this machine, which answers at once
 GRACE_LOCAL = 2.0  #: seconds for which a container may live on, on the embedded local platform
+_MANY_CALLS = 100  #: calls of `Session.map`; more are bundled, since a container takes long to start
+_CONTAINERS = 64  #: bundles that many calls make
 _RAISE: Any = object()  #: failed calls of `Session.map` raise
 #: threads that single jobs share, for each kind of work
 _WORKERS: Mapping[str, int] = {"launch": 32, "poll": 8, "gather": 8, "collect": 1}
@@ -377,7 +380,7 @@ class Session:
             image: The container image.
             missing: What stands in the list for calls that failed; without it, they raise.
             home: As for `batch`.
-            launch: As for `batch`.
+            launch: As for `batch`. By default, more than 100 calls are bundled: about 64 containers carry them.
             progress: Whether to show the progress.
             spec_fields: As for `Function`: cores, ram (GiB), timeout (seconds), ...
 
@@ -388,6 +391,7 @@ class Session:
             PlanError: The columns differ in length, or there is none.
         """
         from canfar_batch.functions import Function
+        from canfar_batch.strategies import Bundle
 
         if isinstance(function, Function):
             if image is not None or spec_fields:
@@ -400,6 +404,8 @@ class Session:
         if not columns:
             raise PlanError("map() needs a column of values for each argument, as session.map(fit, [1, 2, 3], image=…)")
         rows = spec.rows_of(columns)
+        if launch is None and len(rows) > _MANY_CALLS:
+            launch = Bundle(tasks=math.ceil(len(rows) / _CONTAINERS))
         batch = self.batch(spec.name, launch=launch, home=home)
         keys = batch.rows(spec, rows, allow_empty=True)
         if again := [key for key in keys if batch[key].failure is not None and not _is_own(batch[key])]:

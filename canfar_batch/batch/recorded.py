@@ -250,7 +250,7 @@ class RecordedBatch(abc.ABC):
         attempt = job.last_attempt
         if job.spec.function is None or attempt is None:
             return None
-        return Outcome.in_file(self._home.result(job.key, attempt.number), attempt.launch_name)
+        return Outcome.in_file(self._home.result(job.key, attempt.number), attempt.run_name)
 
     # -- tables and drawings --------------------------------------------------------------------------------------
 

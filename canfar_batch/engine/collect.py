@@ -52,7 +52,7 @@ class Collector:
         events: list[Event] = []
         if error is None or partial is not None:
             value = outcome.value if error is None else partial
-            stored = storable(value) and (job.spec.function is None or is_plain(value))
+            stored = (job.spec.function is None or is_plain(value)) and storable(value)
             if not stored:
                 self.results[job.key] = value
             events.append(Collected(key=job.key, at=now, result=value if stored else None, stored=stored))

@@ -405,7 +405,8 @@ def _number(value: Any) -> Any:
     """Return a number of NumPy as Python's."""
     is_scalar = getattr(value, "shape", None) == () and getattr(value, "mask", None) is None
     number = value.item() if is_scalar and hasattr(value, "item") else None
-    is_equal = number == value or (number != number and value != value)  # NaN differs from itself
-    if not isinstance(number, (bool, int, float)) or not is_equal:
+    if not isinstance(number, (bool, int, float)):  # before comparing, which runs code of the value's own class
+        raise TypeError(f"{type(value).__name__} is not JSON")
+    if not (number == value or (number != number and value != value)):  # NaN differs from itself
         raise TypeError(f"{type(value).__name__} is not JSON")
     return number

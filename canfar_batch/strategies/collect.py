@@ -225,7 +225,7 @@ class Returned:
         if job.spec.function is None or attempt is None or self.home is None:
             raise CollectError(f"job {job.key} calls no Python function, so it returned nothing")
         path = outcome_path(self.home, file_name(job.key), attempt.number)
-        outcome = Outcome.in_file(path, attempt.launch_name)
+        outcome = Outcome.in_file(path, attempt.run_name)
         if outcome is None or not outcome.returned:
             raise CollectError(
                 f"what job {job.key} returned is not in {path}: the file is missing or damaged, and so was the log"

@@ -124,6 +124,25 @@ def test_without_shared_storage_all_travels_with_the_launch_and_the_log(session,
     assert "1,048,576 can go through the log" in large.failure.message
 
 
+def test_many_calls_share_containers(session):
+    squares = run_cell("def f(x):\n    return (x, x * x)")["f"]
+    spec = cb.Function(squares, image=IMAGE, python=PYTHON)
+    assert session.map(spec, range(101), home=HOME, progress=False) == [(x, x * x) for x in range(101)]
+    batch = cb.open(spec.name, HOME)
+    assert len({job.id for job in batch.jobs}) == 51
+    assert batch.results() == {job.key: (x, x * x) for x, job in enumerate(batch.jobs)}
+
+
+def test_a_bundle_brings_back_exceptions_too(session):
+    batch = session.batch("bundled", home=HOME, launch=cb.Bundle(tasks=3, parallel=2))
+    batch.map(cb.Function(model, image=IMAGE, python=PYTHON), x=[1, 2, 3])
+    batch.run(progress=False)
+    assert batch.results()[batch.keys()[2]] == (Star("Vega"), (3, "a"))
+    with pytest.raises(cb.JobFailed) as caught:
+        batch.jobs[1].raise_if_failed()
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
 def test_modules_beside_the_script_travel_too(session, tmp_path, monkeypatch):
     (tmp_path / "cbt_helper.py").write_text("import cbt_second\ndef twice(x):\n    return 2 * x * cbt_second.ONE\n")
     (tmp_path / "cbt_second.py").write_text("ONE = 1\n")

@@ -214,3 +214,11 @@ def test_numbers_of_numpy_are_stored_as_those_of_python(value):
 )
 def test_results_that_json_would_change_are_not_storable(value):
     assert storable(value) is False
+
+
+def test_a_value_whose_comparison_fails_is_not_stored():
+    class Strange:
+        def __eq__(self, other):
+            raise AttributeError("no such thing")
+
+    assert not storable((1, Strange()))
