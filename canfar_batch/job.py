@@ -194,6 +194,11 @@ class Job:
         return self._record.last_attempt.log if self._record.last_attempt else None
 
     @property
+    def restarts(self) -> int:
+        """Runs of the present container that the platform stopped and began again from the start."""
+        return self._record.last_attempt.restarts if self._record.last_attempt else 0
+
+    @property
     def failure(self) -> Failure | None:
         """Why the newest attempt failed; None if it did not."""
         return self._record.failure

@@ -24,6 +24,7 @@ SUPPORT_LINES = 30  #: lines of a log in a support report
 
 _ADVICE: Mapping[type[Failure], str] = {
     failures.Raised: "The traceback is in job.failure.message; a fixed function is a new one, so its calls run again.",
+    failures.NotBegun: "Nothing to do: it is launched again, whatever the retry policy.",
     failures.OutOfMemory: "Ask for more memory (ram=), or let Retry(grow_ram=2) do it.",
     failures.Killed: "Ask for more memory (ram=); if it happens again with plenty, look at the log's last lines.",
     failures.TimedOut: "Give it a longer timeout=, or look in its log for what it was doing.",

@@ -318,8 +318,8 @@ def test_the_end_of_a_log_is_what_its_box_shows(tab, tmp_path):
     made = [job("a", attrs.evolve(attempt(failure=ExitCode(1)), log=log))]
     origin = report_page.Provenance(platform="local", user="me", created=NOON)
     pages = {
-        ".log": report_page.render(report(made), made, origin=origin),
-        ".cb-log": f"<!DOCTYPE html><title>job</title>{notebook.job(made[0], after(1e5))}",
+        ".log": report_page.render(report(made), made, origin=origin, logs={log: log.read_text()}),
+        ".cb-log": f"<!DOCTYPE html><title>job</title>{notebook.job(made[0], after(1e5), log=log.read_text())}",
     }
     for box, page in pages.items():
         file = tmp_path / "shown.html"

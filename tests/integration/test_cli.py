@@ -262,7 +262,7 @@ def test_progress_goes_to_standard_error(command: Command):
         (["ls", "--home", "afile"], "afile is not a directory; pass --home DIR"),
         (["status", "nope"], "there is no batch in .*nope"),
         (["report", "nope", "--json"], "there is no batch in .*nope"),
-        (["ls", "--", "x"], "only run takes a command after --"),
+        (["ls", "--", "x"], "only run and start take a command after --"),
         (["run", "x", *IMAGE, "--", "true"], "(?i)credential|login"),
     ],
 )
@@ -394,7 +394,7 @@ def test_the_end_of_a_log(command: Command):
 def test_the_beginning_of_a_key_is_enough_if_no_other_has_it(command: Command):
     command("run", "k", *IMAGE, *ON_THIS_MACHINE, "--grid", "name=alpha,beta", "--", "echo {name}")
     assert command("logs", "k", "alp").out == "alpha\n"
-    assert "did you mean alpha-" in command("logs", "k", "alpah").err
+    assert "did you mean alpha?" in command("logs", "k", "alpah").err
     assert "name one; canfar-batch ls k lists them" in command("logs", "k").err
 
 

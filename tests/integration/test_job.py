@@ -333,7 +333,7 @@ def test_an_evicted_job_is_not_to_blame(platform, session):
     platform.evict(job.id)
     job.wait(timeout=60, poll=0.1)
     assert isinstance(job.failure, failures.Evicted)
-    assert "Nothing is wrong with the job" in job.explain()
+    assert "used more memory than it asked for" in job.explain()
 
 
 def test_a_support_report_is_complete_and_contains_no_secret(platform, session):

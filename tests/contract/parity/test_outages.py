@@ -116,17 +116,6 @@ def test_a_missing_queue_shows_a_page_for_sessions_alone(platform, player):
         assert ask(player, "GET /context")[1]["status"] == 200
 
 
-def test_limits_that_cannot_be_read_concern_the_context_alone(platform, player):
-    with platform.faults.during(faults.limits_unreadable()):
-        _, came = ask(player, "GET /context")
-        assert came["status"] == 500
-        assert came["text"].startswith(
-            "unexpected exception: java.lang.IllegalStateException: Failed reading Resources"
-        )
-        assert ask(player, "GET /session")[1]["status"] == 200
-        assert ask(player, "POST /session")[1]["status"] == 200
-
-
 def test_without_the_api_server_logs_are_empty_successes(platform, player):
     with platform.faults.during(faults.api_server_away()):
         assert "ConnectException" in ask(player, "GET /session")[1]["text"]

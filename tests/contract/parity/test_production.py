@@ -172,10 +172,11 @@ def waits(samples):
 
 
 def kinds(samples):
-    """What is seen of events and log in each phase."""
-    found = {}
-    for phase, sample in numbered(samples):
-        found.setdefault(phase, set()).update((sample["events"], sample["log"]))
+    """What is seen of events and log in each phase; a sample in which the phase changes belongs to none."""
+    found, samples = {}, list(numbered(samples))
+    for (phase, sample), (following, _) in zip(samples, [*samples[1:], samples[-1]], strict=True):
+        if phase == following:
+            found.setdefault(phase, set()).update((sample["events"], sample["log"]))
     return found
 
 
@@ -339,8 +340,12 @@ CASES = [(name, job) for name in SITUATIONS for job in RECORDING[name]["jobs"]]
 @pytest.mark.parametrize(("situation", "job"), CASES)
 def test_a_job_is_shown_as_by_the_real_service(played, situation, job):
     ours, real = played[situation].samples[job], of_recording(RECORDING[situation]["jobs"][job])
-    assert long_phases(ours) == long_phases(real)
-    recorded = kinds(real)
+    seen, recorded_phases = long_phases(ours), iter(long_phases(real))
+    assert all(phase in recorded_phases for phase in seen)  # in this order; a poll may miss a short one
+    assert seen[-1] == long_phases(real)[-1]
+    recorded: dict = {}
+    for phase, sample in numbered(real):
+        recorded.setdefault(phase, set()).update((sample["events"], sample["log"]))
     for phase, found in kinds(ours).items():
         extra = found - recorded.get(phase, set())
         assert extra <= ALLOWED.get(phase, set()), (phase, found, recorded.get(phase))
