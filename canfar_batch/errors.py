@@ -150,6 +150,9 @@ class PlatformRefused(PlatformError, ValueError):
 class AccessDenied(PlatformRefused, PermissionError):
     """The platform knows you, but does not let you do this (403)."""
 
+    # that of ValueError comes first otherwise, and makes no OSError; tblib, which Dask uses to pickle errors, calls it
+    __new__ = PermissionError.__new__  # type: ignore[assignment]
+
 
 class JobNotFound(PlatformRefused, LookupError):
     """The platform knows no job with this id, or has already forgotten it. This will not pass."""

@@ -61,6 +61,12 @@ def test_every_error_can_be_pickled(kind):
         assert vars(copy) == vars(error)
 
 
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_error_can_be_made_as_other_picklers_make_it(kind):
+    """With Dask in the process, tblib pickles every error: it calls `__new__` without arguments."""
+    assert type(kind.__new__(kind)) is kind
+
+
 def test_error_that_was_refused_says_whether_it_may_pass():
     assert errors.PlatformRefused("no").may_pass
     assert not errors.PlatformRefused("no", may_pass=False).may_pass
