@@ -6,11 +6,12 @@ The scheduler runs in this process, so its dashboard, futures and `client.get_ex
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distributed import Scheduler, Security
@@ -20,6 +21,7 @@ from tornado.ioloop import PeriodicCallback
 
 from canfar_batch.errors import CanfarBatchError, PlatformError, SpecError
 from canfar_batch.job import Job
+from canfar_batch.payload.calls import python_programs, python_words
 from canfar_batch.records import ContainerInfo
 from canfar_batch.session import Session
 from canfar_batch.spec import JobSpec
@@ -30,11 +32,6 @@ log = logging.getLogger("canfar_batch")
 
 DEATH_TIMEOUT = 60  #: seconds after which a worker that finds no scheduler ends
 _MOST_FUTILE = 3  #: workers in a row that ended before they joined, after which no more are launched
-
-#: runs Python's arguments by the first program of `$0` that the image has
-_RUN = """\
-for p in $0; do if command -v "$p" >/dev/null 2>&1; then exec "$p" "$@"; fi; done
-echo "canfar_batch: this image has none of $0" >&2; exit 127"""
 
 #: tells the versions in the image, and whether the scheduler's port can be reached
 _PROBE = """\
@@ -119,7 +116,7 @@ class CanfarCluster(SpecCluster):  # type: ignore[misc] # distributed has no typ
         self._label = name or uuid.uuid4().hex[:8]
         if not re.fullmatch(r"[a-z0-9]{1,20}", self._label):
             raise SpecError(f"name={name!r} cannot name a cluster: use up to 20 lower-case letters and digits")
-        self._python = python or "python{}.{} python3 python".format(*sys.version_info)
+        self._python = python_programs(python)
         self._base = JobSpec(["true"], image=image, cores=cores, ram=ram, **spec_fields)
         secure = _security(security)
         self._futile = 0
@@ -186,9 +183,9 @@ class CanfarCluster(SpecCluster):  # type: ignore[misc] # distributed has no typ
     def _prefix(self) -> str:
         return f"dask-{self._label}"
 
-    def _job(self, what: str, arguments: list[str], env: Mapping[str, str]) -> Job:
+    def _job(self, what: str, arguments: Sequence[str], env: Mapping[str, str]) -> Job:
         """Launch a job that runs Python with these arguments."""
-        command = ["/bin/sh", "-c", _RUN, self._python, *arguments]
+        command = python_words(self._python, arguments)
         values = {**self._base.to_json(), "cmd": command, "name": f"{self._prefix}-{what}"}
         return self._session.launch(JobSpec(**{**values, "env": {**self._base.env, **env}}))
 
@@ -300,7 +297,9 @@ class WorkerJob(ProcessInterface):  # type: ignore[misc] # distributed has no ty
         """Return what became of the job."""
         if self.job is None:
             return "its job could not be launched"
-        return _or_text(lambda: self.job.refresh().explain() if self.job else "")
+        with contextlib.suppress(CanfarBatchError):
+            self.job.refresh()
+        return self.job.explain()
 
 
 def _security(given: Security | bool | None) -> Security:
@@ -310,17 +309,10 @@ def _security(given: Security | bool | None) -> Security:
 
 
 def _environment(security: Security) -> dict[str, str]:
-    """Return the variables by which a worker gets its key and certificate: not on the command line."""
+    """Return the variables by which a worker gets its key and certificate: not among its arguments."""
     tls = security.get_tls_config_for_role("worker")
     names = {"ca_file": "CA_FILE", "cert": "WORKER__CERT", "key": "WORKER__KEY"}
     env = {f"DASK_DISTRIBUTED__COMM__TLS__{name}": tls[part] for part, name in names.items() if tls.get(part)}
     if security.require_encryption:
         env["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] = "True"
     return env
-
-
-def _or_text(ask: Callable[[], str]) -> str:
-    try:
-        return ask()
-    except CanfarBatchError as error:
-        return f"(unavailable: {error})"

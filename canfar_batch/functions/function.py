@@ -6,7 +6,6 @@ import datetime as dt
 import importlib
 import inspect
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from canfar_batch.fields.arguments import PLAIN_TYPES, Arguments, is_plain
 from canfar_batch.fields.values import canonical_json, plain_value
 from canfar_batch.functions import archive
 from canfar_batch.functions.digest import Identity, digest_of, identify
-from canfar_batch.payload.calls import call_words
+from canfar_batch.payload.calls import call_words, python_programs
 from canfar_batch.spec import JobSpec
 
 _LONGEST_PLAIN = 200  #: characters; a longer value is described by its type and digest
@@ -73,8 +72,7 @@ class Function:
         archive.parameters(function)
         identity = identify(function)
         name = f"{_slug(archive.label(function))}-{identity.digest}"
-        candidates = (python,) if python else ("python{}.{}".format(*sys.version_info), "python3", "python")
-        spec = JobSpec(call_words(candidates, name), image=image, **spec_fields)
+        spec = JobSpec(call_words(python_programs(python), name), image=image, **spec_fields)
         self.__attrs_init__(function, attrs.evolve(spec, function=name), identity)
 
     @property

@@ -12,13 +12,14 @@ from pathlib import Path
 from canfar_batch.errors import CanfarBatchError, SpecError, WaitTimeout
 from canfar_batch.failures import ExitCode
 from canfar_batch.job import Job
-from canfar_batch.payload.calls import ASK_VERSION, candidates_of
+from canfar_batch.payload.calls import programs_of, python_words
 from canfar_batch.spec import JobSpec
 from canfar_batch.store.files import write_file
 
 log = logging.getLogger("canfar_batch")
 
 PATIENCE = 900.0  #: seconds to wait for the answer: the job may have to wait for room, and for its image
+_SHOW_VERSION = 'import sys; print("canfar_batch: Python %d.%d" % sys.version_info[:2])'
 _NO_PYTHON = 127  #: exit code of a job whose image has no such program
 
 
@@ -37,9 +38,9 @@ def check_python(specs: Iterable[JobSpec], *, launch: Callable[[JobSpec], Job], 
     """
     answers = _read(known)
     here = "{}.{}".format(*sys.version_info)
-    for image, candidates in sorted({(spec.image, candidates_of(spec.words)) for spec in specs}):
-        name = f"{image} {candidates}"
-        found = answers.get(name) or _ask(image, candidates, launch)
+    for image, programs in sorted({(spec.image, programs_of(spec.words)) for spec in specs}):
+        name = f"{image} {programs}"
+        found = answers.get(name) or _ask(image, programs, launch)
         if found is None:
             continue
         if found != here:
@@ -62,11 +63,11 @@ def _read(known: Path) -> dict[str, str]:
     return answers if isinstance(answers, dict) else {}
 
 
-def _ask(image: str, candidates: str, launch: Callable[[JobSpec], Job]) -> str | None:
+def _ask(image: str, programs: str, launch: Callable[[JobSpec], Job]) -> str | None:
     """Return the version of Python in *image*, "" if it has none, or None if no clear answer came."""
     log.info("asking image %s for its version of Python, by a job that ends at once", image)
     try:
-        job = launch(JobSpec(["/bin/sh", "-c", ASK_VERSION, candidates], image=image, name="python-version"))
+        job = launch(JobSpec(python_words(programs, ["-c", _SHOW_VERSION]), image=image, name="python-version"))
         try:
             job.wait(timeout=PATIENCE)
         except WaitTimeout:

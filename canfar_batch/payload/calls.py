@@ -8,8 +8,9 @@ import hashlib
 import json
 import pickle
 import re
+import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +19,51 @@ import attrs
 from canfar_batch.errors import CollectError
 from canfar_batch.text import printable, printable_lines
 
-#: Runs the archive `$1.zip` by the first program of `$0` that the image has.
-_FIND = """\
+#: Runs the first program of `$0` that the image has, with the arguments that follow.
+_RUN = """\
+for p in $0; do if command -v "$p" >/dev/null 2>&1; then exec "$p" "$@"; fi; done
+echo "canfar_batch: this image has none of $0" >&2; exit 127"""
+
+#: Runs the archive `$1.zip` in the same way.
+_CALL = f"""\
 if [ ! -r "$CANFAR_BATCH_FILES/$1.zip" ]; then
 echo "canfar_batch: this container does not see the function's file, $CANFAR_BATCH_FILES/$1.zip" >&2; exit 127; fi
-for p in $0; do if command -v "$p" >/dev/null 2>&1; then exec "$p" "$CANFAR_BATCH_FILES/$1.zip" "$@"; fi; done
-echo "canfar_batch: this image has none of $0" >&2; exit 127"""
-
-#: Prints the version of the first program of `$0` that the image has.
-ASK_VERSION = """\
-for p in $0; do if command -v "$p" >/dev/null 2>&1; then
-exec "$p" -c 'import sys; print("canfar_batch: Python %d.%d" % sys.version_info[:2])'; fi; done
-echo "canfar_batch: this image has none of $0" >&2; exit 127"""
+set -- "$CANFAR_BATCH_FILES/$1.zip" "$@"
+{_RUN}"""
 
 
-def call_words(candidates: Sequence[str], name: str) -> tuple[str, ...]:
+def python_programs(python: str | None) -> str:
+    """Return the programs that can run Python of this version, the best first, separated by blanks.
+
+    Args:
+        python: The program that the user named, if any; then it is the only one.
+    """
+    return python or "python{}.{} python3 python".format(*sys.version_info)
+
+
+def python_words(programs: str, arguments: Iterable[str]) -> tuple[str, ...]:
+    """Return the words of a command that runs Python, by the first of the *programs* that the image has."""
+    return ("/bin/sh", "-c", _RUN, programs, *arguments)
+
+
+def call_words(programs: str, name: str) -> tuple[str, ...]:
     """Return the words of the command that calls the function *name*; those of its arguments follow.
 
     Args:
-        candidates: Programs that can run Python, the best first.
+        programs: Programs that can run Python, as `python_programs` names them.
         name: The name of the function's archive, without `.zip`.
     """
-    return ("/bin/sh", "-c", _FIND, " ".join(candidates), name)
+    return ("/bin/sh", "-c", _CALL, programs, name)
 
 
-def candidates_of(words: Sequence[str]) -> str:
-    """Return the programs that `call_words` was given, separated by blanks."""
+def programs_of(words: Sequence[str]) -> str:
+    """Return the programs that `call_words` was given."""
     return words[3]
 
 
 def shown_call(argv: Sequence[str]) -> str | None:
     """Return a call as people write it, `fit(x=1.5)`; None if *argv* is another command."""
-    if len(argv) < 5 or argv[2] != _FIND:
+    if len(argv) < 5 or argv[2] != _CALL:
         return None
     return f"{argv[4].rpartition('-')[0]}({', '.join(argv[5:])})"
 
