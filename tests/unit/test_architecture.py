@@ -37,7 +37,6 @@ ELSEWHERE = {
     "functions/archive.py": "integration/test_functions.py",
     "functions/image_python.py": "integration/test_functions.py",
     "local": "integration/local",
-    "payload/calls.py": "unit/functions/test_function.py",
     "payload/runner.py": "integration/test_functions.py",
     "pytest_plugin.py": "integration/test_docs.py",
     "planning/warn.py": "unit/planning/test_rows.py",
