@@ -42,11 +42,11 @@ class BundleWatch:
         index, now = self._journal.index, self._context.clock.ticks()
         self.tidy()
         for name, keys in index.bundles.items():
+            reading = self._readings.setdefault(name, _Reading())  # also of one that ends unread, to be tidied up after
             jobs = [self._journal.job(key) for key in keys if not self._finisher.is_open(key)]
             jobs = [job for job in jobs if job.state.active]
             if not jobs or jobs[0].id not in running:
                 continue
-            reading = self._readings.setdefault(name, _Reading())
             if reading.in_flight or now < reading.next:
                 continue
             reading.in_flight = True

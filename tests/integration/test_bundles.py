@@ -11,6 +11,7 @@ import pytest
 
 import canfar_batch as cb
 from canfar_batch import failures
+from canfar_batch.rest import open_platform
 from canfar_batch.strategies import Bundle
 
 IMAGE = "skaha/terminal:latest"
@@ -37,7 +38,7 @@ def visible(request: pytest.FixtureRequest) -> bool:
 def make(platform, tmp_path, monkeypatch) -> Iterator[Callable[..., cb.Batch]]:
     """Make a batch whose containers see its home, or do not."""
     monkeypatch.chdir(tmp_path)
-    with cb.Session.connect(platform.url, token=platform.token) as session:
+    with cb.Session(open_platform(platform.url, token=platform.token), grace=2.0) as session:
 
         def make(*, visible: bool = True, settle: float = 1.0, **strategies: object) -> cb.Batch:
             usual = {"monitor": cb.Listing(every=(0.1, 0.2)), "retry": cb.Retry(1, pause=0.1)}
