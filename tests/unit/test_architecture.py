@@ -17,7 +17,7 @@ OF_THE_PACKAGE = ("architecture", "docs_site", "public_names", "templates", "typ
 
 #: modules and folders whose tests are not in their place: they need several parts, real processes, or HTTP
 ELSEWHERE = {
-    "cli": "integration/test_cli.py",
+    "cli": "integration/cli",
     "containers.py": "unit/test_spec.py",
     "dask.py": "integration/test_dask.py",
     "failures.py": "unit/engine/test_verdict.py",
