@@ -142,6 +142,11 @@ def states(batch: Batch) -> list[JobState]:
     return [job.state for job in batch]
 
 
+def commands(batch: Batch) -> list[str]:
+    """The command of each job, its words separated by blanks."""
+    return [" ".join(job.filled.argv) for job in batch.records]
+
+
 def kinds(batch: Batch, key: str = "j0") -> list[str]:
     """The kinds of a job's events, oldest first."""
     return [line.kind for line in batch.history(key)]

@@ -76,6 +76,15 @@ class Fate:
     oom_kills: int = 0
 
 
+def failing(*numbers: int) -> Callable[[LaunchRequest], Fate]:
+    """Return a fate: the jobs j*number* fail, the others succeed."""
+
+    def fate(request: LaunchRequest) -> Fate:
+        return Fate(code=int(any(f"-j{number}-" in request.name for number in numbers)))
+
+    return fate
+
+
 @attrs.define
 class FakeContainer:
     """One container in memory."""

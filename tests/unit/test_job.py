@@ -3,18 +3,11 @@
 from datetime import timezone
 
 import pytest
-from fakes import FakeClock, FakePlatform, Fate, InlinePool
+from alone import begin
+from engine import always
+from fakes import Fate
 
-from canfar_batch import Job, JobState, Session, errors
-
-SETTLE = 120.0
-
-
-def begin(fate=None, *, forget_after=3600.0, **fields):
-    """A session, its platform, and a job that was launched on it."""
-    platform = FakePlatform(FakeClock(), lambda request: fate or Fate(), forget_after=forget_after)
-    session = Session(platform, clock=platform.clock, pool=lambda: InlinePool(platform.clock), settle=SETTLE)
-    return session, platform, session.launch("run me", image="skaha/astroml", **fields)
+from canfar_batch import Job, JobState, errors
 
 
 def recorded_naps(platform):
@@ -22,13 +15,6 @@ def recorded_naps(platform):
     naps, sleep = [], platform.clock.sleep
     platform.clock.sleep = lambda seconds: (naps.append(seconds), sleep(seconds))
     return naps
-
-
-def raising(error):
-    def fail(*_):
-        raise error
-
-    return fail
 
 
 def test_attributes_do_no_io():
@@ -80,21 +66,21 @@ def test_a_wait_respects_the_platforms_retry_after():
     _, platform, job = begin(Fate(lasts=1))
     naps = recorded_naps(platform)
     busy = [errors.PlatformBusy("not now", retry_after=300.0)]
-    platform.before["container"] = lambda: raising(busy.pop())() if busy else None
+    platform.before["container"] = lambda: always(busy.pop())() if busy else None
     job.wait(poll=3.0)
     assert naps == [300.0]
 
 
 def test_a_wait_that_times_out_shows_the_platforms_last_error():
     _, platform, job = begin()
-    platform.before["container"] = raising(errors.PlatformUnreachable("no route to it"))
+    platform.before["container"] = always(errors.PlatformUnreachable("no route to it"))
     with pytest.raises(errors.WaitTimeout, match=r"is still pending after 0 s; it runs on; .*: no route to it"):
         job.wait(timeout=0)
 
 
 def test_a_wait_ends_if_the_credential_expires():
     _, platform, job = begin()
-    platform.before["container"] = raising(errors.CredentialExpired("log in again"))
+    platform.before["container"] = always(errors.CredentialExpired("log in again"))
     with pytest.raises(PermissionError):
         job.wait()
 
@@ -160,7 +146,7 @@ def test_a_cancel_outlasts_a_credential_that_is_refused_for_a_while(seconds):
 
 def test_a_wait_that_is_interrupted_can_be_taken_up_again():
     _, platform, job = begin(Fate(lasts=100))
-    platform.clock.sleep, sleep = raising(KeyboardInterrupt()), platform.clock.sleep
+    platform.clock.sleep, sleep = always(KeyboardInterrupt()), platform.clock.sleep
     with pytest.raises(KeyboardInterrupt):
         job.wait()
     assert job.state is JobState.RUNNING

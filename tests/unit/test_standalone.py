@@ -1,29 +1,14 @@
 """Single jobs: launches that are settled, absence, cancelling, and jobs that were found."""
 
 import pytest
-from fakes import FakeClock, FakePlatform, Fate, InlinePool
+from alone import SETTLE, begin
+from engine import always
+from fakes import Fate
 
-from canfar_batch import JobSpec, JobState, Session, errors, failures
+from canfar_batch import JobSpec, JobState, errors, failures
 from canfar_batch.engine.finish import LOG_PATIENCE
 from canfar_batch.records import Phase
 from canfar_batch.setup import ABSENT_POLLS
-
-SETTLE = 120.0
-
-
-def begin(fate=None, *, forget_after=3600.0, **fields):
-    """A session, its platform, and a job that was launched on it."""
-    platform = FakePlatform(FakeClock(), lambda request: fate or Fate(), forget_after=forget_after)
-    session = Session(platform, clock=platform.clock, pool=lambda: InlinePool(platform.clock), settle=SETTLE)
-    return session, platform, session.launch("run me", image="skaha/astroml", **fields)
-
-
-def raising(error):
-    def fail(*_):
-        raise error
-
-    return fail
-
 
 # -- absence ------------------------------------------------------------------------------------------------------
 
@@ -42,7 +27,7 @@ def test_absence_counts_after_several_polls_and_the_settle_time():
 def test_a_container_that_reappears_was_never_lost():
     _, platform, job = begin(Fate(lasts=1000))
     gone = [errors.JobNotFound("session x not found")] * 2
-    platform.before["container"] = lambda: raising(gone.pop())() if gone else None
+    platform.before["container"] = lambda: always(gone.pop())() if gone else None
     job.refresh().refresh()
     platform.clock.sleep(SETTLE)
     assert job.refresh().refresh().state is JobState.RUNNING
@@ -64,7 +49,7 @@ def test_a_job_that_ended_unseen_is_reported_as_unwatched():
 
 def test_a_broken_log_delays_the_verdict_but_not_for_ever():
     _, platform, job = begin(Fate(lasts=0, code=1))
-    platform.before["logs"] = raising(errors.PlatformBroken("no logs today"))
+    platform.before["logs"] = always(errors.PlatformBroken("no logs today"))
     end = platform.clock.ticks() + LOG_PATIENCE
     while platform.clock.ticks() < end:
         with pytest.raises(errors.PlatformBroken):
@@ -80,13 +65,13 @@ def test_a_broken_log_delays_the_verdict_but_not_for_ever():
 
 def test_missing_events_do_not_matter_if_there_is_a_receipt():
     _, platform, job = begin(Fate(lasts=0, code=1))
-    platform.before["events"] = raising(errors.PlatformBroken("no events today"))
+    platform.before["events"] = always(errors.PlatformBroken("no events today"))
     assert job.refresh().failure == failures.ExitCode(1)
 
 
 def test_raising_for_a_failure_needs_no_platform():
     _, platform, job = begin(Fate(lasts=0, code=1))
-    platform.before["logs"] = raising(errors.PlatformBroken("no logs today"))
+    platform.before["logs"] = always(errors.PlatformBroken("no logs today"))
     job.wait()
     with pytest.raises(errors.JobFailed, match="unavailable: no logs today"):
         job.raise_if_failed()
@@ -114,7 +99,7 @@ def test_a_success_receipt_wins_over_a_cancel():
 
 def test_a_cancel_that_cannot_be_sent_can_be_repeated():
     _, platform, job = begin(Fate(lasts=10_000))
-    platform.before["cancel"] = raising(errors.PlatformUnreachable("no route to it"))
+    platform.before["cancel"] = always(errors.PlatformUnreachable("no route to it"))
     with pytest.raises(errors.WaitTimeout, match="no route to it"):
         job.cancel()
     assert not job.state.final
@@ -151,7 +136,7 @@ def test_a_container_launched_elsewhere_is_a_job_of_unknown_command():
 def test_a_job_found_at_its_end_keeps_its_verdict_without_its_log():
     session, platform, _ = begin(Fate(lasts=0))
     (found,) = session.jobs()
-    platform.before["logs"] = raising(errors.PlatformBroken("no logs today"))
+    platform.before["logs"] = always(errors.PlatformBroken("no logs today"))
     with pytest.raises(errors.PlatformBroken):
         found.refresh()
     assert found.state is JobState.SUCCEEDED

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from engine import SLOW, SPEC, World, engine_of, ledger_of, states
-from fakes import Fate
+from fakes import Fate, failing
 
 from canfar_batch import errors
 from canfar_batch.batch import Batch
@@ -146,15 +146,6 @@ def test_a_login_of_another_account_stops_the_run_and_loses_no_job(world):
         batch.run(progress=False)
     assert states(batch) == [S.RUNNING] * 2
     assert len(world.platform.launched) == 2
-
-
-def failing(*numbers):
-    """A platform's fate: jobs whose command ends with one of *numbers* fail, if the command is `fit`."""
-
-    def fate(request):
-        return Fate(code=int(any(f"-j{number}-" in request.name for number in numbers)))
-
-    return fate
 
 
 # -- nothing to do ------------------------------------------------------------------------------------------------

@@ -4,19 +4,13 @@ import base64
 
 import attrs
 import pytest
-from engine import SLOW, SPEC, World, connection_of, ledger_of, states
+from engine import SLOW, SPEC, connection_of, ledger_of, states
 from ledgers import statements
 
 from canfar_batch import errors
 from canfar_batch.records import JobState
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.store import database
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
 
 # -- shapes -------------------------------------------------------------------------------------------------------
 

@@ -5,19 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from engine import SPEC, World, states
+from engine import SPEC, states
 from fakes import Fate
 
 from canfar_batch import errors
 from canfar_batch.batch import Batch
 from canfar_batch.records import JobState
 from canfar_batch.store import ledger
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
 
 # -- many ---------------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from engine import SLOW, SPEC, World, states
-from fakes import Fate
+from engine import SLOW, SPEC, commands, states
+from fakes import failing
 
 from canfar_batch import errors
 from canfar_batch.batch import Batch
@@ -12,15 +12,6 @@ from canfar_batch.records import JobState
 from canfar_batch.spec import JobSpec
 
 PLACED = JobSpec("fit {n} {index}", image="skaha/astroml")
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-def commands(batch):
-    return [" ".join(job.filled.argv) for job in batch.records]
 
 
 # -- again --------------------------------------------------------------------------------------------------------
@@ -83,25 +74,6 @@ S = JobState
 
 
 OTHER = JobSpec("better {n}", image="skaha/astroml")
-
-
-def failing(*numbers):
-    """A platform's fate: jobs whose command ends with one of *numbers* fail, if the command is `fit`."""
-
-    def fate(request):
-        return Fate(code=int(any(f"-j{number}-" in request.name for number in numbers)))
-
-    return fate
-
-
-@pytest.fixture
-def half_failed(world):
-    """A batch of which j0 failed and j1 succeeded, as a finished script left it."""
-    world.platform.fate = failing(0)
-    with world.planned(2) as batch:
-        batch.run(progress=False)
-    world.platform.fate = lambda request: Fate()
-    return world
 
 
 # -- a command that changed ---------------------------------------------------------------------------------------

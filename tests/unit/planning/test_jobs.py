@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from engine import SPEC, World
+from engine import SPEC, commands
 
 from canfar_batch import errors
 from canfar_batch.spec import JobSpec, Secret
 
 PLACED = JobSpec("fit {n} {index}", image="skaha/astroml")
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-def commands(batch):
-    return [" ".join(job.filled.argv) for job in batch.records]
 
 
 # -- keys ---------------------------------------------------------------------------------------------------------

@@ -3,17 +3,10 @@
 from pathlib import Path
 
 import pytest
-from engine import World
 
 from canfar_batch import errors
 from canfar_batch.spec import JobSpec
 from canfar_batch.strategies import Files, Json, Logs, Serial
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
 
 CAT = JobSpec("fit {path}", image="i/i", outputs=["cat/{path.stem}.cat"])
 

@@ -5,18 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from engine import SPEC, World, always
+from engine import SPEC, always
 from fakes import Fate
 
 from canfar_batch import errors
 from canfar_batch.planning.preflight import inspect
 from canfar_batch.records import JobState
 from canfar_batch.spec import JobSpec
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
 
 
 def found(world, spec=SPEC, *, shared=False, **fields):

@@ -35,25 +35,6 @@ def test_a_change_that_a_retry_cannot_make_is_refused_by_name(world, change, wor
 S = JobState
 
 
-def failing(*numbers):
-    """A platform's fate: jobs whose command ends with one of *numbers* fail, if the command is `fit`."""
-
-    def fate(request):
-        return Fate(code=int(any(f"-j{number}-" in request.name for number in numbers)))
-
-    return fate
-
-
-@pytest.fixture
-def half_failed(world):
-    """A batch of which j0 failed and j1 succeeded, as a finished script left it."""
-    world.platform.fate = failing(0)
-    with world.planned(2) as batch:
-        batch.run(progress=False)
-    world.platform.fate = lambda request: Fate()
-    return world
-
-
 # -- rerun --------------------------------------------------------------------------------------------------------
 
 

@@ -5,20 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from engine import SPEC, World
+from engine import SPEC, commands
 
 from canfar_batch import errors
 from canfar_batch.spec import JobSpec
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-def commands(batch):
-    return [" ".join(job.filled.argv) for job in batch.records]
-
 
 # -- shapes -------------------------------------------------------------------------------------------------------
 

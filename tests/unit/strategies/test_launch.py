@@ -1,12 +1,12 @@
 """Launch strategies: who goes next."""
 
 from collections import Counter
-from datetime import timedelta
 
 import attrs
 import pytest
-from engine import SPEC, World
+from engine import SPEC
 from fakes import EPOCH, Fate
+from unit.strategies.asked import ago, view
 
 from canfar_batch import errors
 from canfar_batch.failures import Deleted
@@ -16,31 +16,9 @@ from canfar_batch.records import JobRecord, JobState, Resources, Usage
 from canfar_batch.strategies import Adaptive, AtOnce, Bundle, Chunks, Retry, Throttle, Window
 
 
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-def record(n, state=JobState.PLANNED):
-    return JobRecord(key=f"j{n}", index=n, spec=SPEC, filled=SPEC.fill({"n": n}), state=state)
-
-
-def view(ready=(), active=(), **more):
-    ready, active = [record(n) for n in ready], [record(n, JobState.RUNNING) for n in active]
-    counts = more.pop("counts", Counter(job.state for job in [*ready, *active]))
-    return BatchView(
-        now=EPOCH, counts=counts, containers=more.pop("containers", len(active)), ready=lambda: ready,
-        active=lambda: active, **more,
-    )  # fmt: skip
-
-
 def picked(answer):
     bundles = answer.bundles if isinstance(answer, Pick) else answer
     return [job.index for bundle in bundles for job in bundle.jobs]
-
-
-def ago(*seconds):
-    return [EPOCH - timedelta(seconds=second) for second in seconds]
 
 
 def times(world):

@@ -1,38 +1,13 @@
 """Monitor strategies: how and when the platform is polled."""
 
-from collections import Counter
-from datetime import timedelta
-
 import pytest
-from engine import SPEC, World, raising
+from engine import raising
 from fakes import EPOCH, FakePlatform, Fate
+from unit.strategies.asked import ago, record, view
 
 from canfar_batch import errors
 from canfar_batch.protocols import BatchView
-from canfar_batch.records import JobRecord, JobState
 from canfar_batch.strategies import Listing, OneByOne
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-def record(n, state=JobState.PLANNED):
-    return JobRecord(key=f"j{n}", index=n, spec=SPEC, filled=SPEC.fill({"n": n}), state=state)
-
-
-def view(ready=(), active=(), **more):
-    ready, active = [record(n) for n in ready], [record(n, JobState.RUNNING) for n in active]
-    counts = more.pop("counts", Counter(job.state for job in [*ready, *active]))
-    return BatchView(
-        now=EPOCH, counts=counts, containers=more.pop("containers", len(active)), ready=lambda: ready,
-        active=lambda: active, **more,
-    )  # fmt: skip
-
-
-def ago(*seconds):
-    return [EPOCH - timedelta(seconds=second) for second in seconds]
 
 
 def test_listing_polls_often_if_jobs_change_and_rarely_if_not():
