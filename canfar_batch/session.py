@@ -26,6 +26,7 @@ from canfar_batch.errors import (
     StorageError,
 )
 from canfar_batch.rest import credential_of, open_platform
+from canfar_batch.text import naming_arguments
 
 # Connecting needs none of the following, which take as long to import as everything above: the methods import them.
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ SETTLE_NEARBY = 3.0  #: seconds to look for one on this machine, which answers a
 GRACE_LOCAL = 2.0  #: seconds for which a container may live on, on the embedded local platform
 _MANY_CALLS = 100  #: calls of `Session.map`; more are bundled, since a container takes long to start
 _CONTAINERS = 64  #: bundles that many calls make
+#: what other programs call the arguments of `Session.batch`
+_OTHER_NAMES = {
+    "window": "launch", "max_workers": "launch", "workers": "launch", "n_jobs": "launch", "at_once": "launch",
+    "retries": "retry", "attempts": "retry", "poll": "monitor", "results": "collect", "collector": "collect",
+    "path": "home", "directory": "home",
+}  # fmt: skip
 _RAISE: Any = object()  #: failed calls of `Session.map` raise
 #: threads that single jobs share, for each kind of work
 _WORKERS: Mapping[str, int] = {"launch": 32, "poll": 8, "gather": 8, "collect": 1}
@@ -292,6 +299,7 @@ class Session:
 
     # -- batches --------------------------------------------------------------------------------------------------
 
+    @naming_arguments("session.batch()", PlanError, _OTHER_NAMES)
     def batch(
         self,
         name: str,
@@ -321,7 +329,7 @@ class Session:
             settle: Seconds for which a container must be absent before it counts as gone; by default 120.
 
         Raises:
-            PlanError: *name* cannot be the name of a batch.
+            PlanError: *name* cannot be the name of a batch, or there is no such argument.
             StrategyError: *launch*, *monitor*, *retry* or *collect* cannot have its role.
             HomeError: Neither *home* nor `CANFAR_BATCH_HOME` is given, and the working directory is one that is emptied
                 from time to time; or the home cannot be written.

@@ -30,7 +30,7 @@ from canfar_batch.fields.templates import Template, shell_quoted
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.fields.words import split_words
 from canfar_batch.payload.calls import shown_call
-from canfar_batch.text import did_you_mean
+from canfar_batch.text import did_you_mean, naming_arguments
 
 __all__ = [
     "Environment",
@@ -389,22 +389,7 @@ def meant(name: str, known: Iterable[str]) -> str:
     return did_you_mean(_OTHER_NAMES.get(name, name), known)
 
 
-def _checking_names(init: Callable[..., None]) -> Callable[..., None]:
-    """Return *init*, which then refuses unknown arguments with the nearest name."""
-
-    @functools.wraps(init)
-    def checked(self: JobSpec, *values: Any, **named: Any) -> None:
-        known = attrs.fields_dict(JobSpec)
-        for name in named:
-            if name not in known:
-                advice = meant(name, known) or f"it has {', '.join(known)}"
-                raise SpecError(f"a job has no {name}; {advice}")
-        init(self, *values, **named)
-
-    return checked
-
-
-JobSpec.__init__ = _checking_names(JobSpec.__init__)  # type: ignore[method-assign]
+JobSpec.__init__ = naming_arguments("a job", SpecError, _OTHER_NAMES)(JobSpec.__init__)  # type: ignore[method-assign]
 
 
 def _clipped(text: str, width: int = 80) -> str:

@@ -7,8 +7,14 @@ and characters that reverse a line.
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MASK = "[secret]"  #: shown in place of a secret
 
@@ -67,3 +73,30 @@ def did_you_mean(
     """
     near = difflib.get_close_matches(name, list(known), n=at_most, cutoff=cutoff)
     return f"did you mean {' or '.join(map(shown, near))}?" if near else ""
+
+
+def naming_arguments(
+    what: str, error: type[Exception], others: Mapping[str, str] | None = None
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return a decorator: a call with an unknown keyword raises *error*, with the nearest name.
+
+    Args:
+        what: What has these arguments, as the message names it.
+        error: The class of the error.
+        others: The arguments by the names that other programs have for them.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        known = [name for name in inspect.signature(function).parameters if name != "self" and name != "cls"]
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            for name in kwargs:
+                if name not in known:
+                    advice = did_you_mean((others or {}).get(name, name), known) or f"it has {', '.join(known)}"
+                    raise error(f"{what} has no {name}; {advice}")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate

@@ -341,7 +341,7 @@ class Finisher:
 
     def _end(self, job: JobRecord, finishing: Finishing, found: Gathered) -> Iterator[Event]:
         """Yield the events that end an attempt: the verdict, and the decision that follows from it."""
-        now = self._context.clock.now()
+        now = self._known_end(finishing, found)
         if job.id is None and found.began is None and found.ended is None:
             self._context.schedule.watch_for(self._context.setup.settle)
             ended: Event = self._never_came(job, now)
@@ -356,6 +356,13 @@ class Finisher:
             self._retrier.note_success()
         if after.state is JobState.WAITING:
             yield self._retrier.decide(after)
+
+    def _known_end(self, finishing: Finishing, found: Gathered) -> datetime:
+        """Return when the end became known; a search for a receipt that never came is no part of the run."""
+        now = self._context.clock.now()
+        if finishing.phase is None or finishing.found_ended or found.ended is not None:
+            return now
+        return now - timedelta(seconds=max(0.0, self._context.clock.ticks() - finishing.since))
 
     def _verdict(self, job: JobRecord, finishing: Finishing, found: Gathered, now: datetime) -> Verdict:
         """Return the verdict; a doubtful success becomes a failure if the retry policy wants to act on the doubt."""

@@ -42,11 +42,11 @@ def of(request: Request) -> Parameters:
     """Return the parameters of *request*, as the service sees them.
 
     Raises:
-        MalformedRequest: A multipart body is cut short, or a name occurs in two spellings.
+        MalformedRequest: A multipart body is cut short or has no boundary, or a name occurs in two spellings.
     """
     content_type = request.headers.get("content-type", "")
     kind = content_type.split(";")[0].strip().lower()
-    if request.method == "POST" and kind == "multipart/form-data":
+    if request.method == "POST" and content_type.startswith("multipart/form-data"):  # in lower case only
         return Parameters(_multipart(content_type, request.body))
     if request.method == "POST" and kind != FORM:
         return Parameters()
@@ -88,10 +88,8 @@ def _charset(content_type: str) -> str:
 
 def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
     boundary = re.search(r"boundary\s*=\s*(?:\"([^\"]+)\"|([^;\s]+))", content_type, re.IGNORECASE)
-    if boundary is None:
-        return []
-    mark = b"--" + (boundary[1] or boundary[2]).encode("latin-1", "replace")
-    if mark + b"--" not in body:
+    mark = b"--" + (boundary[1] or boundary[2]).encode("latin-1", "replace") if boundary else b""
+    if boundary is None or mark + b"--" not in body:
         raise MalformedRequest(500, "unexpected exception: java.io.IOException: failed to read input")
     pairs = []
     for part in (b"\r\n" + body).split(b"\r\n" + mark)[1:]:

@@ -63,13 +63,19 @@ def is_accepted(image: str, listed: Iterable[str], strict: Strictness) -> bool:
 
 
 def nearest(image: str, listed: Iterable[str]) -> str | None:
-    """Return the listed image whose name an image's name resembles; None if there is none, or only the tag differs."""
-    repository = image.partition(":")[0]
-    names = {name.partition(":")[0]: name for name in listed}
-    if repository in names:
-        return None
-    found = difflib.get_close_matches(repository, names, 1, 0.9)
-    return names[found[0]] if found else None
+    """Return the listed image whose name an image's name resembles; None if there is none.
+
+    Tags resemble each other only if they are words: `2024.1` and `2024.2` are two versions.
+    """
+    names = list(listed)
+    repository, _, tag = image.partition(":")
+    if same := [name for name in names if name.partition(":")[0] == repository]:
+        words = {word: name for name in same if (word := name.partition(":")[2]).isalpha()}
+        found = difflib.get_close_matches(tag.lower(), words, 1, 0.7)
+        return words[found[0]] if found and tag.isalpha() else None
+    repositories = {name.partition(":")[0]: name for name in names}
+    found = difflib.get_close_matches(repository, repositories, 1, 0.9)
+    return repositories[found[0]] if found else None
 
 
 def check_credentials(header: str | None) -> None:

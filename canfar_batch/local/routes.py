@@ -68,7 +68,7 @@ def _route(request: Request, segments: list[str], has_slash: bool) -> Route:
         return Route("storage", _storage_kind(request, segments))
     if segments[:1] != [ROOT[1:]]:
         return Route(None, "other")
-    if len(segments) == 2 and segments[1] in {"capabilities", "availability"}:
+    if len(segments) == 2 and segments[1] in {"capabilities", "availability"} and not has_slash:
         return Route(segments[1], segments[1])
     if segments[1:2] != [VERSION] or len(segments) < 3 or segments[2] not in METHODS:
         return Route(None, "other")

@@ -271,6 +271,15 @@ def test_what_is_not_a_strategy_is_refused_with_an_example(scene, tmp_path, give
         scene.session.batch("b", home=tmp_path, **given)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("window", "did you mean launch"), ("hom", "did you mean home"), ("zzz", "it has name, launch")],
+)
+def test_an_unknown_argument_of_a_batch_is_refused_with_the_nearest_name(scene, tmp_path, name, advice):
+    with pytest.raises(errors.PlanError, match=rf"session\.batch\(\) has no {name}; {advice}"):
+        scene.session.batch("b", **{name: 4})
+
+
 def test_a_number_stands_for_a_window_or_for_attempts(nobody, tmp_path):
     with Session.connect("local") as session:
         batch = session.batch("b", launch=2, retry=0, home=tmp_path)

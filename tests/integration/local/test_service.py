@@ -80,6 +80,7 @@ def test_vosi_pages_need_no_credential(client, path):
     answer = client.ask("GET", path, token="", base="/skaha")
     assert answer.status == 200
     assert answer.header("content-type") == "text/xml"
+    assert client.ask("GET", f"{path}/", token="", base="/skaha").status == 404
 
 
 def test_capabilities_name_the_sessions_behind_a_proxy(client):
@@ -395,6 +396,7 @@ def test_a_refused_image_is_logged_with_the_nearest_name(client, caplog):
         ("typos", "images.canfar.net/mine/own:1", 200),
         ("typos", "images.canfar.net/skaha/astroml:2024", 200),
         ("typos", "images.canfar.net/skaha/astrml:latest", 400),
+        ("typos", "images.canfar.net/skaha/astroml:lates", 400),
     ],
 )
 def test_the_switch_for_images_that_are_not_listed(start, client_of, strict, image, status):

@@ -10,7 +10,7 @@ from fakes import Fate
 from canfar_batch import errors, failures
 from canfar_batch.records import JobState, Phase
 from canfar_batch.spec import JobSpec, Secret
-from canfar_batch.strategies import Retry, Window, never
+from canfar_batch.strategies import Listing, Retry, Window, never
 
 S = JobState
 
@@ -36,6 +36,15 @@ def test_completed_without_a_receipt_is_a_success_and_said_to_be_unverified(worl
     batch = world.planned(1)
     batch.run(progress=False)
     assert (states(batch), batch["j0"].attempts[-1].verified) == ([S.SUCCEEDED], False)
+
+
+def test_the_search_for_a_receipt_that_never_came_is_no_part_of_the_run(world):
+    world.platform.fate = lambda request: Fate(lasts=600, code=1, receipt=False)
+    batch = world.planned(1, monitor=Listing(every=(1, 1)))
+    began = world.clock.ticks()
+    batch.run(progress=False)
+    assert 598 < batch["j0"].run_seconds < 602
+    assert world.clock.ticks() - began > 610  # it was looked for
 
 
 def test_a_receipt_file_weighs_more_than_the_log_and_the_platforms_word(world):

@@ -63,6 +63,12 @@ def test_a_form_beyond_two_mebibytes_loses_everything():
     assert post(b"args=" + b"x" * (parameters.FORM_LIMIT - 5)).first("args")
 
 
+def test_a_multipart_without_a_boundary_is_an_error_and_its_type_is_known_in_lower_case_only():
+    with pytest.raises(MalformedRequest):
+        post(b"", "multipart/form-data")
+    assert post(b"", "Multipart/form-data").as_dict() == {}
+
+
 def test_multipart_parts_count_and_the_query_does_not():
     body = (
         b'--sep\r\nContent-Disposition: form-data; name="name"\r\n\r\nn\r\n'
