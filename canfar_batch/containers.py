@@ -11,6 +11,7 @@ from typing import Protocol
 import attrs
 
 from canfar_batch.errors import SpecError
+from canfar_batch.text import show_as_printed
 
 GIB = 1024**3
 
@@ -108,6 +109,8 @@ class Limits:
         default = f"{self.default_cores:g} {cores}, {self.default_ram:g} GiB by default"
         return f"up to {', '.join(most)} for one job; {default}" if most else default
 
+    _repr_pretty_ = show_as_printed
+
     def check(self, asked: _Asks) -> None:
         """Check that the platform offers the cores, RAM and GPUs that *asked*, a spec or `Resources`, asks for.
 
@@ -172,6 +175,8 @@ class Usage:
             f"{self.running:,} running, {self.pending:,} pending ({self.interactive:,} interactive), "
             f"{self.cores:g} cores, {self.ram:g} GiB"
         )
+
+    _repr_pretty_ = show_as_printed
 
     @property
     def active(self) -> int:

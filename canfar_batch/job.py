@@ -19,6 +19,7 @@ from canfar_batch.records import Attempt, JobRecord, JobState, Receipt
 from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home
 from canfar_batch.store.log_files import end_of_log
+from canfar_batch.text import Shown
 from canfar_batch.views import explain, notebook
 from canfar_batch.views.log_tail import SHOWN, log_tail
 from canfar_batch.views.masking import secret_values
@@ -291,7 +292,7 @@ class Job:
                 answer or was not asked.
         """
         raw = self._source.log(self._record)
-        return raw if encoding is None else raw.decode(encoding, errors="replace")
+        return raw if encoding is None else Shown(raw.decode(encoding, errors="replace"))
 
     def follow(self, poll: float = 2.0) -> Iterator[str]:
         """Yield the job's lines as they come, until it is final.
@@ -340,11 +341,11 @@ class Job:
         Raises:
             PlatformError: The events were not saved, and the platform gave no clear answer.
         """
-        return self._source.events(self._record)
+        return Shown(self._source.events(self._record))
 
     def explain(self) -> str:
         """Return one paragraph: what happened, and what to do about it."""
-        return self._explain(self._or_nothing(self.events))
+        return Shown(self._explain(self._or_nothing(self.events)))
 
     def support_report(self, expected: str | None = None, project: str | None = None) -> str:
         """Return everything that a request to support@canfar.net should contain; it contains no secret.
@@ -354,7 +355,7 @@ class Job:
             project: The project that the work belongs to.
         """
         platform = self._source.platform
-        return explain.support_report(
+        text = explain.support_report(
             self._record,
             platform=platform.url if platform else "not connected",
             user=platform.user if platform else None,
@@ -363,6 +364,7 @@ class Job:
             expected=expected,
             project=project,
         )
+        return Shown(text)
 
     def renew(self: Self) -> Self:
         """Ask the platform to extend the lifetime of the job's container, and return the job itself.

@@ -11,7 +11,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,6 +42,20 @@ def printable_lines(text: str) -> str:
     """Return *text* without escape sequences and control characters other than line feeds and tabs."""
     kept = without_escapes(text).replace("\r\n", "\n")
     return kept if kept.isprintable() else "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in kept)
+
+
+class Shown(str):
+    """A text that IPython and notebooks show as `print` does, and not as one quoted line."""
+
+    __slots__ = ()
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        show_as_printed(self, printer, cycle)
+
+
+def show_as_printed(value: object, printer: Any, cycle: bool) -> None:
+    """Show a value in IPython and notebooks as `print` does; to be assigned as a class's `_repr_pretty_`."""
+    printer.text(str(value))
 
 
 # -- numbers and names ----------------------------------------------------------------------------------------------

@@ -166,6 +166,8 @@ class Batch(DrivenBatch):
     def preflight(self, trial: bool = False, *, seconds: float | None = None) -> Preflight:
         """Look for what would go wrong, before anything is launched: image, resources, credential, files; and the cost.
 
+        Print the result: `print(batch.preflight())`. A notebook shows it by itself.
+
         Args:
             trial: Whether to run the first job, alone, and raise if it fails.
             seconds: Seconds that each job is assumed to run, for the core-hours; by default the median so far.
@@ -176,11 +178,14 @@ class Batch(DrivenBatch):
             BatchPaused: The batch is paused, since its first jobs all failed alike.
         """
         found = self._engine.preflight(seconds=seconds)
-        for warning in found.warnings:
-            log.warning("%s: %s", self.name, warning)
         if trial:
             self._refuse_while_started("preflight(trial=True)")
-            self._try_first()
+            try:
+                self._try_first()
+            except BaseException:
+                for warning in found.warnings:  # no one gets the result
+                    log.warning("%s: %s", self.name, warning)
+                raise
         return found
 
     def _try_first(self) -> None:

@@ -30,7 +30,7 @@ from canfar_batch.store.files import file_errors, write_file
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Happened, Ledger
 from canfar_batch.store.log_files import end_of_log
-from canfar_batch.text import did_you_mean
+from canfar_batch.text import Shown, did_you_mean
 from canfar_batch.views import explain, messages, notebook, report_page, tables, timeline_mpl
 from canfar_batch.views.report import Report
 from canfar_batch.views.timeline import Timeline
@@ -209,7 +209,7 @@ class RecordedBatch(abc.ABC):
 
     def explain(self) -> str:
         """Return what went wrong, by cause: how often, why, and what to do."""
-        return explain.explain_batch(self.records)
+        return Shown(explain.explain_batch(self.records))
 
     def report(self) -> Report:
         """Return the batch's report as of now: counts, failures by cause, times, resources.
@@ -339,7 +339,7 @@ class RecordedBatch(abc.ABC):
                 else estimate_cost(records, seconds=seconds)
             )
             parts.append(str(cost))
-        return "\n\n".join(parts)
+        return Shown("\n\n".join(parts))
 
     def __str__(self) -> str:
         return tables.overview(self.records, now=self._clock.now())

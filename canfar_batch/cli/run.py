@@ -39,7 +39,8 @@ def planned_batch(options: argparse.Namespace, spec: JobSpec | None, rows: list[
             raise nothing_to_run(options)
         if not any(job.attempts for job in batch.records):
             session.limits()  # an outage would be waited for; before the first launch, a wrong address is likelier
-        batch.preflight()
+        for warning in batch.preflight().warnings:
+            say(f"{batch.name}: {warning}")
         if options.missing_outputs:
             batch.rerun(missing_outputs=True)
         yield batch

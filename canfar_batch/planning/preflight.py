@@ -19,7 +19,7 @@ from canfar_batch.protocols import LaunchStrategy, Platform, container_resources
 from canfar_batch.records import JobRecord, JobState, Limits, Resources, resources_of
 from canfar_batch.spec import JobSpec, full_image, literal_path
 from canfar_batch.storage.names import is_remote
-from canfar_batch.text import count
+from canfar_batch.text import count, show_as_printed
 
 T = TypeVar("T")
 
@@ -56,6 +56,8 @@ class Preflight:
         if self.estimate is not None and self.estimate.core_hours is not None:
             lines.append(str(self.estimate))
         return "\n".join(lines)
+
+    _repr_pretty_ = show_as_printed
 
 
 @attrs.define

@@ -140,7 +140,7 @@ def test_a_credential_that_was_never_accepted_ends_a_wait_at_once():
 def test_a_cancel_outlasts_a_credential_that_is_refused_for_a_while(seconds):
     _, platform, job = begin(Fate(lasts=1e5))
     refuse(platform, seconds)
-    assert job.cancel().state is JobState.CANCELLED
+    assert job.cancel(timeout=600).state is JobState.CANCELLED
     assert not platform.all
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from canfar_batch.text import count, did_you_mean, gib, printable, printable_lines, without_escapes
+from canfar_batch.text import Shown, count, did_you_mean, gib, printable, printable_lines, without_escapes
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,9 @@ def test_a_name_that_was_nearly_right_is_suggested():
     assert did_you_mean("core", ["cores", "ram"]) == "did you mean cores?"
     assert did_you_mean("zzz", ["cores", "ram"]) == ""
     assert did_you_mean("j", ["j1", "j2", "j3"], at_most=2, cutoff=0.1, shown=repr) == "did you mean 'j3' or 'j2'?"
+
+
+def test_a_notebook_shows_a_text_as_print_does():
+    pretty = pytest.importorskip("IPython.lib.pretty").pretty
+    text = Shown("one\ntwo")
+    assert (pretty(text), text, pretty([text])) == ("one\ntwo", "one\ntwo", "[one\ntwo]")

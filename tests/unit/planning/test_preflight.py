@@ -9,7 +9,7 @@ from engine import SPEC, always
 from fakes import Fate
 
 from canfar_batch import errors
-from canfar_batch.planning.preflight import inspect
+from canfar_batch.planning.preflight import Preflight, inspect
 from canfar_batch.records import JobState
 from canfar_batch.spec import JobSpec
 
@@ -24,6 +24,17 @@ def test_a_good_batch_has_no_warnings(world):
     text = str(world.planned(3).preflight())
     assert text.startswith("preflight of 3 jobs: all well\nChecked: resources, images, credential, sizes of commands")
     assert "Not checked: files and folders (this machine does not see those of the containers), whether" in text
+
+
+def test_a_warning_is_reported_once(world, caplog):
+    batch = world.batch()
+    batch.map(JobSpec("fit {n}", image="skaha/astrml:latest"), n=[1])
+    assert "is not in the platform's list" in str(batch.preflight())
+    assert caplog.text == ""
+    world.platform.fate = lambda request: Fate(code=1)
+    with pytest.raises(errors.JobFailed):
+        batch.preflight(trial=True)
+    assert caplog.text.count("is not in the platform's list") == 1  # as the result is lost
 
 
 def test_an_image_that_is_not_listed_is_a_warning_with_a_guess(world):
@@ -234,3 +245,9 @@ def test_an_outage_of_the_storage_is_no_missing_file(world):
     world.platform.storage = FakeStorage()
     world.platform.storage.trouble = errors.PlatformUnreachable("no answer")
     assert found(world, REMOTE) == ()
+
+
+def test_a_notebook_shows_the_result_as_print_does():
+    pretty = pytest.importorskip("IPython.lib.pretty").pretty
+    found = Preflight(("a is missing",), 1)
+    assert pretty(found) == str(found)
