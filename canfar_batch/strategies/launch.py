@@ -150,7 +150,7 @@ class Adaptive:
     start: int = attrs.field(default=8, validator=_jobs)
     lowest: int = attrs.field(default=1, validator=_jobs)
     highest: int = attrs.field(default=128, validator=_jobs)  #: counts all of the user's containers
-    calm: float = attrs.field(default=30.0, validator=_seconds)  #: in which several refusals count as one
+    calm: float = attrs.field(default=30.0, validator=_seconds)  #: seconds in which several refusals count as one
 
     def __call__(self, view: BatchView) -> Sequence[protocols.Bundle]:
         """Return as many jobs as the present window has room for."""

@@ -122,7 +122,7 @@ class Report:
     not_collected: tuple[Cause, ...]  #: of the jobs that succeeded but whose result could not be collected
     warnings: Mapping[str, int] = attrs.field(hash=False)  #: what to know of jobs, and how many it concerns
     restarts: int  #: runs that the platform stopped and began again
-    lost_seconds: float  #: time that those runs took
+    lost_seconds: float  #: seconds that those runs took
     unverified: int  #: jobs that succeeded according to the platform, without a receipt
     attempts: int
     retries: Mapping[str, int] = attrs.field(

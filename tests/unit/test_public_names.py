@@ -1,5 +1,6 @@
 """The public names: all exist, are documented, and are imported only when used."""
 
+import ast
 import inspect
 import re
 import subprocess
@@ -105,10 +106,24 @@ METHODS = {
     for member, function in vars(owner).items()
     if inspect.isfunction(function) and not member.startswith("_")
 }
-UNITS = {
-    **dict.fromkeys(("timeout", "pending_timeout", "poll", "pause", "settle", "forget_after"), "second"),
-    **dict.fromkeys(("ram", "max_ram"), "GiB"),
+CLASSES = {
+    name: value
+    for name, value in ((name, getattr(canfar_batch, name)) for name in canfar_batch.__all__)
+    if inspect.isclass(value) and not issubclass(value, BaseException)
 }
+
+
+def measured():
+    """Yield each argument that is a time or an amount of memory, with what takes it."""
+    for name, value in {**METHODS, **CLASSES}.items():
+        for argument, parameter in inspect.signature(value).parameters.items():
+            has_unit = "float" in str(parameter.annotation) or argument in ("ram", "max_ram")
+            if has_unit and argument not in UNITLESS and not argument.endswith(("second", "hours")):
+                yield name, argument
+
+
+UNITLESS = ("cores", "gpus", "grow_ram", "ram_scale")
+UNIT = re.compile(r"\b(?:seconds?|minutes?|GiB)\b", re.IGNORECASE)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -118,16 +133,38 @@ def test_documented_arguments_exist(name):
     assert documented - parameters(function) == set()
 
 
-@pytest.mark.parametrize("name", [*METHODS, "JobSpec", "LocalPlatform", "Chunks", "Retry", "open"])
-def test_lengths_of_time_and_amounts_of_memory_have_their_unit(name):
-    value = METHODS.get(name) or getattr(canfar_batch, name)
-    documented = " ".join([inspect.getdoc(value), *comments(value)]).lower()
-    assert [each for each in parameters(value) & set(UNITS) if UNITS[each].lower() not in documented] == []
+@pytest.mark.parametrize(("name", "argument"), sorted(measured()))
+def test_lengths_of_time_and_amounts_of_memory_have_their_unit(name, argument):
+    value = METHODS.get(name) or CLASSES[name]
+    assert UNIT.search(explanation(value, argument)), "its own explanation has no unit"
 
 
-def comments(value):
-    """The comments on its fields, which the reference shows."""
-    return re.findall(r"#: *(.*)", inspect.getsource(value)) if inspect.isclass(value) else ()
+def explanation(value, argument):
+    """Return what the docstrings, or the comments on fields, say of one argument."""
+    found = []
+    for owner in value.__mro__ if inspect.isclass(value) else [value]:
+        sections = re.findall(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)*)", inspect.getdoc(owner) or "", re.MULTILINE)
+        entry = rf"^    {argument}: (.*(?:\n      .*)*)"
+        found += [text for section in sections for text in re.findall(entry, section, re.MULTILINE)]
+        found += re.findall(rf"[^.;]*\*{argument}\*[^.;]*", inspect.getdoc(owner) or "")
+        if inspect.isclass(owner) and owner.__module__.startswith("canfar_batch"):
+            found += comments(owner).get(argument, [])
+    return " ".join(found)
+
+
+def comments(owner):
+    """Return the comments on each field of a class, which the reference shows."""
+    lines = inspect.getsource(owner).splitlines()
+    fields = [node for node in ast.parse("\n".join(lines)).body[0].body if isinstance(node, ast.AnnAssign)]
+    return {node.target.id: re.findall("#: *(.*)", "\n".join(comment_lines(lines, node))) for node in fields}
+
+
+def comment_lines(lines, node):
+    """Return the lines of a field, and those before it that are comments."""
+    first = node.lineno - 1
+    while lines[first - 1].lstrip().startswith("#:"):
+        first -= 1
+    return lines[first : node.end_lineno]
 
 
 def args_section(doc):

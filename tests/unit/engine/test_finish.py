@@ -1,5 +1,6 @@
 """Finishing: evidence, verdicts and cancels."""
 
+import re
 from datetime import timedelta
 
 import attrs
@@ -192,15 +193,18 @@ def test_logs_that_break_for_hours_do_not_hold_a_verdict_up_for_ever(world):
 
 
 def test_a_receipt_that_says_what_cannot_be_ends_no_run(world):
-    batch = world.planned(1)
+    world.platform.printed = lambda container: b"no receipt in the log\n"
+    batch = world.planned(1, retry=never)
     world.turn(batch, 1)
-    name = world.platform.launched[0]
-    world.platform.write_receipts(batch.home, "j0", 1, name)
-    (batch.home / "receipts" / "j0.1.end").exists()
-    for path in (batch.home / "receipts").iterdir():
-        path.write_text(path.read_text().replace("finished=2", "finished=99999999999999999999"))
+    world.platform.write_receipts(batch.home, "j0", 1, world.platform.launched[0], code=7)
+    end = batch.home / "receipts" / "j0.1.end"
+    whole = end.read_text()
+    end.write_text(re.sub(r"finished=\d+", "finished=99999999999999999999", whole))
+    assert end.read_text() != whole
     batch.run(progress=False)
-    assert states(batch) == [S.SUCCEEDED]
+    (attempt,) = batch["j0"].attempts
+    assert attempt.receipt.exit_code == 7
+    assert attempt.receipt.finished_at is None
 
 
 def test_an_image_that_cannot_be_pulled_is_found_out_and_stopped(world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import math
@@ -345,29 +346,35 @@ def test_a_run_that_is_not_shown_writes_nothing(terminal: Terminal):
 
 
 class Broken(io.StringIO):
+    """A stream that takes nothing, and counts what it was asked to write."""
+
+    def __init__(self, error: Exception, *, tty: bool) -> None:
+        super().__init__()
+        self.error, self.tty, self.tries = error, tty, 0
+
+    def isatty(self) -> bool:
+        return self.tty
+
     def write(self, text: str) -> int:
-        raise BrokenPipeError
+        self.tries += 1
+        raise self.error
 
 
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError(), OSError(errno.ENOSPC, "full"), ValueError("closed file")], ids=repr
+)
 @pytest.mark.parametrize("tty", [True, False])
-def test_a_stream_that_breaks_ends_the_showing_and_not_the_batch(tty: bool, monkeypatch: pytest.MonkeyPatch):
-    stream, before = Broken(), list(LOG.handlers)
-    monkeypatch.setattr(stream, "isatty", lambda: tty)
-    shown = Shown(stream)
+def test_after_a_stream_broke_nothing_more_is_written_and_the_batch_goes_on(tty: bool, error: Exception):
+    before = list(LOG.handlers)
+    shown = Shown(Broken(error, tty=tty))
     with shown.progress:
         shown.progress.say("hello")
-        shown.after(0, planned=10)
+        assert shown.stream.tries == 1
+        shown.progress.say("hello again")
+        assert shown.after(100, succeeded=10) == math.inf
+        LOG.warning("a record that would be printed above the line")
+    assert shown.stream.tries == 1
     assert LOG.handlers == before
-
-
-def test_a_closed_stream_ends_the_showing_and_not_the_batch(terminal: Terminal):
-    shown = Shown(terminal, width=lambda: 80)
-    with shown.progress:
-        terminal.close()
-        shown.after(0, planned=10)
-        assert shown.after(1, succeeded=10) == math.inf
-        shown.progress.say("hello")
-    assert shown.progress.update() == math.inf
 
 
 def test_characters_that_the_terminal_lacks_become_question_marks():
