@@ -13,6 +13,10 @@ except cb.errors.JobNotFound as error:  # a LookupError too
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing, from Python 3.11
 
 
 class CanfarBatchError(Exception):
@@ -94,6 +98,14 @@ class AddressError(CanfarBatchError, ValueError):
     """This is not the address of a platform, or credentials may not be sent to it."""
 
 
+class _AnswerFacts(TypedDict, total=False):
+    """What is known of the answer to a request that failed; see `PlatformError`."""
+
+    status: int | None
+    server_text: str
+    retry_after: float | None
+
+
 class PlatformError(CanfarBatchError):
     """A request to the platform failed.
 
@@ -134,16 +146,8 @@ class PlatformRefused(PlatformError, ValueError):
             is; a refusal of a request like one that was accepted earlier is probably an outage.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int | None = None,
-        server_text: str = "",
-        retry_after: float | None = None,
-        may_pass: bool = True,
-    ) -> None:
-        super().__init__(message, status=status, server_text=server_text, retry_after=retry_after)
+    def __init__(self, message: str, *, may_pass: bool = True, **answer: Unpack[_AnswerFacts]) -> None:
+        super().__init__(message, **answer)
         self.may_pass = may_pass
 
 
@@ -157,8 +161,8 @@ class AccessDenied(PlatformRefused, PermissionError):
 class JobNotFound(PlatformRefused, LookupError):
     """The platform knows no job with this id, or has already forgotten it. This will not pass."""
 
-    def __init__(self, message: str, *, status: int | None = None, server_text: str = "") -> None:
-        super().__init__(message, status=status, server_text=server_text, may_pass=False)
+    def __init__(self, message: str, **answer: Unpack[_AnswerFacts]) -> None:
+        super().__init__(message, may_pass=False, **answer)
 
 
 class PlatformBusy(PlatformError, RuntimeError):
@@ -176,16 +180,8 @@ class NotMade(PlatformBusy):
             was accepted before. False if the cause is certainly the platform's.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int | None = None,
-        server_text: str = "",
-        retry_after: float | None = None,
-        same_again: bool = False,
-    ) -> None:
-        super().__init__(message, status=status, server_text=server_text, retry_after=retry_after)
+    def __init__(self, message: str, *, same_again: bool = False, **answer: Unpack[_AnswerFacts]) -> None:
+        super().__init__(message, **answer)
         self.same_again = same_again
 
 
@@ -202,12 +198,10 @@ class LaunchInDoubt(PlatformError, TimeoutError):
         message: str,
         *,
         launch_name: str = "",  # unpickling calls this with the message alone, and sets the attributes afterwards
-        status: int | None = None,
-        server_text: str = "",
-        retry_after: float | None = None,
         same_again: bool = False,
+        **answer: Unpack[_AnswerFacts],
     ) -> None:
-        super().__init__(message, status=status, server_text=server_text, retry_after=retry_after)
+        super().__init__(message, **answer)
         self.launch_name = launch_name
         self.same_again = same_again
 

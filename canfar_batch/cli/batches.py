@@ -10,7 +10,7 @@ from typing import Any
 
 from canfar_batch.batch import Batch
 from canfar_batch.cli.output import program_name, terminal_width
-from canfar_batch.errors import CanfarBatchError, HomeError, JobNotFound
+from canfar_batch.errors import CanfarBatchError, HomeError, UnknownJob
 from canfar_batch.job import Job
 from canfar_batch.session import Session
 from canfar_batch.store.home import batches
@@ -66,11 +66,11 @@ def find_job(batch: Batch, key: str | None) -> Job:
     """The job with this key, or with the only key that begins so; the only job if *key* is None.
 
     Raises:
-        JobNotFound: No job matches, or more than one does.
+        UnknownJob: No job matches, or more than one does.
     """
     listed = f"{program_name()} ls {batch.name} lists them"
     if key is None and len(batch) != 1:
-        raise JobNotFound(f"batch {batch.name} has {count(len(batch), 'job')}: name one; {listed}")
+        raise UnknownJob(f"batch {batch.name} has {count(len(batch), 'job')}: name one; {listed}")
     if key is not None and key in batch:
         return batch[key]
     keys = [job.key for job in batch]
@@ -78,7 +78,7 @@ def find_job(batch: Batch, key: str | None) -> Job:
     if len(meant) == 1:
         return batch[meant[0]]
     hint = did_you_mean(key or "", meant or keys, at_most=3, cutoff=0.0 if meant else 0.4)
-    raise JobNotFound(f"batch {batch.name} has no job {key!r}; {hint or listed}")
+    raise UnknownJob(f"batch {batch.name} has no job {key!r}; {hint or listed}")
 
 
 def connect_for(batch: Batch, url: str | None) -> Session:
