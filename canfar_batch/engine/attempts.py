@@ -14,7 +14,7 @@ import attrs
 from canfar_batch.engine.cluster_events import Events
 from canfar_batch.engine.log_reasons import TAIL
 from canfar_batch.engine.remote_receipts import RemoteReceipts
-from canfar_batch.engine.verdict import Evidence, Verdict, explains_no_start
+from canfar_batch.engine.verdict import Evidence, Verdict, explains_no_start, names_an_end
 from canfar_batch.errors import CanfarBatchError, HomeError, JobNotFound, PlatformError, SpecError
 from canfar_batch.failures import ExitCode, Failure, Raised, StuckPending
 from canfar_batch.fields.arguments import files_of
@@ -283,11 +283,15 @@ def lacks_log(job: JobRecord, gathered: Gathered) -> bool:
     return gathered.log is None or (job.spec.receipt and gathered.began is None)
 
 
-def never_began(job: JobRecord, gathered: Gathered) -> bool:
-    """Return whether the cluster's events explain why there is no log: the container never began to run."""
-    if job.attempts[-1].has_run or gathered.shows_a_run or gathered.events.shows_start:
-        return False
-    return explains_no_start(gathered.events)
+def is_explained(job: JobRecord, gathered: Gathered) -> bool:
+    """Return whether the cluster's events explain the end without a log.
+
+    Something else ended the container, perhaps before its wrapper could print a line, or it never began to run.
+    """
+    if names_an_end(gathered.events):
+        return True
+    began = job.attempts[-1].has_run or gathered.shows_a_run or gathered.events.shows_start
+    return not began and explains_no_start(gathered.events)
 
 
 def is_half(job: JobRecord, gathered: Gathered) -> bool:

@@ -19,10 +19,10 @@ from canfar_batch.engine.attempts import (
     evidence_of,
     for_ledger,
     gather,
+    is_explained,
     is_gone,
     is_half,
     lacks_log,
-    never_began,
 )
 from canfar_batch.engine.context import LONGEST_PAUSE, Context
 from canfar_batch.engine.job_index import shape_of
@@ -317,8 +317,8 @@ class Finisher:
         if found.not_begun:
             return None
         if finishing.phase is not None and lacks_log(job, found):
-            # a container that never began has no log, and the events say why
-            patience = setup.grace if never_began(job, found) else LOG_PATIENCE
+            # a container that never began, or was stopped at its beginning, has no log, and the events say why
+            patience = setup.grace if is_explained(job, found) else LOG_PATIENCE
             if finishing.found_ended and found.trouble is None:
                 patience = setup.grace
             if now - finishing.since < patience or finishing.tries < ABSENT_POLLS:

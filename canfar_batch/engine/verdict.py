@@ -198,7 +198,12 @@ def _says_not_pulled(note: Note) -> bool:
 
 def explains_no_start(events: Events) -> bool:
     """Return whether the cluster's events say why a container that failed never began."""
-    return bool(_not_started(events) or _not_pulled(events) or events.with_reason((*_NAMED_ENDS, *_NODE_REFUSED)))
+    return bool(_not_started(events) or _not_pulled(events))
+
+
+def names_an_end(events: Events) -> bool:
+    """Return whether the cluster's events name what ended a container, or that a node refused it."""
+    return events.with_reason((*_NAMED_ENDS, *_NODE_REFUSED)) is not None
 
 
 def _not_pulled(events: Events) -> Note | None:

@@ -500,7 +500,7 @@ class Cluster:
             pod_events.report_start(pod, container.job)
             self.starts[container.order.name] += 1
             if pod.kill_at is not None:  # it was told to stop while it was about to start
-                self._signal(pod, signal.SIGTERM)
+                self.terminate(pod, pod.kill_at - time.monotonic())
         self._sampler.add(account)
         code = process.wait()
         with self.lock:
@@ -647,10 +647,12 @@ class Cluster:
         self.changed.notify_all()
 
     def kill(self, pod: Pod) -> None:
-        """Kill the processes of a pod at once."""
+        """Kill the processes of a pod at once; one that is about to start is killed as soon as it has."""
         if pod.pid is not None:
             with contextlib.suppress(OSError):
                 os.killpg(pod.pid, signal.SIGKILL)
+        elif pod in self._threads and pod.clock is None:
+            self.abandon(pod)
 
     def _signal(self, pod: Pod, number: int) -> None:
         if pod.pid is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from canfar_batch import JobState, errors, failures
+from canfar_batch.local import cluster, processes
 from canfar_batch.local.faults import after, answer, cut_short, drop, login_page, rewrite
 
 IMAGE = "skaha/astroml:latest"
@@ -334,6 +335,19 @@ def test_an_evicted_job_is_not_to_blame(platform, session):
     job.wait(timeout=60, poll=0.1)
     assert isinstance(job.failure, failures.Evicted)
     assert "used more memory than it asked for" in job.explain()
+
+
+def test_an_eviction_before_the_first_line_of_the_log_is_told_at_once(platform, session, monkeypatch):
+    class Mute(processes.JobProcess):
+        def __init__(self, words, *given):
+            super().__init__(["sleep", "600"], *given)  # it is evicted before its wrapper has printed
+
+    monkeypatch.setattr(cluster, "JobProcess", Mute)
+    job = until(session.launch("sleep 600", image=IMAGE), JobState.RUNNING)
+    platform.evict(job.id)
+    job.wait(timeout=30, poll=0.1)
+    assert isinstance(job.failure, failures.Evicted)
+    assert "its log was not available" in job.explain()
 
 
 def test_a_support_report_is_complete_and_contains_no_secret(platform, session):

@@ -1,8 +1,10 @@
 """Situations of a real cluster as a client sees them."""
 
+import threading
+
 import pytest
 
-from canfar_batch.local import Production
+from canfar_batch.local import Production, cluster, processes
 
 RUN = "trap 'echo told;exit 0' TERM;echo up;while [ ! -e go ];do sleep 0.02;done;echo end"
 DEAF = "trap 'echo told' TERM;echo up;while [ ! -e go ];do sleep 0.02;done;echo end"
@@ -180,6 +182,27 @@ def test_a_killed_job_leaves_no_event(client, situations, running, events):
     assert client.wait(id_) == "Failed"
     assert events(id_)[1][-1] == "Started"
     assert client.logs(id_) == "up\n"
+
+
+@pytest.mark.parametrize("end", ["kill", "evict", "node_lost"])
+def test_what_ends_a_job_at_the_moment_of_its_start_is_not_lost(client, platform, situations, monkeypatch, soon, end):
+    begins, may_go_on = threading.Event(), threading.Event()
+
+    class Slow(processes.JobProcess):
+        def __init__(self, *given):
+            begins.set()
+            assert may_go_on.wait(30)
+            super().__init__(*given)
+
+    monkeypatch.setattr(cluster, "JobProcess", Slow)
+    id_ = client.launch("sleep", "600")
+    assert begins.wait(30)
+    lasting = getattr(situations, end)(id_)
+    may_go_on.set()
+    assert platform.wait_idle(30)
+    if lasting is not None:
+        lasting.end()
+    assert client.status(id_) == "Failed"
 
 
 def test_a_node_that_restarts_takes_its_jobs_along_without_an_event(client, platform, situations, running, events):
