@@ -441,7 +441,7 @@ class Runs:
             return cls()
         attempt = job.attempts[-1]
         paths = receipts.receipt_paths(str(home.path), file_name(job.key), attempt.number)
-        found = [_read_receipt(Path(path), attempt.run_name) for path in paths]
+        found = [read_receipt(Path(path), attempt.run_name) for path in paths]
         return cls().with_receipts(*found)
 
     def with_receipts(self, *found: Receipt | None) -> Runs:
@@ -472,6 +472,17 @@ class Runs:
         if start is not None and start.started_at is not None and end.started_at < start.started_at:
             return None
         return end if self._is_present(end, attempt) else None
+
+    def end_of_task(self, attempt: Attempt) -> Receipt | None:
+        """Return the end receipt of a task of a bundle, if it has one.
+
+        A bundle that the platform begins again runs no task again that has reported its end by itself (bundle.sh), so
+        the end counts that belongs to the newest start, whatever run of the container that was.
+        """
+        end, start = max(self.ends, key=_start_of, default=None), self.newest_start
+        if end is None or end.stopped_by is not None or (start is not None and _start_of(end) < _start_of(start)):
+            return self.newest_end(attempt)
+        return end
 
     def present_start(self, attempt: Attempt) -> Receipt | None:
         """Return the start receipt of the present run, if it has one."""
@@ -510,13 +521,13 @@ def own_output(raw: bytes, launch_name: str) -> bytes:
     return receipts.split_log(raw, launch_name)[0]
 
 
-def _read_receipt(path: Path, run_name: str) -> Receipt | None:
-    """Return the receipt in a file, unless it is of another launch, as in a home that was restored."""
+def read_receipt(path: Path, run_name: str | None = None) -> Receipt | None:
+    """Return the receipt in a file, unless it is of another launch than *run_name*, as in a home that was restored."""
     try:
         fields = receipts.parse_receipt(path.read_bytes())
     except OSError:
         return None
-    return to_receipt(fields) if fields and fields.get("launch_name") == run_name else None
+    return to_receipt(fields) if fields and fields.get("launch_name") == (run_name or fields["launch_name"]) else None
 
 
 def to_receipt(fields: Mapping[str, object] | None) -> Receipt | None:

@@ -12,13 +12,13 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.engine.attempts import Gathered, Runs, is_gone, outcome_of, save_log, to_receipt
+from canfar_batch.engine.attempts import Gathered, Runs, is_gone, outcome_of, read_receipt, save_log, to_receipt
 from canfar_batch.engine.cluster_events import Events
 from canfar_batch.engine.log_reasons import TAIL
 from canfar_batch.errors import PlatformError
 from canfar_batch.payload.receipts import BundleLogSplitter
 from canfar_batch.protocols import Platform
-from canfar_batch.records import JobRecord, Phase, Receipt
+from canfar_batch.records import Attempt, JobRecord, Phase, Receipt
 from canfar_batch.store.files import file_errors, tail
 from canfar_batch.store.home import Home
 
@@ -99,9 +99,12 @@ class Companions:
 
     starts: tuple[Path, ...] = ()
 
-    def has_begun(self) -> bool:
-        """Return whether a receipt in the home tells that one of them began."""
-        return any(path.exists() for path in self.starts)
+    def have_begun(self, attempt: Attempt) -> bool:
+        """Return whether a receipt in the home shows that one of them began in the present run of *attempt*."""
+        if not attempt.restarts:
+            return any(path.exists() for path in self.starts)
+        found = (read_receipt(path) for path in self.starts)
+        return any(Runs().with_receipts(start).present_start(attempt) for start in found)
 
 
 def gather_task(
@@ -133,12 +136,12 @@ def gather_task(
     attempt = job.attempts[-1]
     runs = Runs.in_files(receipt_home, job)
     if attempt.id is None:
-        return Gathered(began=runs.newest_start, ended=runs.newest_end(attempt))
+        return Gathered(began=runs.present_start(attempt), ended=runs.end_of_task(attempt))
     saved, log, events = archive.log(job.key, attempt.number), None, Events()
     trouble: PlatformError | None = None
     is_cut = others_began = False
     logged: bytes | None = None
-    has_end = runs.newest_end(attempt) is not None
+    has_end = runs.end_of_task(attempt) is not None
     if _take_over_log(receipt_home, attempt.run_name, saved) or (has_end and saved.exists()):
         log = tail(saved, TAIL)
     if log is None or not has_end:
@@ -146,7 +149,7 @@ def gather_task(
         try:
             raw = answers.log(attempt.id, since)
             size, own = save_log(raw, splitter, saved, keep_empty=False) if log is None else _only_read(raw, splitter)
-            runs = runs.with_receipts(to_receipt(splitter.start), to_receipt(splitter.end))
+            runs = runs.with_log(to_receipt(splitter.start), to_receipt(splitter.end))
             has_end, logged = has_end or splitter.end is not None, splitter.outcome
             others_began = splitter.has_beginning and bool(splitter.tasks)
             if log is None and size and attempt.task in splitter.tasks:
@@ -155,8 +158,8 @@ def gather_task(
                 saved.unlink()
         except PlatformError as error:
             trouble = error
-    began, end = runs.newest_start, runs.newest_end(attempt)
-    not_begun = began is None and end is None and (others_began or companions.has_begun())
+    began, end = runs.present_start(attempt), runs.end_of_task(attempt)
+    not_begun = began is None and end is None and (others_began or companions.have_begun(attempt))
     if not ended and end is None and not not_begun:
         try:
             events = Events.read(answers.events(attempt.id, since))
@@ -195,7 +198,9 @@ def _only_read(raw: RawLog, splitter: BundleLogSplitter) -> tuple[int, None]:
 class TaskReports:
     """What the tasks of one bundle have reported by now."""
 
-    receipts: dict[str, tuple[Receipt | None, Receipt | None]]  #: start and end of each job's newest run, by its key
+    receipts: dict[
+        str, tuple[Receipt | None, Receipt | None]
+    ]  #: start of each job's present run and its end, by its key
     in_files: bool  #: whether the container leaves files in the home
     size: int = 0  #: bytes of the log that was read
 
@@ -217,7 +222,11 @@ def read_reports(
         splitter, size = BundleLogSplitter(attempt.launch_name), raw.size
         _only_read(raw, splitter)
         for job in jobs:
-            found = map(to_receipt, splitter.receipts_of(job.attempts[-1].task or 0))
-            runs[job.key] = runs[job.key].with_receipts(*found)
-    found_of = {job.key: (runs[job.key].newest_start, runs[job.key].newest_end(job.attempts[-1])) for job in jobs}
+            start, end = map(to_receipt, splitter.receipts_of(job.attempts[-1].task or 0))
+            runs[job.key] = runs[job.key].with_log(start, end)
+    found_of = {job.key: _reported(runs[job.key], job.attempts[-1]) for job in jobs}
     return TaskReports(receipts=found_of, in_files=in_files, size=size)
+
+
+def _reported(runs: Runs, attempt: Attempt) -> tuple[Receipt | None, Receipt | None]:
+    return runs.present_start(attempt), runs.end_of_task(attempt)

@@ -137,6 +137,25 @@ def test_a_container_that_is_begun_again_repeats_only_the_task_in_flight(make, p
     assert {len(job.attempts) for job in batch} == {1}
 
 
+def test_a_task_that_ended_just_before_its_container_was_begun_again_is_not_lost(make, platform, tmp_path):
+    batch = make(launch=Bundle(tasks=3))
+    wait = "if [ {n} != 2 ]; then until [ -e {go} ]; do sleep 0.02; done; fi"
+    batch.map(spec(wait), key="j{n}", n=range(3), trace=tmp_path / "t", go=[tmp_path / f"go{n}" for n in range(3)])
+    drive_until(batch, lambda: batch["j0"].state is cb.JobState.RUNNING)
+    time.sleep(1.1)  # start times are in whole seconds
+    (tmp_path / "go0").touch()
+    deadline = time.monotonic() + PATIENCE
+    while begun(tmp_path / "t")["j1"] == 0:  # no one polls meanwhile
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    platform.preempt(batch["j0"].id)
+    (tmp_path / "go1").touch()
+    assert batch.run(progress=False, timeout=PATIENCE).counts == {cb.JobState.SUCCEEDED: 3}
+    assert begun(tmp_path / "t") == Counter(j0=1, j1=2, j2=1)
+    assert {(len(job.attempts), job.record.attempts[-1].verified) for job in batch} == {(1, True)}
+    assert batch["j0"].restarts == 1
+
+
 def test_one_job_of_a_bundle_is_cancelled(make, tmp_path):
     batch = make(launch=Bundle(tasks=4, parallel=2))
     wait = "until [ -e {go} ]; do sleep 0.02; done"
