@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import attrs
 
 from canfar_batch.errors import TransitionError
-from canfar_batch.failures import Deleted, Failure, LaunchRefused, Lost, Unwatched
+from canfar_batch.failures import Deleted, Failure, ImagePull, LaunchRefused, Lost, StuckPending, Unwatched
 from canfar_batch.records import (
     STATE_OF_PHASE,
     Attempt,
@@ -90,6 +90,13 @@ class HeldUp(Event):
     """The job has waited so long, or in such a way, that it may never begin."""
 
     why: str
+
+
+@attrs.frozen(kw_only=True)
+class StopDecided(Event):
+    """The container is about to be stopped, for a reason of the engine's own."""
+
+    failure: Failure
 
 
 @attrs.frozen(kw_only=True)
@@ -191,6 +198,7 @@ ALLOWED: Mapping[type[Event], frozenset[JobState]] = {
     Deferred: frozenset({_L}),
     PhaseChanged: frozenset({_PE, _R}),
     HeldUp: frozenset({_PE}),
+    StopDecided: frozenset({_PE, _R}),
     Ended: frozenset({_L, _PE, _R}),
     Retrying: frozenset({_W}),
     RetryExhausted: frozenset({_W}),
@@ -314,6 +322,8 @@ def _phase_changed(job: JobRecord, event: PhaseChanged) -> JobRecord:
     if state is None:
         raise TransitionError(f"{event.phase.value!r} is not a state of a job")
     run = _run(job.attempts[-1], event)
+    if state is JobState.RUNNING and isinstance(job.attempts[-1].stopped_for, (StuckPending, ImagePull)):
+        run["stopped_for"] = None  # it has begun after all
     return _changed(job, state=state, attempts=_newest(job, seen_at=event.at, shown=True, **run))
 
 
@@ -343,6 +353,10 @@ def _run(attempt: Attempt, event: PhaseChanged) -> dict[str, Any]:
 
 def _held_up(job: JobRecord, event: HeldUp) -> JobRecord:
     return _changed(job, attempts=_newest(job, held_up=event.why))
+
+
+def _stop_decided(job: JobRecord, event: StopDecided) -> JobRecord:
+    return _changed(job, attempts=_newest(job, stopped_for=event.failure))
 
 
 def _ended(job: JobRecord, event: Ended) -> JobRecord:
@@ -445,6 +459,7 @@ _APPLY: Mapping[type[Event], Callable[[JobRecord, Any], JobRecord]] = {
     Deferred: _deferred,
     PhaseChanged: _phase_changed,
     HeldUp: _held_up,
+    StopDecided: _stop_decided,
     Ended: _ended,
     Retrying: _retrying,
     RetryExhausted: _retry_exhausted,

@@ -218,6 +218,7 @@ class Attempt:
     lost_runs: tuple[LostRun, ...] = ()  #: those runs, oldest first
     shown: bool = False  #: whether the platform ever showed its container
     held_up: str | None = None  #: why it may wait for ever, if that is so
+    stopped_for: Failure | None = None  #: why the engine decided to stop it, if it did
     seen_at: datetime | None = None  #: when the platform last reported it
     ended_at: datetime | None = None  #: when its end became known
     succeeded: bool | None = None  #: None until it has ended

@@ -58,6 +58,7 @@ def events():
         lc.LateSuccess: [{"receipt": proof}],
         lc.NotCollected: [{"why": "no file"}],
         lc.HeldUp: [{"why": "too large"}],
+        lc.StopDecided: [{"failure": ExitCode(1)}],
         lc.Respecified: [{"spec": SPEC, "resources": Resources()}],
     }
     for kind in lc.ALLOWED:

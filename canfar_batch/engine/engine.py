@@ -633,6 +633,7 @@ class _Stages:
         self.finisher.pursue_due()
         if not self.context.drain_until(lambda: not self.monitor.in_flight, deadline=deadline):
             return False
+        self.finisher.pursue_due()
         self._read_bundles()
         answered = self.context.drain_until(
             lambda: not self.bundles.in_flight and not self.finisher.in_flight, deadline=deadline

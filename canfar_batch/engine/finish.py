@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from canfar_batch.lifecycle import (
     EvidenceAdded,
     LateSuccess,
     PhaseChanged,
+    StopDecided,
     apply,
     may_be_overturned,
 )
@@ -167,13 +168,26 @@ class Finisher:
         absence = before.missed_again() if before else Absence(since=now, watched=watched, seen=seen)
         self._absences[name] = absence
         if absence.is_proven(now, self._context.setup.settle):
-            self.begin(job, Finishing(phase=None, watched=absence.watched, seen=absence.seen))
+            stopped_for = job.attempts[-1].stopped_for
+            self.begin(job, Finishing(phase=None, stopped_for=stopped_for, watched=absence.watched, seen=absence.seen))
 
     def begin(self, job: JobRecord, finishing: Finishing) -> None:
         """Look into the end of *job*'s newest attempt, unless that has begun."""
         if job.key not in self._open:
             now = self._context.clock.ticks()
             self._pursue(job, attrs.evolve(finishing, since=now - self._context.setup.grace * finishing.found_ended))
+
+    def stop(self, keys: Iterable[str], failure: Failure) -> None:
+        """Decide to stop a container, which carries the jobs with these *keys*, for a reason.
+
+        The decision is recorded first, so that another driver knows whose work the end is; `pursue_due` carries it out.
+        """
+        at, now = self._context.clock.now(), self._context.clock.ticks()
+        jobs = [self._journal.job(key) for key in keys if key not in self._open]
+        decided = [StopDecided(key=job.key, at=at, failure=failure) for job in jobs if job.state.active]
+        self._journal.record(decided)
+        for key in (event.key for event in decided):
+            self._open[key] = Finishing(phase=None, stopping=True, stopped_for=failure, since=now, due=now)
 
     def ask_to_stop(self, job: JobRecord) -> None:
         """Ask a bundle to stop one of its tasks. It hears of that only if it sees the home."""

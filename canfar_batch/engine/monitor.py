@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -429,12 +429,7 @@ class Monitor:
         elif job.cancelling:
             self._finisher.begin(job, Finishing(phase=None, stopping=True))
         elif (failure := self._overdue(job, info)) is not None:
-            self._stop(companions, failure)
-
-    def _stop(self, keys: Iterable[str], failure: Failure) -> None:
-        """Stop a container, which carries the jobs with these *keys*, for a reason."""
-        for key in keys:
-            self._finisher.begin(self._journal.job(key), Finishing(phase=None, stopping=True, stopped_for=failure))
+            self._finisher.stop(companions, failure)
 
     def _overdue(self, job: JobRecord, info: ContainerInfo) -> Failure | None:
         """Return the failure of a container that has taken too long, or None."""
@@ -459,7 +454,7 @@ class Monitor:
         failure = image_trouble(Events.read(outcome.value)) if outcome.value else None
         current = self._journal.job(job.key)
         if failure is not None and current.state is JobState.PENDING and current.id == job.id:
-            self._stop(self._journal.index.companions(current), failure)
+            self._finisher.stop(self._journal.index.companions(current), failure)
 
 
 def _has_begun_again(attempt: Attempt, info: ContainerInfo) -> bool:

@@ -245,6 +245,7 @@ _ATTEMPT_FIELDS: Mapping[str, Parser] = {
     "shown": _of_attempt("shown", bool),
     "held_up": _of_attempt("held_up"),
     "outputs_unchecked": _of_attempt("outputs_unchecked", bool),
+    "stopped_for": _of_attempt("stopped_for", _failure),
 }
 
 
@@ -256,7 +257,7 @@ SELECT_ATTEMPTS = f"SELECT place, {', '.join(ATTEMPT_COLUMNS)} FROM attempt ORDE
 
 _STATES = frozenset(state.value for state in JobState)
 _TIMES = tuple(_A[name] for name in ("intended_at", "launched_at", "started_at", "seen_at", "ended_at", "start_time"))
-_OBJECTS = tuple(_A[name] for name in ("receipt", "failure"))
+_OBJECTS = tuple(_A[name] for name in ("receipt", "failure", "stopped_for"))
 _FAR_FUTURE = 2.0**37  # seconds since 1970; later years have five digits
 
 

@@ -49,6 +49,7 @@ ALTER TABLE attempt ADD COLUMN lost_runs TEXT;
 ALTER TABLE attempt ADD COLUMN shown INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempt ADD COLUMN held_up TEXT;
 ALTER TABLE attempt ADD COLUMN outputs_unchecked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempt ADD COLUMN stopped_for TEXT;
 UPDATE attempt SET shown = 1 WHERE EXISTS (
     SELECT 1 FROM event JOIN job ON job.key = event.key WHERE job.place = attempt.place
     AND event.attempt = attempt.number AND event.kind IN ('PhaseChanged', 'Adopted')
@@ -137,6 +138,7 @@ ATTEMPT = Table(
         "restarts": "INTEGER NOT NULL DEFAULT 0", "lost_seconds": "REAL NOT NULL DEFAULT 0",
         "log_is_cut": "INTEGER NOT NULL DEFAULT 0", "task": "INTEGER", "lost_runs": "TEXT",
         "shown": "INTEGER NOT NULL DEFAULT 0", "held_up": "TEXT", "outputs_unchecked": "INTEGER NOT NULL DEFAULT 0",
+        "stopped_for": "TEXT",
     },
     ("place", "number"),
     extra="PRIMARY KEY (place, number)",
@@ -263,6 +265,7 @@ def attempt_row(attempt: Attempt, place: int, home: Home) -> dict[str, Any]:
         "lost_seconds": attempt.lost_seconds, "log_is_cut": int(attempt.log_is_cut), "task": attempt.task,
         "lost_runs": dumps(plain(attempt.lost_runs)) if attempt.lost_runs else None, "shown": int(attempt.shown),
         "held_up": attempt.held_up, "outputs_unchecked": int(attempt.outputs_unchecked),
+        "stopped_for": attempt.stopped_for and dumps(attempt.stopped_for.to_json()),
     }  # fmt: skip
 
 

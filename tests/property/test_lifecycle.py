@@ -26,6 +26,7 @@ from canfar_batch.lifecycle import (
     Respecified,
     RetryExhausted,
     Retrying,
+    StopDecided,
     apply,
 )
 from canfar_batch.records import FINAL, JobRecord, JobState, Phase, Receipt, Resources
@@ -77,6 +78,7 @@ EVENTS = {
     Ended: ends,
     Retrying: events_of(Retrying, due=moments, resources=resources),
     RetryExhausted: events_of(RetryExhausted),
+    StopDecided: events_of(StopDecided, failure=causes),
     CancelAsked: events_of(CancelAsked),
     Cancelled: events_of(Cancelled, receipt=st.none() | receipts),
     LateSuccess: events_of(LateSuccess, receipt=receipts),

@@ -29,6 +29,7 @@ from canfar_batch.lifecycle import (
     Respecified,
     RetryExhausted,
     Retrying,
+    StopDecided,
     apply,
     replaced,
 )
@@ -57,6 +58,7 @@ def event(kind, **fields):
         LateSuccess: {"receipt": DONE},
         NotCollected: {"why": "no such file"},
         HeldUp: {"why": "it is too large"},
+        StopDecided: {"failure": why.StuckPending()},
         Respecified: {"spec": SPEC, "resources": BIG},
     }
     return kind(**{"key": "a", "at": AT, **usual.get(kind, {}), **fields})
@@ -276,3 +278,13 @@ def test_another_definition_takes_the_place_and_the_history_of_a_job_without_suc
 def test_a_job_that_is_active_or_succeeded_is_not_replaced(state):
     with pytest.raises(TransitionError, match=f"is {state}, so no other definition can take its place"):
         replaced(IN[state], OTHER)
+
+
+@pytest.mark.parametrize(
+    ("failure", "kept"), [(why.StuckPending(), False), (why.ImagePull(), False), (why.TimedOut(), True)]
+)
+def test_a_stop_for_waiting_is_void_once_the_job_has_begun(failure, kept):
+    decided = event(StopDecided, failure=failure)
+    pending = event(PhaseChanged, phase=Phase.PENDING)
+    assert after(Intended, Launched, decided, pending).attempts[-1].stopped_for == failure
+    assert (after(Intended, Launched, decided, PhaseChanged).attempts[-1].stopped_for is not None) is kept

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import attrs
 import pytest
-from engine import SLOW, always, doubt, raising, states
+from engine import SLOW, SPEC, abandon, always, doubt, kinds, raising, states
 from fakes import Fate
 
 from canfar_batch import errors, failures
@@ -387,3 +387,65 @@ def test_what_cannot_come_is_not_asked_for_again(world):
     world.turn(batch, 2000)
     assert [event.kind for event in batch.history("j0")].count("EvidenceAdded") == 0
     assert isinstance(batch.records[0].attempts[0].failure, failures.Deleted)
+
+
+def test_an_eviction_before_the_wrapper_printed_a_line_is_told_soon(world):
+    world.platform.fate = lambda request: Fate(lasts=30, code=137, receipt=False)
+    world.platform.noted = "TYPE      REASON    MESSAGE                   FIRST-TIME   LAST-TIME\n"
+    world.platform.noted += "Warning   Evicted   The node was low: memory. <nil>        <nil>\n"
+    batch = world.planned(1, retry=never)
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.Evicted)
+    assert world.clock.seconds < 30 + 90  # no log will come
+
+
+def test_a_log_that_nothing_explains_is_waited_for(world):
+    world.platform.fate = lambda request: Fate(lasts=30, code=137, receipt=False)
+    world.platform.noted = "TYPE      REASON    MESSAGE                   FIRST-TIME   LAST-TIME\n"
+    batch = world.planned(1, retry=never)
+    batch.run(progress=False)
+    assert isinstance(batch["j0"].failure, failures.Unknown)
+    assert world.clock.seconds > 600
+
+
+def test_a_stop_is_recorded_before_it_is_sent_so_that_the_next_driver_knows_of_it(world):
+    """A driver that is killed between the two does not make it look as if somebody else had deleted the job."""
+    fates = iter([Fate(queue=1e6), Fate()])
+    world.platform.fate = lambda request: next(fates)
+    batch = world.planned(1, attrs.evolve(SPEC, pending_timeout=60))
+
+    def killed(*_):
+        assert "StopDecided" in kinds(batch)
+        raise KeyboardInterrupt
+
+    world.platform.after["cancel"] = killed
+    with pytest.raises(KeyboardInterrupt):
+        world.turn(batch, 200)
+    abandon(batch)
+    world.platform.after.clear()
+    again = world.planned(1, attrs.evolve(SPEC, pending_timeout=60))
+    again.run(progress=False)
+    assert [type(attempt.failure) for attempt in again.records[0].attempts] == [failures.StuckPending, type(None)]
+    assert states(again) == [S.SUCCEEDED]
+
+
+def test_what_began_after_a_stop_was_decided_and_not_sent_is_left_alone(world):
+    world.platform.fate = lambda request: Fate(queue=100, lasts=500)
+    spec = attrs.evolve(SPEC, pending_timeout=60)
+    batch = world.planned(1, spec)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    world.platform.before["cancel"] = killed
+    with pytest.raises(KeyboardInterrupt):
+        world.turn(batch, 99)
+    abandon(batch)
+    world.platform.before.clear()
+    world.clock.sleep(30)
+    again = world.planned(1, spec)
+    world.turn(again, 100)
+    assert again["j0"].record.attempts[-1].stopped_for is None
+    world.platform.all.clear()
+    again.run(progress=False)
+    assert isinstance(again["j0"].failure, failures.Deleted)
