@@ -284,6 +284,7 @@ class Job:
     def logs(self, encoding: str | None = "utf-8") -> str | bytes:
         """Return everything that the job itself has printed in its newest attempt.
 
+        If the platform began the attempt again, the log is that of the newest run: those of the runs before are gone.
         The saved log is read if there is one, otherwise the platform is asked. Bytes that are not text in *encoding*
         become U+FFFD; ``encoding=None`` gives the job's own bytes exactly.
 

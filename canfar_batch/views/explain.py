@@ -119,7 +119,7 @@ def is_supposition(failure: Failure | None) -> bool:
 
 def explain_job(job: JobRecord, events: str = "", now: datetime | None = None) -> str:
     """Return one paragraph: what happened to *job*, and what to do."""
-    parts = (_story(job, now), _why(job), _warnings(job), _from_events(job, events), _tip(job))
+    parts = (_story(job, now), _lost_runs(job), _why(job), _warnings(job), _from_events(job, events), _tip(job))
     text = " ".join(filter(None, parts))
     return printable(without_secrets(text, secret_values([job])))
 
@@ -151,6 +151,18 @@ def _story(job: JobRecord, now: datetime | None) -> str:
         JobState.CANCELLED: lambda: "was cancelled.",
     }
     return f"Job {job.key}{nth} {texts[job.state]()}"
+
+
+def _lost_runs(job: JobRecord) -> str:
+    attempt = job.last_attempt
+    if attempt is None or not attempt.restarts:
+        return ""
+    runs, logs = (
+        ("An earlier run", "its log is gone")
+        if attempt.restarts == 1
+        else (f"{attempt.restarts} earlier runs", "their logs are gone")
+    )
+    return f"{runs} under the same id took {duration(attempt.lost_seconds)}, and {logs}: the platform made room."
 
 
 def _took(job: JobRecord) -> str:

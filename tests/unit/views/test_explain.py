@@ -54,6 +54,16 @@ def test_every_state_has_its_sentence(state, story):
     assert explain_job(record(state)) == f"Job fit {story}"
 
 
+@pytest.mark.parametrize(("restarts", "said"), [(1, "An earlier run"), (2, "2 earlier runs")])
+def test_runs_that_the_platform_stopped_are_told_also_after_the_end(restarts, said):
+    job = record(JobState.SUCCEEDED)
+    lost = attrs.evolve(job.attempts[0], restarts=restarts, lost_seconds=90.0)
+    text = explain_job(attrs.evolve(job, attempts=(lost,)))
+    assert said in text
+    assert "90 s" in text or "2 min" in text
+    assert "gone" in text
+
+
 def test_a_job_that_was_never_launched_is_explained():
     assert explain_job(record(JobState.PLANNED, attempts=())) == "Job fit has not been launched yet."
 
