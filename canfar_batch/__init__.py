@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from canfar_batch.session import Session as Session
     from canfar_batch.spec import JobSpec as JobSpec
     from canfar_batch.spec import Secret as Secret
+    from canfar_batch.storage import Inputs as Inputs
     from canfar_batch.strategies import ANY as ANY
     from canfar_batch.strategies import Adaptive as Adaptive
     from canfar_batch.strategies import AtOnce as AtOnce
@@ -84,6 +85,7 @@ _NAMES = {
     "records": ("JobState",),
     "session": ("Session",),
     "spec": ("JobSpec", "Secret"),
+    "storage": ("Inputs",),
     "strategies": (
         "ANY", "Adaptive", "AtOnce", "Bundle", "Chunks", "Files", "Json", "LastLine", "Listing", "Logs", "OneByOne",
         "Retry", "Returned", "Serial", "Throttle", "Window", "never",
@@ -110,6 +112,7 @@ __all__ = [
     "Files",
     "Function",
     "HomeError",
+    "Inputs",
     "Job",
     "JobFailed",
     "JobNotFound",

@@ -34,6 +34,7 @@ from canfar_batch.records import (
     Resources,
     Usage,
 )
+from canfar_batch.storage import Progress, RemoteFile
 
 
 @runtime_checkable
@@ -159,6 +160,12 @@ class RemoteStorage(Protocol):
 
     def find(self, remote: str | os.PathLike[str]) -> object | None:
         """Return a description of a file or folder; None if there is none."""
+
+    def contents(self, remote: str | os.PathLike[str]) -> Mapping[str, RemoteFile]:
+        """Return the files and folders in a folder by their names; nothing if there is no such folder."""
+
+    def send(self, files: Mapping[str, Path], *, progress: Callable[[Progress], object] | None = None) -> None:
+        """Bring files there, by the paths that they get, each proved to be whole; those that are there are skipped."""
 
 
 def storage_of(platform: Platform) -> RemoteStorage | None:

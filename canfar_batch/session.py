@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from canfar_batch.setup import Pool, Setup, Strategies
     from canfar_batch.spec import JobSpec
-    from canfar_batch.storage import Progress, Storage
+    from canfar_batch.storage import Inputs, Progress, Storage
 
 log = logging.getLogger("canfar_batch")
 
@@ -308,6 +308,7 @@ class Session:
         monitor: MonitorStrategy | None = None,
         retry: RetryPolicy | int | None = None,
         collect: ResultCollector | Mapping[str, ResultCollector] | None = None,
+        inputs: Inputs | Sequence[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
         home: str | os.PathLike[str] | None = None,
         settle: float | None = None,
     ) -> Batch:
@@ -324,12 +325,15 @@ class Session:
             retry: Which failures deserve another attempt; by default `Retry(2)`. A number is that of a `Retry`.
             collect: How to fetch a job's result; a dict of collectors for several; by default `Logs()`, and what a
                 `Function` returned.
+            inputs: Files, folders and patterns that the jobs need, such as `["calib.py", "raw/*.fits"]`; or `Inputs`.
+                Where containers do not see this machine's files, they are brought to the platform before the first
+                launch, and again only if they change; jobs run in their folder.
             home: The directory that holds the batch's own; by default `CANFAR_BATCH_HOME`, else `batches` in the
                 working directory.
             settle: Seconds for which a container must be absent before it counts as gone; by default 120.
 
         Raises:
-            PlanError: *name* cannot be the name of a batch, or there is no such argument.
+            PlanError: *name* cannot be the name of a batch, *inputs* are not files, or there is no such argument.
             StrategyError: *launch*, *monitor*, *retry* or *collect* cannot have its role.
             HomeError: Neither *home* nor `CANFAR_BATCH_HOME` is given, and the working directory is one that is emptied
                 from time to time; or the home cannot be written.
@@ -337,6 +341,7 @@ class Session:
         """
         from canfar_batch.batch import prepare
         from canfar_batch.setup import Strategies
+        from canfar_batch.storage import as_inputs
         from canfar_batch.strategies import Listing, Logs, Retry, Window, as_collector, check_player
 
         window = Window(launch) if isinstance(launch, int) and not isinstance(launch, bool) else launch
@@ -352,9 +357,12 @@ class Session:
             collect=Logs(),
         )
 
+        wanted = as_inputs(inputs)
+
         def setup(place: Path) -> Setup:
             collector = as_collector(collect, place)
-            return self._setup(attrs.evolve(strategies, collect=collector), directory=place, settle=settle)
+            made = self._setup(attrs.evolve(strategies, collect=collector), directory=place, settle=settle)
+            return attrs.evolve(made, inputs=wanted)
 
         return prepare(name, setup=setup, address=self.address, home=home, launch=self.launch, nearby=self.nearby)
 
@@ -367,6 +375,7 @@ class Session:
         missing: Any = _RAISE,
         home: str | os.PathLike[str] | None = None,
         launch: LaunchStrategy | int | None = None,
+        inputs: Inputs | Sequence[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
         progress: bool = True,
         **spec_fields: Any,
     ) -> list[Any]:
@@ -389,6 +398,7 @@ class Session:
             missing: What stands in the list for calls that failed; without it, they raise.
             home: As for `batch`.
             launch: As for `batch`. By default, more than 100 calls are bundled: about 64 containers carry them.
+            inputs: As for `batch`: files that the function reads.
             progress: Whether to show the progress.
             spec_fields: As for `Function`: cores, ram (GiB), timeout (seconds), ...
 
@@ -414,7 +424,7 @@ class Session:
         rows = spec.rows_of(columns)
         if launch is None and len(rows) > _MANY_CALLS:
             launch = Bundle(tasks=math.ceil(len(rows) / _CONTAINERS))
-        batch = self.batch(spec.name, launch=launch, home=home)
+        batch = self.batch(spec.name, launch=launch, home=home, inputs=inputs)
         keys = batch.rows(spec, rows, allow_empty=True)
         if again := [key for key in keys if batch[key].failure is not None and not _is_own(batch[key])]:
             batch.retry_failed(again)

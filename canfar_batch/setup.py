@@ -19,6 +19,7 @@ from canfar_batch.protocols import (
     RetryPolicy,
 )
 from canfar_batch.records import Attempt
+from canfar_batch.storage import Inputs
 
 SETTLE = 120.0  #: seconds for which a container must be absent before it counts as gone: a create's time-out, and 30
 GRACE = 35.0  #: seconds for which a container may live on after `Failed` or a delete (Kubernetes: 30)
@@ -97,6 +98,7 @@ class Setup:
     memory: float = MEMORY  #: seconds for which the platform remembers an ended container
     long_wait: float = LONG_WAIT  #: seconds of waiting after which a job is reported to wait for long
     platform_began: datetime | None = None  #: when the platform began, if it lives only as long as the session
+    inputs: Inputs | None = None  #: the files to bring to the platform before the first launch
     shared: bool = False  #: whether containers are known to see this machine's files
     is_single: bool = False  #: whether it drives one job that belongs to no batch, whose troubles the caller reports
     observers: Sequence[Observer] = ()

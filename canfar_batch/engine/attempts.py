@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import attrs
 
@@ -46,19 +46,26 @@ class LaunchContext:
     workdir: Path = attrs.field(factory=Path.cwd)  #: the driver's working directory
     shared: bool = False  #: whether containers are known to see the driver's files
     remote: RemoteReceipts | None = None  #: where receipts come from if containers do not see the home
+    inputs: str | None = None  #: where jobs find the inputs, as containers see it, if they do not see the home
 
     def directory(self, own: str | None) -> str | None:
         """Return the directory of a job whose workdir is *own*: in full if *shared*, else *own* unchanged."""
-        return str(self.workdir / (own or "")) if self.shared else own
+        return str(self.workdir / (own or "")) if self.shared else self.in_inputs(own)
+
+    def in_inputs(self, own: str | None) -> str | None:
+        """Return *own*, the workdir of a job, relative to the folder of the inputs if there is one."""
+        return own if self.inputs is None else str(PurePosixPath(self.inputs, own or ""))
 
     def placed(self, job: JobRecord) -> JobRecord:
-        """Return *job* with its workdir in full if this machine sees the files of its container."""
+        """Return *job* with its workdir in full if this machine sees the files of its container, or knows the place."""
         receipt = job.last_attempt.receipt if job.last_attempt else None
         reported = receipt.ran_in if receipt else None
-        if reported == "home" or (reported != "driver" and not self.shared):
+        if reported == "home":
             return job
-        filled = attrs.evolve(job.filled, workdir=str(self.workdir / (job.filled.workdir or "")))
-        return attrs.evolve(job, filled=filled)
+        workdir = job.filled.workdir
+        if reported == "driver" or self.shared:
+            workdir = str(self.workdir / (workdir or ""))
+        return attrs.evolve(job, filled=attrs.evolve(job.filled, workdir=self.in_inputs(workdir)))
 
     def launch_name(self, job: JobRecord) -> str:
         """Return the name of *job*'s next launch. The key of a single job is its launch name."""
@@ -84,7 +91,7 @@ def request_for(job: JobRecord, context: LaunchContext, resources: Resources | N
             file=file_name(job.key),
             attempt=attempt.number,
             batch=context.batch,
-            workdir=filled.workdir,
+            workdir=context.in_inputs(filled.workdir),
             driver_workdir=None if context.remote is not None and spec.function is None else str(context.workdir),
             shared=context.shared,
             outputs=filled.outputs,
@@ -156,7 +163,7 @@ def _task(job: JobRecord, context: LaunchContext, parallel: int) -> encode.Task:
             env.append(("OMP_NUM_THREADS", str(cores)))  # the platform sets it to the cores of the whole container
         task = encode.Task(
             argv=filled.argv, env=tuple(env), key=job.key, file=file_name(job.key), attempt=attempt.number,
-            workdir=filled.workdir, outputs=filled.outputs, timeout=job.spec.timeout,
+            workdir=context.in_inputs(filled.workdir), outputs=filled.outputs, timeout=job.spec.timeout,
             files=None if job.spec.function is None else _function_files(job, context),
         )  # fmt: skip
         task.script("", "", None)

@@ -8,6 +8,7 @@ changes state and writes the ledger. `docs/explanation/loop.md` explains why eac
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,25 +24,29 @@ from canfar_batch.engine.collect import Collector
 from canfar_batch.engine.context import Context, Health, Journal, Schedule, Traffic
 from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.held_up import HeldUpJobs
+from canfar_batch.engine.inputs import InputStage, folder_of_inputs
 from canfar_batch.engine.launch import Launcher
 from canfar_batch.engine.monitor import Monitor
 from canfar_batch.engine.pool import ThreadPool, Workers
 from canfar_batch.engine.remote_receipts import RemoteReceipts
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.engine.verdict import Evidence, classify
-from canfar_batch.errors import AlreadyClosed, HomeError, LeaseLost
+from canfar_batch.errors import AlreadyClosed, CanfarBatchError, HomeError, LeaseLost
 from canfar_batch.failures import LaunchRefused
 from canfar_batch.lifecycle import CancelAsked, Cancelled, Ended, Event, RetryExhausted
 from canfar_batch.lifecycle import apply as after
 from canfar_batch.planning.compare import Plan
 from canfar_batch.planning.estimate import Estimate, estimate_cost
 from canfar_batch.planning.gone import SeenFiles
-from canfar_batch.planning.preflight import Preflight, inspect
+from canfar_batch.planning.preflight import ComingFiles, Preflight, inspect
 from canfar_batch.protocols import BatchView, Observer, Platform, is_closed
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Limits, Phase
 from canfar_batch.setup import ALIKE, Setup
 from canfar_batch.store.home import Home
+from canfar_batch.store.ledger import Identity
 from canfar_batch.store.memory import LedgerLike
+
+log = logging.getLogger("canfar_batch")
 
 ANSWER_DUE = 1.0  #: seconds between two steps at most while a launch is in flight, for callers that sleep between them
 LONGEST_WAIT = 60.0  #: seconds between two steps at most: each renews the lease and reads the requests of others
@@ -74,6 +79,8 @@ class Engine:
         self._ledger = ledger
         self._stages: _Stages | None = None
         self._remote: RemoteReceipts | None = None
+        self._storage_trouble: str | None = None  # why the storage could not be used, if that is so
+        self._inputs_in: str | None = None  # the folder of the inputs, once it is known
         self._limits: Limits | None = None  # as the platform gave them to the last run
 
     # -- holding the lease ----------------------------------------------------------------------------------------
@@ -101,6 +108,7 @@ class Engine:
             workdir=stored if stored is not None and stored.is_dir() else Path.cwd(),
             shared=self.setup.shared,
             remote=self._remote,
+            inputs=self._folder_of_inputs(identity),
         )
 
     def acquire(self, *, takeover: bool = False) -> None:
@@ -145,11 +153,27 @@ class Engine:
         if self._stages is None or not self._ledger.driving:
             self._ledger.acquire(takeover=takeover)
             if not self.setup.shared and not self.setup.is_single and self._remote is None:
-                self._remote = RemoteReceipts.prepare(self.platform, self._ledger.identity.token)
+                self._prepare_remote()
             self._stages = _Stages(
-                self.setup, self._ledger, self.archive, launch_context=self.launch_context, results=self.results
-            )
+                self.setup, self._ledger, self.archive, launch_context=self.launch_context, results=self.results,
+                storage_trouble=self._storage_trouble,
+            )  # fmt: skip
         return self._stages
+
+    def _prepare_remote(self) -> None:
+        """Make a folder for the batch on the platform's storage; the batch does without one if that fails."""
+        try:
+            self._remote = RemoteReceipts.prepare(self.platform, self._ledger.identity.token)
+        except (CanfarBatchError, OSError) as error:
+            self._storage_trouble = str(error)  # the error itself would keep this engine alive
+            log.info("%s: the platform's storage is not used: %s", self._ledger.identity.name, self._storage_trouble)
+
+    def _folder_of_inputs(self, identity: Identity) -> str | None:
+        """Return the folder in which jobs find their inputs, if containers do not see the driver's files."""
+        if self._inputs_in is None and not self.setup.shared:
+            default = None if self._remote is None else self._remote.inputs_of(identity.name, identity.token)
+            self._inputs_in = folder_of_inputs(self.setup.inputs, self.archive, default)
+        return self._inputs_in
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -367,9 +391,15 @@ class Engine:
         Args:
             seconds: Seconds that each job is assumed to run, for the estimate of the cost.
         """
-        jobs = [self.launch_context.placed(job) for job in self._ledger.jobs.values()]
-        launch = self.setup.strategies.launch
-        found = inspect(jobs, self.platform, shared=self.setup.shared, now=self.setup.clock.now(), launch=launch)
+        if self.setup.inputs is not None and self._remote is None and not self.setup.shared:
+            self._prepare_remote()  # which names the folder of the inputs
+        context = self.launch_context
+        jobs = [context.placed(job) for job in self._ledger.jobs.values()]
+        found = inspect(
+            jobs, self.platform, shared=self.setup.shared, now=self.setup.clock.now(),
+            launch=self.setup.strategies.launch,
+            coming=ComingFiles.of(self.setup.inputs, context.workdir, context.inputs, leave_out=self.archive.path),
+        )  # fmt: skip
         return attrs.evolve(found, estimate=self.estimate(seconds=seconds))
 
     def estimate(self, *, seconds: float | None = None) -> Estimate:
@@ -448,6 +478,7 @@ class _Stages:
         *,
         launch_context: LaunchContext,
         results: dict[str, object],
+        storage_trouble: str | None = None,
     ) -> None:
         clock = SteadyClock(setup.clock)
         schedule = Schedule(clock=clock, random=setup.random, last_contact=ledger.last_contact)
@@ -468,6 +499,7 @@ class _Stages:
         self.monitor = Monitor(context, self.finisher)
         self.bundles = BundleWatch(context, self.finisher)
         self._read_at = 0  # the poll after which the reports of bundles were read
+        self.inputs = InputStage(context, storage_trouble)
         self.launcher = Launcher(context, self.retrier, self.finisher.late_success)
         self.collector = Collector(context, results)
         self.held_up = HeldUpJobs(context)
@@ -509,11 +541,12 @@ class _Stages:
 
     def _intend(self) -> None:
         """Record further launches, in the transaction that records the answers to earlier ones: a disk is slow."""
-        if self.monitor.has_polled:
+        if self.monitor.has_polled and self.inputs.are_there():
             self.launcher.intend(self.view)
 
     def _launch(self) -> None:
-        if self.monitor.has_polled:  # a launch of the last driver may have succeeded: the first poll shows it
+        # a launch of the last driver may have succeeded: the first poll shows it
+        if self.monitor.has_polled and self.inputs.are_there():
             self.launcher.launch(self.view)
 
     def _next_due(self) -> float:
@@ -526,7 +559,8 @@ class _Stages:
             moments.append(schedule.next_poll)
         if schedule.watch_until > now:
             moments.append(schedule.watch_until)
-        moments.extend(due for due in (self.launcher.next_due(), self.finisher.next_due()) if due is not None)
+        launch_due = None if self.inputs.in_flight else self.launcher.next_due()
+        moments.extend(due for due in (launch_due, self.finisher.next_due()) if due is not None)
         return max(0.0, min(moments) - now)
 
     def view(self) -> BatchView:
@@ -584,11 +618,13 @@ class _Stages:
     @property
     def has_work_in_flight(self) -> bool:
         in_flight = self.context.traffic.in_flight or self.collector.in_flight
-        return bool(in_flight) or self.monitor.in_flight or self.finisher.in_flight or self.bundles.in_flight
+        stages = (self.monitor, self.finisher, self.bundles, self.inputs)
+        return bool(in_flight) or any(stage.in_flight for stage in stages)
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self.context.traffic.in_flight or self.collector.in_flight) or self.finisher.busy
+        in_flight = self.context.traffic.in_flight or self.collector.in_flight or self.inputs.in_flight
+        return bool(in_flight) or self.finisher.busy
 
     def cancel_sent(self, key: str) -> bool:
         has_container = self.context.journal.jobs[key].id is not None or key in self.context.traffic.in_flight
@@ -645,6 +681,8 @@ class _Stages:
         if not self.monitor.has_polled:
             self.observe()
         self.retrier.decide_all()
+        self.inputs.are_there()
+        self.context.drain_until(lambda: not self.inputs.in_flight)
         in_flight = self.context.traffic.in_flight
         before = len(in_flight)
         self._launch()

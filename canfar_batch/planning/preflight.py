@@ -18,6 +18,7 @@ from canfar_batch.planning.estimate import Estimate
 from canfar_batch.protocols import LaunchStrategy, Platform, container_resources, storage_of
 from canfar_batch.records import JobRecord, JobState, Limits, Resources, resources_of
 from canfar_batch.spec import JobSpec, full_image, literal_path
+from canfar_batch.storage import Inputs
 from canfar_batch.storage.names import is_remote
 from canfar_batch.text import count, show_as_printed
 
@@ -75,8 +76,43 @@ class _Findings:
         self.warnings += found[:_SHOWN] + ([f"… and {rest} more of that kind"] if rest > 0 else [])
 
 
+@attrs.frozen(kw_only=True)
+class ComingFiles:
+    """The inputs that are brought to the platform before the first launch."""
+
+    paths: frozenset[Path] = frozenset()  #: files and folders, as containers see them
+    trouble: str | None = None  #: why that will fail, if it will
+
+    @classmethod
+    def of(cls, inputs: Inputs | None, workdir: Path, folder: str | None, *, leave_out: Path) -> ComingFiles:
+        """Return the files that *inputs* names in *workdir*, as they will be in *folder*; None if nothing is brought.
+
+        Args:
+            inputs: What the user named.
+            workdir: The directory of the driver in which it is.
+            folder: Where containers see it.
+            leave_out: A folder whose files are never inputs.
+        """
+        if inputs is None:
+            return cls()
+        try:
+            names = inputs.find(workdir, leave_out=leave_out)
+        except (CanfarBatchError, OSError) as error:
+            return cls(trouble=str(error))
+        if folder is None:
+            return cls()
+        files = [Path(folder, name) for name in names]
+        return cls(paths=frozenset({*files, *(parent for file in files for parent in file.parents)}))
+
+
 def inspect(
-    jobs: Sequence[JobRecord], platform: Platform, *, shared: bool, now: datetime, launch: LaunchStrategy | None = None
+    jobs: Sequence[JobRecord],
+    platform: Platform,
+    *,
+    shared: bool,
+    now: datetime,
+    launch: LaunchStrategy | None = None,
+    coming: ComingFiles = ComingFiles(),
 ) -> Preflight:
     """Check the jobs that are still to be launched.
 
@@ -86,6 +122,7 @@ def inspect(
         shared: Whether this machine sees the files that the containers see.
         now: The time.
         launch: The launch strategy, whose bundles may ask for more than a job does.
+        coming: The inputs that will be brought there.
 
     Raises:
         SpecError: The platform does not offer the resources that a job or bundle asks for, or a command is too large.
@@ -99,7 +136,8 @@ def inspect(
     _check_credential(specs, platform, now, findings)
     _check_sizes(waiting, findings)
     findings.warn(dict.fromkeys(doubt for spec in specs for doubt in spec.doubts))
-    _check_files(waiting, _Look(platform, shared=shared), findings)
+    findings.warn([coming.trouble] if coming.trouble else [])
+    _check_files(waiting, _Look(platform, shared=shared, coming=coming.paths), findings)
     findings.unchecked.append("whether the image has the program")
     return Preflight(tuple(findings.warnings), len(waiting), tuple(findings.checked), tuple(findings.unchecked))
 
@@ -200,8 +238,8 @@ def _check_sizes(jobs: Sequence[JobRecord], findings: _Findings) -> None:
 class _Look:
     """Looks at files as containers see them: on this machine if it sees them too, else on the platform's storage."""
 
-    def __init__(self, platform: Platform, *, shared: bool) -> None:
-        self.shared, self._storage = shared, storage_of(platform)
+    def __init__(self, platform: Platform, *, shared: bool, coming: frozenset[Path]) -> None:
+        self.shared, self._storage, self._coming = shared, storage_of(platform), coming
         self._kinds: dict[Path, bool | None] = {}  # of what is on the storage: whether it is a folder; None: nothing
         self.is_partial = False  #: whether something could not be looked at
 
@@ -213,11 +251,14 @@ class _Look:
 
     def exists(self, path: Path) -> bool:
         """Return whether a file or folder is there; True if that is not known."""
-        return (self.shared and _exists(path)) or self._kind(path) is not None
+        return (self.shared and _exists(path)) or self._is_coming(path) or self._kind(path) is not None
 
     def is_dir(self, path: Path) -> bool:
         """Return whether a folder is there; True if that is not known."""
-        return (self.shared and path.is_dir()) or self._kind(path) is True
+        return (self.shared and path.is_dir()) or self._is_coming(path) or self._kind(path) is True
+
+    def _is_coming(self, path: Path) -> bool:
+        return path in self._coming or _bare(path) in self._coming
 
     def _kind(self, path: Path) -> bool | None:
         """Return whether *path* is a folder on the storage, None if nothing is there; True if that is not known."""

@@ -5,7 +5,8 @@ A *space* is where files are kept (`space.Space`): the platform's storage servic
 """
 
 from canfar_batch.storage.fsspec_space import FsspecSpace
+from canfar_batch.storage.inputs import Inputs, as_inputs
 from canfar_batch.storage.space import RemoteFile, Space
 from canfar_batch.storage.transfers import Progress, Storage
 
-__all__ = ["FsspecSpace", "Progress", "RemoteFile", "Space", "Storage"]
+__all__ = ["FsspecSpace", "Inputs", "Progress", "RemoteFile", "Space", "Storage", "as_inputs"]

@@ -12,7 +12,8 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ from typing import TypeVar
 import attrs
 
 from canfar_batch.errors import (
+    CanfarBatchError,
     LocalMissing,
     NameRefused,
     PlatformBroken,
@@ -38,6 +40,7 @@ log = logging.getLogger("canfar_batch")
 T = TypeVar("T")
 ATTEMPTS = 4  #: how often a file is sent or fetched before it is given up
 AT_ONCE = 4  #: files on their way at the same time
+_FEW = 3  #: files in one folder, of which each is looked for alone
 _PIECE = 1024 * 1024
 _LARGEST_READ = 64 * 1024 * 1024  #: bytes of a file that is read into memory
 
@@ -127,6 +130,14 @@ class Storage:
             self._make_folders(path.rpartition("/")[0])
             self._send(local, path, lambda size, was_there: None)
 
+    def contents(self, remote: str | os.PathLike[str]) -> dict[str, RemoteFile]:
+        """Return the files and folders in a folder by their names; nothing if there is no such folder."""
+        path = self._usable(remote_path(remote))
+        found = self._repeat(lambda: self.space.find(path), f"looking at {container_path(path)}")
+        if found is None or not found.is_folder:
+            return {}
+        return {child.name: child for child in self._children(path)}
+
     # -- to the storage -------------------------------------------------------------------------------------------
 
     def upload(
@@ -153,11 +164,37 @@ class Storage:
             StorageError: A file could not be brought there whole; nothing half is left under its name.
         """
         pairs, target = self._outgoing(Path(local), remote, repair=repair)
-        for path in sorted({name.rpartition("/")[0] for _, name in pairs} | ({target} if len(pairs) != 1 else set())):
-            self._make_folders(path)
-        sizes = [each.stat().st_size for each, _ in pairs]
-        self._all(pairs, sizes, lambda pair, done: self._send(pair[0], pair[1], done), progress)
+        if len(pairs) != 1:
+            self._make_folders(target)
+        self._send_all(pairs, progress)
         return container_path(target)
+
+    def send(self, files: Mapping[str, Path], *, progress: Report | None = None) -> None:
+        """Bring files to the storage, as `upload` does, by the paths that they get there.
+
+        Raises:
+            NameRefused: The storage cannot keep a name; nothing was sent.
+            StorageError: A file could not be brought there whole; nothing half is left under its name.
+        """
+        pairs = [(local, remote_path(remote)) for remote, local in files.items()]
+        self._refuse_names(name for _, name in pairs)
+        self._send_all(pairs, progress)
+
+    def _send_all(self, pairs: Sequence[tuple[Path, str]], progress: Report | None) -> None:
+        folders = Counter(name.rpartition("/")[0] for _, name in pairs)
+        for folder in sorted(folders):
+            self._make_folders(folder)
+        # one question about a folder instead of one about each file
+        listed = {folder: self._listed(folder) for folder, count in folders.items() if count > _FEW}
+        sizes = [each.stat().st_size for each, _ in pairs]
+
+        def send(pair: tuple[Path, str], done: Callable[[int, bool], None]) -> None:
+            self._send(*pair, done, listed.get(pair[1].rpartition("/")[0]))
+
+        self._all(pairs, sizes, send, progress)
+
+    def _listed(self, folder: str) -> dict[str, RemoteFile]:
+        return {child.path: child for child in self._children(folder)}
 
     def _outgoing(
         self, local: Path, remote: str | os.PathLike[str], *, repair: bool
@@ -199,11 +236,21 @@ class Storage:
                 "repair=True put underscores there"
             )
 
-    def _send(self, local: Path, path: str, done: Callable[[int, bool], None]) -> None:
+    def _send(
+        self,
+        local: Path,
+        path: str,
+        done: Callable[[int, bool], None],
+        listed: Mapping[str, RemoteFile] | None = None,
+    ) -> None:
+        """Send one file; *listed* is what its folder held a moment ago."""
+
         def once() -> bool:
+            nonlocal listed
             before = _stamp(local)
             digest = _digest(local)
-            existing = self.space.find(path)
+            existing = self.space.find(path) if listed is None else listed.get(path)
+            listed = None  # a second attempt asks
             if existing is not None and existing.is_folder:
                 raise StorageError(f"{container_path(path)} is a folder, so no file can have its name")
             if existing is not None and self._is_whole(existing, before[0], digest):
@@ -216,7 +263,7 @@ class Storage:
         try:
             sent = self._repeat(once, f"sending {local} to {container_path(path)}")
         except OSError as error:
-            if isinstance(error, StorageError):
+            if isinstance(error, CanfarBatchError):
                 raise
             raise StorageError(f"{local} cannot be read: {error.strerror or error}") from error
         done(local.stat().st_size, not sent)
@@ -369,7 +416,7 @@ class Storage:
         try:
             size, was_here = self._repeat(once, f"fetching {container_path(path)}")
         except OSError as error:
-            if isinstance(error, StorageError):
+            if isinstance(error, CanfarBatchError):
                 raise
             raise StorageError(f"{local} cannot be written: {error.strerror or error}") from error
         done(size, was_here)

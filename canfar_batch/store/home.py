@@ -69,6 +69,11 @@ class Home:
         return self.path / "receipts"
 
     @property
+    def inputs(self) -> Path:
+        """The file that says which inputs were brought to which folder on the platform."""
+        return self.path / "inputs.json"
+
+    @property
     def functions(self) -> Path:
         """The directory of the functions that jobs call, and of their larger arguments."""
         return self.path / "functions"

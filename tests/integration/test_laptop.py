@@ -1,6 +1,7 @@
 """A batch whose driver does not see the containers' files: uploaded, run, brought back, killed and resumed."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -26,14 +27,13 @@ import canfar_batch as cb
 
 cb.Session.nearby = property(lambda self: False)  # as on a machine that does not have the containers' disk
 with cb.Session.connect() as session:
-    project = session.upload("work.py", "/arc/projects/mine/").parent
-    raw = session.upload("raw", project / "raw")
     spec = cb.JobSpec(
         "python work.py raw/{name}.fits {name}.out" + (" go" if "--wait" in sys.argv else ""),
-        image="skaha/astroml:latest", cores=1, ram=1, workdir=project, outputs=["{name}.out"],
+        image="skaha/astroml:latest", cores=1, ram=1, outputs=["{name}.out"],
     )
     batch = session.batch(
-        "laptop", collect=cb.Files(download="results"), monitor=cb.Listing((0.1, 0.3)), settle=1.0, home="batches",
+        "laptop", inputs=cb.Inputs("work.py", "raw/*.fits", to="/arc/projects/mine"),
+        collect=cb.Files(download="results"), monitor=cb.Listing((0.1, 0.3)), settle=1.0, home="batches",
     )
     batch.map(spec, key="{name}", name=[f"night{number:02}" for number in range(int(sys.argv[1]))])
     batch.run(progress=False).raise_if_failed()
@@ -58,9 +58,28 @@ def laptop(tmp_path):
     return tmp_path
 
 
+def hidden(folder):
+    """The beginning of a command that does not see *folder*, by mounts of its own, if the system lets it have them."""
+    for unshare in (["unshare", "-m"], ["unshare", "-rm"]):
+        hide = [*unshare, "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder)]
+        try:
+            if subprocess.run([*hide, "true"], capture_output=True, check=False).returncode == 0:
+                return hide
+        except FileNotFoundError:
+            break
+    return []
+
+
+def damaged(call):
+    """An upload of which a byte has changed on the way: its digest is that of other content."""
+    call.request.headers["digest"] = "md5=AAAAAAAAAAAAAAAAAAAAAA=="
+    return call.proceed()
+
+
 def drive(laptop, platform, *arguments):
     settings = {**os.environ, "CANFAR_URL": platform.url, "CANFAR_TOKEN": platform.token}
-    return subprocess.Popen([sys.executable, "driver.py", *arguments], cwd=laptop, env=settings)
+    command = [*hidden(platform.arc), sys.executable, "driver.py", *arguments]
+    return subprocess.Popen(command, cwd=laptop, env=settings)
 
 
 def wait_for(condition, what, seconds=60):
@@ -79,6 +98,7 @@ def check(laptop, count):
 
 
 def test_twenty_files_come_back_with_one_damaged_on_the_way_and_the_driver_killed(platform, laptop):
+    platform.faults.add(damaged, on="upload", where=lambda request: "night03.fits" in request.path, first=1)
     platform.faults.add(faults.corrupt(), on="download", where=lambda request: "night07.out" in request.path, first=1)
     first = drive(laptop, platform, "20")
     try:
@@ -86,7 +106,11 @@ def test_twenty_files_come_back_with_one_damaged_on_the_way_and_the_driver_kille
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
+    uploads = [each.path for each in platform.requests.recent if each.kind == "upload" and ".fits." in each.path]
+    assert len(uploads) == 21, "each file was sent once, and the damaged one again"
+    platform.requests.clear()
     assert drive(laptop, platform, "20").wait(100) == 0
+    assert not [each for each in platform.requests.recent if each.kind == "upload" and ".fits" in each.path]
     check(laptop, 20)
     assert set(platform.starts.values()) == {1}, "a job ran twice"
     assert not list(platform.arc.rglob("*.part"))
@@ -106,3 +130,14 @@ def test_a_batch_that_was_left_alone_until_all_was_forgotten_has_lost_nothing(pl
     assert drive(laptop, platform, "5", "--wait").wait(100) == 0
     check(laptop, 5)
     assert set(platform.starts.values()) == {1}, "a job ran twice"
+
+
+def test_the_page_for_laptops_keeps_its_word_on_one(platform, laptop):
+    page = (Path(__file__).parents[2] / "docs/howto/laptop.md").read_text()
+    first = page.partition("```python\n")[2].partition("```")[0]
+    here = "import canfar_batch as cb\n\ncb.Session.nearby = property(lambda self: False)\n"
+    (laptop / "driver.py").write_text(here + first.replace('"laptop",', '"laptop", home="batches", settle=1.0,'))
+    assert drive(laptop, platform).wait(60) == 0
+    assert json.loads((laptop / "results/night1.json").read_text()) == {"bytes": 6000}
+    (folder,) = (platform.arc / "home/local/canfar_batch").iterdir()
+    assert {path.name for path in folder.iterdir()} == {"measure.py", "raw", "night1.json", "night2.json"}

@@ -46,16 +46,19 @@ def test_the_batchs_token_is_put_where_containers_look_for_it(platform):
 @pytest.mark.parametrize(
     "trouble", [errors.StorageDenied("no"), errors.PlatformUnreachable("no answer"), errors.CredentialRefused("no")]
 )
-def test_a_storage_that_cannot_be_used_is_done_without(platform, trouble):
+def test_a_storage_that_cannot_be_used_is_an_error(platform, trouble):
     platform.storage.trouble = trouble
-    assert RemoteReceipts.prepare(platform, TOKEN) is None
+    with pytest.raises(type(trouble)):
+        RemoteReceipts.prepare(platform, TOKEN)
 
 
 @pytest.mark.parametrize("user", [None, "", "../other", "a b"])
-def test_a_user_whose_home_is_not_known_is_done_without(platform, user):
+def test_a_user_whose_home_is_not_known_is_an_error(platform, user):
     platform.user = user
-    assert RemoteReceipts.prepare(platform, TOKEN) is None
+    with pytest.raises(errors.StorageError, match="your home on the storage is not known"):
+        RemoteReceipts.prepare(platform, TOKEN)
 
 
-def test_a_platform_without_storage_is_done_without():
-    assert RemoteReceipts.prepare(FakePlatform(), TOKEN) is None
+def test_a_platform_without_storage_is_an_error():
+    with pytest.raises(errors.StorageError, match="no storage"):
+        RemoteReceipts.prepare(FakePlatform(), TOKEN)
