@@ -264,7 +264,7 @@ class Attempt:
             if receipt.timed_out:
                 found.append(f"its time-out stopped it; it ended with 0{there}")
             elif receipt.stopped_by is not None:
-                found.append(f"it was told to stop ({receipt.stopped_by}); it ended with 0{there}")
+                found.append(f"it was asked to stop ({receipt.stopped_by}); it ended with 0{there}")
             if receipt.missing:
                 found.append(f"declared outputs that were not there: {_few(receipt.missing)}")
             if receipt.oom_kills:

@@ -49,12 +49,12 @@ class InlinePool:
         self.inbox.append((then, Outcome.of(work)))
 
     def drain(self) -> int:
-        heard = 0
+        drained = 0
         for _ in range(len(self.inbox)):
             then, outcome = self.inbox.popleft()
             then(outcome)
-            heard += 1
-        return heard
+            drained += 1
+        return drained
 
     def wait(self, seconds: float) -> None:
         if not self.inbox:

@@ -176,7 +176,7 @@ def _add_watch(watch: argparse.ArgumentParser) -> None:
     _add_name(watch, "the batch (default: all batches, until no process runs one)", nargs="?")
     watch.add_argument(
         "--every", type=number_above(0), default=2.0, metavar="S",
-        help="seconds between two looks (default: %(default)g)",
+        help="seconds between two updates (default: %(default)g)",
     )  # fmt: skip
 
 

@@ -385,7 +385,7 @@ def outcome_of(job: JobRecord, archive: Home, logged: bytes | None) -> Outcome |
 
 
 def _with_remote(runs: Runs, remote: RemoteReceipts | None, job: JobRecord, archive: Home) -> tuple[Runs, bool]:
-    """Return the receipts with those from the storage, if none tells the end; and whether it could not be asked."""
+    """Return the receipts with those from the storage, if none says how it ended; and whether it could not be asked."""
     if (
         remote is None
         or not job.spec.receipt

@@ -190,7 +190,7 @@ class Finisher:
             self._open[key] = Finishing(phase=None, stopping=True, stopped_for=failure, since=now, due=now)
 
     def ask_to_stop(self, job: JobRecord) -> None:
-        """Ask a bundle to stop one of its tasks. It hears of that only if it sees the home."""
+        """Ask a bundle to stop one of its tasks. The request reaches it only if it sees the home."""
         home, name = self._context.launch_context.home, job.attempts[-1].run_name
         if home is not None and name not in self._asked_to_stop:
             write_file(home.stop_request(name), b"")
@@ -246,8 +246,8 @@ class Finisher:
             self.answers, job, request.companions, phase=phase, ended=request.finishing.reported, since=request.at,
             archive=context.archive, receipt_home=receipt_home,
         )  # fmt: skip
-        told = found.ended is not None and found.ended.stopped_by is not None
-        stopped_for_user = request.finishing.reported and job.cancelling and told
+        was_stopped = found.ended is not None and found.ended.stopped_by is not None
+        stopped_for_user = request.finishing.reported and job.cancelling and was_stopped
         return attrs.evolve(found, cancel_sent=request.at) if stopped_for_user else found
 
     def _gather(self, request: FinishRequest) -> Gathered | None:

@@ -16,7 +16,7 @@ from canfar_batch.records import JobRecord, JobState
 class SeenFiles:
     """The files of a batch's jobs, as far as this machine sees them; each directory is read once.
 
-    Reading a directory once matters on a network disk, so this is made anew for each question about all jobs.
+    Reading a directory once matters on a network disk, so this is made again for each question about all jobs.
     """
 
     home: Path | None  #: the batch's directory

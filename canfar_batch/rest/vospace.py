@@ -133,7 +133,7 @@ class VOSpace:
         return Content(pieces=itertools.chain(first, pieces), start=begin, md5=digest)
 
     def write(self, path: str, source: BinaryIO, size: int, md5: str) -> None:
-        """Store a file. The service checks the MD5, and tells it again."""
+        """Store a file. The service checks the MD5, and returns it."""
 
         def check(answer: Answer) -> None:
             if answer.status not in (200, 201):
@@ -149,7 +149,7 @@ class VOSpace:
         self._transport.send_file(f"/files{_quoted(path)}", source, size, headers=headers, read=check)
 
     def digest(self, path: str) -> str | None:
-        """Return None: the service tells the MD5 with each file, if it knows it."""
+        """Return None: the service lists the MD5 of each file, if it knows it."""
         return None
 
     def move(self, old: str, new: str) -> None:

@@ -247,8 +247,8 @@ class Bundle:
         return [self._bundle(filling.jobs) for filling in fillings]
 
     def _bundle(self, jobs: Sequence[JobRecord]) -> protocols.Bundle:
-        told = (self.cores, self.ram, self.gpus) != (None, None, None)
-        resources = self.container_resources(jobs[0].resources) if told else None
+        is_given = (self.cores, self.ram, self.gpus) != (None, None, None)
+        resources = self.container_resources(jobs[0].resources) if is_given else None
         return protocols.Bundle(jobs, parallel=self.parallel, resources=resources)
 
     def _most(self, view: BatchView) -> int:

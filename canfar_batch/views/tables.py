@@ -192,10 +192,10 @@ def _lengths(attempt: Attempt | None, now: datetime | None) -> tuple[float | Non
     """Seconds that an attempt waited and ran; None for a length that has no end yet, unless *now* is given."""
     if attempt is None or attempt.launched_at is None:
         return None, None
-    heard = now or attempt.seen_at or attempt.started_at or attempt.launched_at
+    latest = now or attempt.seen_at or attempt.started_at or attempt.launched_at
     has_ended = attempt.ended or attempt.finished_at is not None
-    waited = Times.of(attempt, heard).waited if attempt.started_at is not None or now is not None else None
-    return waited, run_seconds(attempt, heard) if has_ended or now is not None else None
+    waited = Times.of(attempt, latest).waited if attempt.started_at is not None or now is not None else None
+    return waited, run_seconds(attempt, latest) if has_ended or now is not None else None
 
 
 def _in_use(job: JobRecord, seen: Mapping[str, ContainerInfo]) -> Row:

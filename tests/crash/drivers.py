@@ -91,7 +91,7 @@ def environment(platform):
 def has_digested(platform):
     """True once the platform has handled every request of clients that have ended.
 
-    How long that takes on a busy machine is nobody's promise; how long a launch may be under way is the settle time's.
+    No test promises how long that takes on a busy machine; the settle time bounds how long a launch is in flight.
     """
     port = urlsplit(platform.url).port
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -170,8 +170,8 @@ class World:
         verdict.twice = sorted(key for key, times in starts.items() if times > 1)
         return verdict
 
-    def tell(self):
-        """Everything that helps to understand what went wrong."""
+    def story(self):
+        """Return everything that helps to understand what went wrong."""
         lines = [self.output[-6000:]]
         with self.batch() as batch:
             doubtful = {*self.verdict().twice, *(job.key for job in batch.records if len(job.attempts) > 1)}

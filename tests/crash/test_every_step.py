@@ -65,7 +65,7 @@ def kill_at_every_step(directory, *, kills, jobs, **order):
                 total += verdict
                 died.extend(line for line in points.read_text().splitlines() if not line.isdigit())
                 if codes[-1] != 0 or not verdict.good or verdict.starts != jobs:
-                    trouble.append(f"step {number}: ended with {codes}, {verdict}\n{points.read_text()}{world.tell()}")
+                    trouble.append(f"step {number}: ended with {codes}, {verdict}\n{points.read_text()}{world.story()}")
 
     def lane():
         room = {"cores": 256, "ram": 4096}

@@ -36,16 +36,16 @@ def test_a_platform_that_is_away_for_a_while_costs_time_and_no_job(platform, lon
             time.sleep(AWAY)  # how often it asked meanwhile does not matter, as long as it did
             assert eventually(lambda: away.hits >= 2)
         assert first.wait(PATIENCE) == 0, long.output
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 @pytest.mark.parametrize("fault", [bad_gateway(), drop(), login_page()], ids=["bad gateway", "reset", "login page"])
-def test_launches_into_an_outage_are_settled_when_it_is_over(platform, long, fault):
+def test_launches_into_an_outage_are_resolved_when_it_ends(platform, long, fault):
     with platform.faults.during(fault, on="create") as away, driver(platform, long) as first:
         assert eventually(lambda: away.hits >= 4)
         platform.faults.remove(away)
         assert first.wait(PATIENCE) == 0, long.output
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 def test_a_platform_that_is_away_from_the_start_is_waited_for(platform, long):
@@ -53,7 +53,7 @@ def test_a_platform_that_is_away_from_the_start_is_waited_for(platform, long):
         assert eventually(lambda: away.hits >= 5)
         platform.faults.remove(away)
         assert first.wait(PATIENCE) == 0, long.output
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 def test_a_credential_that_is_refused_for_a_while_pauses_the_batch(platform, long):
@@ -65,7 +65,7 @@ def test_a_credential_that_is_refused_for_a_while_pauses_the_batch(platform, lon
             assert first.poll() is None
         assert first.wait(PATIENCE) == 0, long.output
     assert "; going on" in long.output
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 def test_a_list_that_is_empty_for_longer_than_the_settle_time_causes_no_second_launch(platform, long):
@@ -74,7 +74,7 @@ def test_a_list_that_is_empty_for_longer_than_the_settle_time_causes_no_second_l
         with platform.faults.during(empty_list(), on="list") as lies:
             assert eventually(lambda: lies.hits >= 10)
         assert first.wait(PATIENCE) == 0, long.output
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 # -- a full disk --------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_a_disk_that_is_full_ends_the_run_and_loses_nothing(platform, long):
     assert "Nothing that was recorded is lost" in long.output
     with driver(platform, long) as last:
         assert last.wait(PATIENCE) == 0, long.output
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_disk_that_fills_up_during_a_run_ends_it_and_the_next_run_goes_on(plat
     (small_disk / "ballast").unlink()
     with driver(platform, world) as last:
         assert last.wait(PATIENCE) == 0, world.output
-    assert world.verdict().good, world.tell()
+    assert world.verdict().good, world.story()
 
 
 def fill(path):

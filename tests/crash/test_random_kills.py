@@ -77,7 +77,7 @@ def kill_at_random(platform, server, world, chance, *, kills, away=0.0, signals=
         assert eventually(lambda: has_digested(platform))
         time.sleep(chance.uniform(0, 2 * away))
     code = server.run(**world.order)
-    assert code == 0, f"ended with {code}\n{world.tell()}"
+    assert code == 0, f"ended with {code}\n{world.story()}"
     return killed
 
 
@@ -85,7 +85,7 @@ def check(world, platform):
     """What became of a batch that is done, and of which nothing may run any more."""
     assert platform.wait_idle(PATIENCE)
     verdict = world.verdict()
-    assert verdict.good, f"{verdict}\n{verdict.lost} {verdict.false} {verdict.wrong} {verdict.twice}\n{world.tell()}"
+    assert verdict.good, f"{verdict}\n{verdict.lost} {verdict.false} {verdict.wrong} {verdict.twice}\n{world.story()}"
     return verdict
 
 

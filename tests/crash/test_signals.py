@@ -62,4 +62,4 @@ def test_a_driver_that_is_asked_to_end_leaves_the_jobs_alone(platform, long, num
 def assert_it_goes_on(platform, world):
     with driver(platform, world) as second:
         assert second.wait(PATIENCE) == 0, world.output
-    assert world.verdict().good, world.tell()
+    assert world.verdict().good, world.story()

@@ -57,11 +57,11 @@ def test_a_second_driver_gets_an_error_that_names_the_first_and_changes_nothing(
             assert second.wait(PATIENCE) == 3
         first.send_signal(signal.SIGCONT)
         with open(other) as file:
-            told = file.read()
-        assert "ended by BatchBusy" in told
-        assert f"process {first.pid} on" in told
+            said = file.read()
+        assert "ended by BatchBusy" in said
+        assert f"process {first.pid} on" in said
         assert first.wait(PATIENCE) == 0
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 def test_a_driver_that_was_killed_is_followed_at_once(platform, long):
@@ -71,7 +71,7 @@ def test_a_driver_that_was_killed_is_followed_at_once(platform, long):
         first.wait(PATIENCE)
     with driver(platform, long) as second:
         assert second.wait(PATIENCE) == 0, long.output
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 def test_a_killed_driver_whose_parent_has_not_waited_for_it_is_followed_as_well(platform, long):
@@ -81,7 +81,7 @@ def test_a_killed_driver_whose_parent_has_not_waited_for_it_is_followed_as_well(
         os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the table of processes
         with driver(platform, long) as second:
             assert second.wait(PATIENCE) == 0, long.output
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 def test_a_driver_that_slept_through_a_takeover_stops_and_launches_nothing(platform, long):
@@ -100,7 +100,7 @@ def test_a_driver_that_slept_through_a_takeover_stops_and_launches_nothing(platf
         assert "ended by LeaseLost" in file.read()
     assert created.total() < 12
     assert platform.requests.accepted.total() == 12, "each job was launched once, by whichever driver"
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 def test_a_takeover_while_the_other_driver_waits_for_an_answer_finds_what_it_launched(platform, long):
@@ -113,7 +113,7 @@ def test_a_takeover_while_the_other_driver_waits_for_an_answer_finds_what_it_lau
             assert second.wait(PATIENCE) == 0, long.output
     with long.batch() as batch:
         assert batch.counts == {JobState.SUCCEEDED: 12}
-    assert long.verdict().good, long.tell()
+    assert long.verdict().good, long.story()
 
 
 def test_a_ledger_that_stays_locked_is_an_error_that_names_the_holder(tmp_path):

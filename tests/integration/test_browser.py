@@ -194,10 +194,14 @@ def test_typing_filters_the_rows(opened):
 
 
 def test_states_and_causes_can_be_chosen(opened):
-    for id, value, told in (("state", "lost", "1 of"), ("state", "", "2,500 of"), ("cause", "out of memory", "50 of")):
+    for id, value, first in (
+        ("state", "lost", "1 of"),
+        ("state", "", "2,500 of"),
+        ("cause", "out of memory", "50 of"),
+    ):
         opened(f"{{ const c = document.getElementById('{id}'); c.value = '{value}'; "
                "c.dispatchEvent(new Event('change')) }")  # fmt: skip
-        assert found(opened).startswith(told)
+        assert found(opened).startswith(first)
 
 
 def test_a_cause_leads_to_its_jobs(opened):

@@ -79,7 +79,7 @@ def test_pixels_without_a_value_are_left_out(process, here, recwarn):
     assert [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)] == []
 
 
-def test_the_header_is_kept_but_for_the_axis_that_is_gone(process, here):
+def test_the_header_is_kept_without_the_axis_that_was_removed(process, here):
     hdu = fits.PrimaryHDU(cube(5, 3, 4, dtype="i2"))
     hdu.header.update(OBJECT="M31", CTYPE1="RA---TAN", CTYPE3="FREQ", CRVAL3=1.4e9, CD1_1=0.1, CD3_3=1e6)
     assert process([write(here / "in.fits", hdu), "out.fits"]) == 0

@@ -279,9 +279,9 @@ def test_a_cancel_that_is_not_confirmed_is_not_believed(platform, session):
 
 def test_the_explanation_of_a_queued_job_says_that_it_waits(platform, session):
     platform.hold()
-    told = session.launch("true", image=IMAGE).refresh().explain()
-    assert "waits on the platform for" in told
-    assert "no events for it yet" in told
+    text = session.launch("true", image=IMAGE).refresh().explain()
+    assert "waits on the platform for" in text
+    assert "no events for it yet" in text
 
 
 def test_an_image_that_cannot_be_fetched_is_named(platform, session):
@@ -384,7 +384,7 @@ def test_a_launch_whose_answer_is_lost_is_found_by_its_name(platform, session, l
     assert platform.starts == {job.name: 1}
 
 
-def test_a_launch_that_cannot_be_settled_is_in_doubt_and_not_repeated(platform, session):
+def test_a_launch_whose_outcome_stays_unknown_is_in_doubt_and_not_repeated(platform, session):
     platform.faults.add(drop(), on="create")
     with pytest.raises(errors.LaunchInDoubt, match=r"session\.jobs\(\)") as caught:
         session.launch("true", image=IMAGE, name="lonely")

@@ -49,8 +49,8 @@ def printed(outputs: list[dict]) -> str:
     return "".join(output.get("text", "") for output in outputs)
 
 
-def check_what_needs_no_extra(told: list[dict], folder: Path) -> None:
-    pages = shown(told, "text/html")
+def check_what_needs_no_extra(cells: list[dict], folder: Path) -> None:
+    pages = shown(cells, "text/html")
     views = [page for page in pages if 'class="cb-view"' in page]
     session, running, progress, report, batch, job = views
     assert "24 of 24 final" in progress
@@ -59,38 +59,38 @@ def check_what_needs_no_extra(told: list[dict], folder: Path) -> None:
     assert "2</b> failed" in report
     assert "star-7" in batch
     assert "the fit did not converge" in job
-    assert "2 failed: 2 exit code 1" in printed(told)
+    assert "2 failed: 2 exit code 1" in printed(cells)
     assert (folder / "batches" / "see-it" / "report.html").read_text().count("</script>") == 2
 
 
 def test_the_notebook_runs_with_the_extras(tmp_path):
     for extra in EXTRAS:
         pytest.importorskip(extra)
-    told = outputs(tmp_path)
-    check_what_needs_no_extra(told, tmp_path)
-    assert len(shown(told, "image/png")) == 1
-    assert len(shown(told, "text/html")) == 8  # six views, a DataFrame and a Table
-    assert "pip install" not in printed(told)
+    cells = outputs(tmp_path)
+    check_what_needs_no_extra(cells, tmp_path)
+    assert len(shown(cells, "image/png")) == 1
+    assert len(shown(cells, "text/html")) == 8  # six views, a DataFrame and a Table
+    assert "pip install" not in printed(cells)
 
 
-def check_that_missing_extras_are_named(told: list[dict]) -> None:
-    assert shown(told, "image/png") == []
+def check_that_missing_extras_are_named(cells: list[dict]) -> None:
+    assert shown(cells, "image/png") == []
     for library in ("pandas", "astropy", "matplotlib"):
-        assert printed(told).count(f"pip install {library} ") == 1
+        assert printed(cells).count(f"pip install {library} ") == 1
 
 
 def test_the_notebook_runs_without_the_extras_and_names_them(tmp_path):
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / "sitecustomize.py").write_text(BLOCKER)
-    told = outputs(tmp_path, PYTHONPATH=str(blocked))
-    check_what_needs_no_extra(told, tmp_path)
-    check_that_missing_extras_are_named(told)
+    cells = outputs(tmp_path, PYTHONPATH=str(blocked))
+    check_what_needs_no_extra(cells, tmp_path)
+    check_that_missing_extras_are_named(cells)
 
 
 @pytest.mark.bare
 def test_the_notebook_runs_in_an_environment_without_extras(tmp_path):
     assert not [name for name in (*EXTRAS, "numpy") if find_spec(name)]
-    told = outputs(tmp_path)
-    check_what_needs_no_extra(told, tmp_path)
-    check_that_missing_extras_are_named(told)
+    cells = outputs(tmp_path)
+    check_what_needs_no_extra(cells, tmp_path)
+    check_that_missing_extras_are_named(cells)

@@ -116,7 +116,7 @@ def never_again(job: JobRecord, failure: failures.Failure) -> Again | Stop:
     return Stop("once is enough") if failure.platform else Again(after=10.0)
 
 
-def look(platform: Platform, view: BatchView) -> Observation:
+def poll(platform: Platform, view: BatchView) -> Observation:
     return Observation(containers={info.id: info for info in platform.containers()}, at=view.now, wait=30.0)
 
 
@@ -131,7 +131,7 @@ class Still:
 launch_by_function: LaunchStrategy = two_at_a_time
 launch_by_class: LaunchStrategy = Patient()
 launch_by_lambda: LaunchStrategy = lambda view: [Bundle(job) for job in view.ready()]  # noqa: E731
-monitor: MonitorStrategy = look
+monitor: MonitorStrategy = poll
 retry: RetryPolicy = never_again
 retry_by_lambda: RetryPolicy = lambda job, failure: Stop()  # noqa: E731
 collect: ResultCollector = lambda job, platform: platform.logs(job.id or "")  # noqa: E731
@@ -139,5 +139,5 @@ observe: Observer = lambda event: event.kind  # noqa: E731
 clock: Clock = Still()
 
 
-def hear(event: Event) -> None:
+def on_event(event: Event) -> None:
     assert_type(event.key, str)

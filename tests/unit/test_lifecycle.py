@@ -189,8 +189,8 @@ def test_a_late_receipt_overturns_a_cancel_without_a_report():
     stopped = after(Intended, Launched, CancelAsked, Cancelled)
     job = apply(stopped, event(LateSuccess))
     assert (job.state, job.last_attempt.succeeded, job.last_attempt.receipt) == (JobState.SUCCEEDED, True, DONE)
-    heard = event(Cancelled, receipt=attrs.evolve(DONE, exit_code=143))
-    for known in (after(Cancelled), after(Intended, Launched, CancelAsked, heard)):
+    reported = event(Cancelled, receipt=attrs.evolve(DONE, exit_code=143))
+    for known in (after(Cancelled), after(Intended, Launched, CancelAsked, reported)):
         with pytest.raises(TransitionError, match="is known already"):
             apply(known, event(LateSuccess))
 

@@ -174,7 +174,7 @@ def test_the_launch_name_is_reported_though_the_credential_expires(scene):
 
 
 @pytest.fixture
-def nobody(monkeypatch, tmp_path):
+def bare(monkeypatch, tmp_path):
     """A user without any credential."""
     for name in ("CANFAR_URL", "CANFAR_TOKEN", "CANFAR_CERTIFICATE"):
         monkeypatch.delenv(name, raising=False)
@@ -182,35 +182,35 @@ def nobody(monkeypatch, tmp_path):
     return monkeypatch
 
 
-def test_without_a_credential_the_error_says_how_to_get_one(nobody):
+def test_without_a_credential_the_error_says_how_to_get_one(bare):
     with pytest.raises(errors.CredentialMissing, match="cadc-get-cert"):
         Session.connect()
 
 
-def test_credentials_and_address_come_from_the_environment(nobody):
-    nobody.setenv("CANFAR_URL", "https://platform.example.org/skaha")
-    nobody.setenv("CANFAR_TOKEN", "s3cr3t-token")
+def test_credentials_and_address_come_from_the_environment(bare):
+    bare.setenv("CANFAR_URL", "https://platform.example.org/skaha")
+    bare.setenv("CANFAR_TOKEN", "s3cr3t-token")
     with Session.connect() as session:
         assert session.url == "https://platform.example.org/skaha/v1"
         assert not session.nearby
         assert "s3cr3t" not in repr(session)
 
 
-def test_an_argument_wins_over_the_environment(nobody):
-    nobody.setenv("CANFAR_URL", "https://platform.example.org/skaha/v1")
+def test_an_argument_wins_over_the_environment(bare):
+    bare.setenv("CANFAR_URL", "https://platform.example.org/skaha/v1")
     with Session.connect("https://other.example.org/skaha/v1", token="s3cr3t-token") as session:
         assert session.url == "https://other.example.org/skaha/v1"
 
 
-def test_credentials_are_not_sent_over_plain_http(nobody):
+def test_credentials_are_not_sent_over_plain_http(bare):
     with pytest.raises(errors.AddressError):
         Session.connect("http://platform.example.org/skaha/v1", token="s3cr3t-token")
 
 
 @pytest.mark.parametrize("where", ["argument", "environment"])
-def test_local_starts_a_platform_that_lives_as_long_as_the_session(nobody, where):
+def test_local_starts_a_platform_that_lives_as_long_as_the_session(bare, where):
     if where == "environment":
-        nobody.setenv("CANFAR_URL", "local")
+        bare.setenv("CANFAR_URL", "local")
     with Session.connect("local" if where == "argument" else None) as session:
         assert session.nearby
         assert session.limits().cores
@@ -219,7 +219,7 @@ def test_local_starts_a_platform_that_lives_as_long_as_the_session(nobody, where
         session.jobs()
 
 
-def test_a_session_can_be_closed_twice(nobody):
+def test_a_session_can_be_closed_twice(bare):
     session = Session.connect("local")
     session.close()
     session.close()
@@ -280,7 +280,7 @@ def test_an_unknown_argument_of_a_batch_is_refused_with_the_nearest_name(scene, 
         scene.session.batch("b", **{name: 4})
 
 
-def test_a_number_stands_for_a_window_or_for_attempts(nobody, tmp_path):
+def test_a_number_stands_for_a_window_or_for_attempts(bare, tmp_path):
     with Session.connect("local") as session:
         batch = session.batch("b", launch=2, retry=0, home=tmp_path)
         batch.map(JobSpec("sh -c 'exit {n}'", image=IMAGE, cores=1, ram=1), key="n{n}", n=[0, 3])
@@ -310,7 +310,7 @@ def test_pickling_a_session_says_what_to_do_instead(scene):
         pickle.dumps(scene.session)
 
 
-def test_a_fork_that_leaves_the_with_block_ends_nothing_of_its_parent(nobody, monkeypatch):
+def test_a_fork_that_leaves_the_with_block_ends_nothing_of_its_parent(bare, monkeypatch):
     with Session.connect("local") as session:
         with monkeypatch.context() as patch:
             patch.setattr("canfar_batch.session.os.getpid", lambda: -1)
@@ -318,13 +318,13 @@ def test_a_fork_that_leaves_the_with_block_ends_nothing_of_its_parent(nobody, mo
         assert session.jobs() == []
 
 
-def test_a_credential_goes_to_the_configured_address_alone(nobody, scene, tmp_path):
-    nobody.setenv("CANFAR_TOKEN", "s3cr3t-token")
-    nobody.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda self: None)
+def test_a_credential_goes_to_the_configured_address_alone(bare, scene, tmp_path):
+    bare.setenv("CANFAR_TOKEN", "s3cr3t-token")
+    bare.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda self: None)
     batch = scene.session.batch("b", home=tmp_path)
     with pytest.raises(errors.LedgerError, match=r"no credential is sent to .* set CANFAR_URL=https://fake\.example"):
         Session.connect_for(batch)
-    nobody.setenv("CANFAR_URL", scene.platform.url)
+    bare.setenv("CANFAR_URL", scene.platform.url)
     with Session.connect_for(batch) as session:
         assert session.address == batch.address
 

@@ -250,10 +250,10 @@ def test_limits_are_printed_in_a_line():
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("memory", "ram"), ("cpus", "cores"), ("core", "cores"), ("environment", "env")]
+    ("name", "meant"), [("memory", "ram"), ("cpus", "cores"), ("core", "cores"), ("environment", "env")]
 )
-def test_the_names_of_other_programs_are_understood_well_enough_to_advise(name, told):
-    with pytest.raises(SpecError, match=f"a job has no {name}; did you mean {told}\\?"):
+def test_the_names_of_other_programs_are_understood_well_enough_to_advise(name, meant):
+    with pytest.raises(SpecError, match=f"a job has no {name}; did you mean {meant}\\?"):
         JobSpec("fit", image="i/i", **{name: 1})
 
 

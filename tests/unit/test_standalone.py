@@ -1,4 +1,4 @@
-"""Single jobs: launches that are settled, absence, cancelling, and jobs that were found."""
+"""Single jobs: launches without an answer, absence, cancelling, and jobs that were found."""
 
 import pytest
 from alone import SETTLE, begin

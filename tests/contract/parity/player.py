@@ -179,15 +179,15 @@ def recorded(answer):
     """A recorded answer in the same form."""
     text = json.dumps(answer, ensure_ascii=False)
     text = re.sub(r"<time/min>|<start\+\d+s>", "<time>", text)  # seconds of 00 are left out
-    told = json.loads(text)
-    content = {key: told[key] for key in ("json", "layout", "events") if key in told}
+    answer = json.loads(text)
+    content = {key: answer[key] for key in ("json", "layout", "events") if key in answer}
     if "json" in content:
         content["json"] = tidy(content["json"])
         content["layout"]["keys"] = [key for key in content["layout"]["keys"] if key not in USE]
     if not content:
-        content["text"] = brief(told.get("text") or "")
-    headers = {name: values for name, values in told["headers"].items() if name != "server"}
-    return {"status": told["status"], "headers": headers, **content}
+        content["text"] = brief(answer.get("text") or "")
+    headers = {name: values for name, values in answer["headers"].items() if name != "server"}
+    return {"status": answer["status"], "headers": headers, **content}
 
 
 def play(player, case, *, is_patient):

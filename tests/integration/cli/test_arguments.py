@@ -16,7 +16,7 @@ from integration.cli.conftest import IMAGE, ON_THIS_MACHINE, Command, process
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "says"),
     [
         (
             ["run", "x", "--preview", "--", "echo"],
@@ -54,7 +54,7 @@ from integration.cli.conftest import IMAGE, ON_THIS_MACHINE, Command, process
         (["run", "x", *IMAGE, "--", "true"], "(?i)credential|login"),
     ],
 )
-def test_a_mistake_is_reported_in_one_line_with_advice(command: Command, words: Sequence[str], told: str, monkeypatch):
+def test_a_mistake_is_reported_in_one_line_with_advice(command: Command, words: Sequence[str], says: str, monkeypatch):
     monkeypatch.setenv("HOME", os.getcwd())
     Path("afile").touch()
     ended = command(*words)
@@ -62,7 +62,7 @@ def test_a_mistake_is_reported_in_one_line_with_advice(command: Command, words: 
     assert ended.out == ""
     last = ended.err.rstrip("\n").splitlines()[-1]
     assert re.match("canfar-batch.*: error: ", last)
-    assert re.search(told, last)
+    assert re.search(says, last)
     assert "Traceback" not in ended.err
     assert (
         not Path("batches/x").exists() or "--ram" in words

@@ -15,8 +15,8 @@ def test_batches_are_listed(there: Command):
     assert there("ls").out.splitlines() == [
         "batch  jobs  state                  driver", "count     3  2 succeeded, 1 failed",
     ]  # fmt: skip
-    (told,) = there("ls", "--json").json
-    assert told == {"batch": "count", "jobs": 3, "counts": {"succeeded": 2, "failed": 1}, "driver": None}
+    (found,) = there("ls", "--json").json
+    assert found == {"batch": "count", "jobs": 3, "counts": {"succeeded": 2, "failed": 1}, "driver": None}
 
 
 def test_a_directory_without_batches_is_named(command: Command, tmp_path: Path):
@@ -58,8 +58,8 @@ def test_a_batch_without_permission_does_not_hide_the_others(there: Command, ran
         return usual(path)
 
     monkeypatch.setattr(Path, "is_file", is_file)
-    told = {row["batch"]: row.get("error", "") for row in there("ls", "--json").json}
-    assert (told["count"], "Permission denied" in told["theirs"]) == ("", True)
+    found = {row["batch"]: row.get("error", "") for row in there("ls", "--json").json}
+    assert (found["count"], "Permission denied" in found["theirs"]) == ("", True)
 
 
 def test_the_beginning_of_a_key_is_enough_if_no_other_has_it(command: Command):

@@ -27,8 +27,8 @@ def test_a_table_that_astropy_reads_has_jobs_too(command: Command):
 def test_a_grid_combines_each_with_each(command: Command):
     words = [*IMAGE, "--grid", "t=0.1,0.5", "--grid", "m=gauss,top", "--preview", "--json"]
     ended = command("run", "sweep", *words, "--", "fit", "--t={t}", "{m}")
-    told = [job["argv"] for job in ended.json]
-    assert told == [["fit", f"--t={t}", m] for t in ("0.1", "0.5") for m in ("gauss", "top")]
+    argvs = [job["argv"] for job in ended.json]
+    assert argvs == [["fit", f"--t={t}", m] for t in ("0.1", "0.5") for m in ("gauss", "top")]
 
 
 def test_ranges_are_whole_numbers_and_combine_with_grids(command: Command):

@@ -103,9 +103,9 @@ def test_ctrl_c_on_the_local_platform_ends_the_jobs_until_the_next_run(tmp_path:
         assert time.monotonic() < deadline, "the job never ran"
         time.sleep(0.05)
     driver.send_signal(signal.SIGINT)
-    told = driver.communicate(timeout=30)[1]
+    said = driver.communicate(timeout=30)[1]
     assert driver.returncode == cli.DETACHED
-    assert "its jobs end with this session, and the next run launches them again" in told
+    assert "its jobs end with this session, and the next run launches them again" in said
     Path("go").touch()
     assert command("run", "here", "--quiet", "--json", "--url", "local").json["counts"] == {"succeeded": 1}
 

@@ -19,8 +19,8 @@ def test_status_counts_jobs_and_lists_failures(there: Command):
     assert ended.out.startswith("batch count: 3 jobs (2 succeeded, 1 failed)\n")
     assert ended.out.splitlines()[2].startswith("next: fix the cause, then: canfar-batch retry count")
     assert [line.split()[0] for line in ended.out.splitlines()[3:]] == ["key", "c"]
-    told = there("status", "count", "--json").json
-    assert (told["done"], told["ok"], told["driver"], told["platform"]) == (True, False, None, "local")
+    data = there("status", "count", "--json").json
+    assert (data["done"], data["ok"], data["driver"], data["platform"]) == (True, False, None, "local")
 
 
 def test_status_of_a_job_explains_it(there: Command):
@@ -33,9 +33,9 @@ def test_failures_are_listed_by_cause_with_advice(there: Command):
     ended = there("failures", "count")
     assert ended.code == 1
     assert ended.out.startswith("Why 1 job failed:\n  1 x exit code 1 (c)\n")
-    (told,) = there("failures", "count", "--json").json
-    assert (told["key"], told["class"], told["attempt"]) == ("c", "ExitCode", 1)
-    assert Path(told["log"]).exists()
+    (data,) = there("failures", "count", "--json").json
+    assert (data["key"], data["class"], data["attempt"]) == ("c", "ExitCode", 1)
+    assert Path(data["log"]).exists()
 
 
 def test_no_failures_are_fine(command: Command):

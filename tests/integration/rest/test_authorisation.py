@@ -211,10 +211,10 @@ def test_registry_secret_goes_with_creates_of_its_images_alone(connect, nothing_
     coded = base64.b64encode(b"robot:s3cret-of-the-registry").decode()
 
     @of_request
-    def tell(request):
+    def echo(request):
         return reply(400, "bad registry header " + request.headers.get("x-skaha-registry-auth", "none"))
 
-    with Server([data([]), tell, reply(400, "no")]) as server:
+    with Server([data([]), echo, reply(400, "no")]) as server:
         platform = connect(server, registry=registry)
         platform.containers()
         raised(platform.launch, REQUEST)

@@ -107,7 +107,7 @@ def test_question_is_an_error_and_never_an_absence(case, connect):
 
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("text", ["not found\n\n", "session zzzz9999 not found\n", "404 page not found", ""])
-def test_gone_is_one_text(text, question, connect):
+def test_an_absent_container_is_one_text(text, question, connect):
     with Server(always=reply(404, text)) as server:
         assert type(raised(QUESTIONS[question], connect(server))) is errors.PlatformBroken
 

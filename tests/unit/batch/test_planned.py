@@ -52,7 +52,7 @@ def test_drop_removes_jobs_that_were_never_launched(world):
     with pytest.raises(errors.PlanError, match="cancel"):
         batch.drop("j0")
     with pytest.raises(errors.UnknownJob):
-        batch.drop("nobody")
+        batch.drop("none-such")
 
 
 # -- many ---------------------------------------------------------------------------------------------------------

@@ -132,8 +132,8 @@ def test_results_that_are_not_stored_are_missing_without_a_connection(world, res
         assert batch.results("missing")["j0"] == result
     with Batch.open("test", world.root) as batch:
         assert set(batch.results("missing").values()) == {"missing"}
-    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "jobs: 3" in told
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "jobs: 3" in warning
     with world.batch(collect=lambda job, platform: result) as again:
         assert again.results("missing")["j0"] == result
 

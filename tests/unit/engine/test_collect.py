@@ -24,7 +24,7 @@ def test_a_collector_that_raises_leaves_a_success_and_collect_repeats_it(world):
     assert batch.collect(["j0"]) == {"j0": "j0"}
     assert not batch._ledger.driving
     with pytest.raises(errors.UnknownJob):
-        batch.collect(["nobody"])
+        batch.collect(["none-such"])
 
 
 @pytest.mark.parametrize("value", [{1: 2}, object(), b"x", "x" * 70_000, {"deep": {3}}])

@@ -59,30 +59,28 @@ def test_a_poll_is_one_request_however_many_the_jobs(world, n):
     assert world.platform.calls - before == {"containers": 1}
 
 
-def test_before_the_first_large_batch_the_platform_asks_for_word_once_and_only_where_it_is_not_local(
-    world, capsys, monkeypatch
-):
+def test_the_first_large_batch_on_a_remote_platform_asks_once_for_word_to_its_operators(world, capsys, monkeypatch):
     monkeypatch.setattr("canfar_batch.store.home.Home.refuse_if_fleeting", lambda home: None)
-    told = []
+    asked = []
     for jobs, address in ((100, "https://a"), (101, "https://b"), (101, "https://b"), (101, "local")):
         world.planned(jobs, name=f"n{jobs}-{address[-1]}", address=address, launch=AtOnce()).run()
-        told.append("support@canfar.net" in capsys.readouterr().err)
-    assert told == [False, True, False, False]
+        asked.append("support@canfar.net" in capsys.readouterr().err)
+    assert asked == [False, True, False, False]
 
 
 def test_observers_receive_only_events_in_the_ledger_and_one_that_fails_changes_nothing(world):
-    heard = []
+    stored = []
 
     def listen(event):
         with sqlite3.connect(batch.home / "ledger.db") as db:
-            heard.append(db.execute("SELECT count(*) FROM event WHERE kind = ?", (event.kind,)).fetchone()[0])
+            stored.append(db.execute("SELECT count(*) FROM event WHERE kind = ?", (event.kind,)).fetchone()[0])
         db.close()
         raise RuntimeError("an observer's own trouble")
 
     batch = world.planned(2, observers=[listen])
     batch.run(progress=False)
-    assert heard
-    assert all(heard)
+    assert stored
+    assert all(stored)
     assert states(batch) == [S.SUCCEEDED] * 2
 
 

@@ -19,7 +19,7 @@ S = JobState
 # -- ends and their evidence ----------------------------------------------------------------------------------------
 
 
-def test_a_preempted_container_that_is_restarted_is_not_over(world):
+def test_a_preempted_container_that_is_restarted_has_not_ended(world):
     world.platform.fate = lambda request: Fate(lasts=500)
     batch = world.planned(1)
     world.turn(batch, 30)
@@ -45,7 +45,7 @@ def test_the_search_for_a_receipt_that_never_came_is_no_part_of_the_run(world):
     began = world.clock.ticks()
     batch.run(progress=False)
     assert 598 < batch["j0"].run_seconds < 602
-    assert world.clock.ticks() - began > 610  # it was looked for
+    assert world.clock.ticks() - began > 610  # it was searched
 
 
 def test_a_receipt_file_weighs_more_than_the_log_and_the_platforms_word(world):

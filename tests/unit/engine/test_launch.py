@@ -123,9 +123,9 @@ def test_an_expired_credential_pauses_the_batch_which_says_so_and_goes_on(world,
     batch = world.planned(3)
     batch.run(progress=False)
     assert states(batch) == [S.SUCCEEDED] * 3
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert any("log in again" in line for line in told)
-    assert any("going on" in line for line in told)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("log in again" in line for line in warnings)
+    assert any("going on" in line for line in warnings)
 
 
 def test_a_launch_that_cannot_be_written_down_for_the_platform_fails_that_job_alone(world):
@@ -136,7 +136,7 @@ def test_a_launch_that_cannot_be_written_down_for_the_platform_fails_that_job_al
     assert isinstance(batch["big"].failure, failures.LaunchRefused)
 
 
-def test_an_unheard_of_error_of_a_launch_leaves_it_in_doubt(world):
+def test_an_unknown_error_of_a_launch_leaves_it_in_doubt(world):
     world.platform.after["launch"] = raising(RuntimeError("what is this"))
     batch = world.planned(2)
     batch.run(progress=False)
@@ -164,12 +164,12 @@ def test_two_containers_of_one_name_become_one(world):
 
     world.platform.make = twice
     batch = world.planned(1)
-    looks = []
-    world.platform.before["cancel"] = lambda: looks.append(world.platform.calls["containers"])
+    polls = []
+    world.platform.before["cancel"] = lambda: polls.append(world.platform.calls["containers"])
     batch.run(progress=False)
     assert states(batch) == [S.SUCCEEDED]
     assert len(world.platform.all) == 1
-    assert looks[0] >= 3, "the look before the launch, and two that show both"
+    assert polls[0] >= 3, "the poll before the launch, and two that show both"
 
 
 def test_a_driver_that_finds_only_jobs_that_wait_says_so(world, caplog):

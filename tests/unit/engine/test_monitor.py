@@ -15,7 +15,7 @@ from canfar_batch.strategies import OneByOne, Throttle, never
 
 S = JobState
 
-# -- looks that lie, fail, or show less ---------------------------------------------------------------------------
+# -- polls that lie, fail, or show less ---------------------------------------------------------------------------
 
 
 def test_an_hour_without_an_answer_fails_no_job_and_asks_little(world):
@@ -75,10 +75,10 @@ def test_a_poll_and_an_end_that_arrive_together_do_not_collide(world):
 
 
 def test_a_monitor_that_raises_an_unexpected_error_is_asked_again(world, caplog):
-    looks = iter(range(10**6))
+    polls = iter(range(10**6))
 
     def moody(platform, view):
-        if next(looks) in (0, 3):
+        if next(polls) in (0, 3):
             raise ValueError("a page that no monitor understands")
         from canfar_batch.strategies import Listing
 

@@ -31,9 +31,9 @@ def test_five_that_fail_alike_before_any_success_pause_the_batch(world):
 def test_a_pause_for_failing_alike_outlives_a_credential_that_comes_back(world):
     world.platform.fate = lambda request: Fate(code=2)
     batch = world.planned(50, launch=Window(5))
-    looks = iter(range(10**6))
+    polls = iter(range(10**6))
     expired = errors.CredentialExpired("log in")
-    world.platform.before["containers"] = lambda: always(expired)() if next(looks) % 4 == 3 else None
+    world.platform.before["containers"] = lambda: always(expired)() if next(polls) % 4 == 3 else None
     with pytest.raises(errors.BatchPaused):
         batch.run(progress=False)
     assert len(world.platform.launched) <= 10

@@ -25,7 +25,7 @@ def ended(code, **fields):
     return Receipt(exit_code=code, started_at=AT, finished_at=LATER, **fields)
 
 
-def told(code, **fields):
+def stopped(code, **fields):
     """The end receipt of a command that was sent SIGTERM from outside."""
     return ended(code, stopped_by="TERM", **fields)
 
@@ -70,9 +70,9 @@ def test_a_receipt_outranks_the_platforms_status(phase):
         (ended(137, oom_kills=1), why.OutOfMemory),
         (ended(96, trouble="workdir"), why.StartError),
         (ended(0, missing=("a.fits",)), why.MissingOutput),
-        (told(143), why.Evicted),
-        (told(0), why.Evicted),
-        (told(5), why.Evicted),
+        (stopped(143), why.Evicted),
+        (stopped(0), why.Evicted),
+        (stopped(5), why.Evicted),
         (ended(97), why.ExitCode),
         (ended(126), why.ExitCode),
         (ended(127), why.ExitCode),
@@ -84,44 +84,44 @@ def test_a_receipt_decides_the_class_of_failure(receipt, expected):
 
 
 @pytest.mark.parametrize("phase", [Phase.COMPLETED, Phase.FAILED, None])
-@pytest.mark.parametrize("receipt", [told(0), ended(0, timed_out=True)])
+@pytest.mark.parametrize("receipt", [stopped(0), ended(0, timed_out=True)])
 def test_code_0_after_a_stop_is_no_success(phase, receipt):
     assert not verdict(phase, receipt=receipt).succeeded
 
 
 def test_code_0_after_a_stop_is_a_success_if_the_declared_outputs_are_there():
-    assert verdict(receipt=told(0, outputs={"a.fits": 9}), has_outputs=True).succeeded
-    assert not verdict(receipt=told(0, missing=("a.fits",)), has_outputs=True).succeeded
-    assert not verdict(receipt=told(143, outputs={"a.fits": 9}), has_outputs=True).succeeded
+    assert verdict(receipt=stopped(0, outputs={"a.fits": 9}), has_outputs=True).succeeded
+    assert not verdict(receipt=stopped(0, missing=("a.fits",)), has_outputs=True).succeeded
+    assert not verdict(receipt=stopped(143, outputs={"a.fits": 9}), has_outputs=True).succeeded
 
 
 def test_a_stop_by_us_is_the_reason_we_had():
     late = why.TimedOut(message="too long")
     assert failure(None, stopped_for=late) == late
     assert failure(None, stopped_for=late, began=BEGAN) == late
-    assert failure(None, receipt=told(143), stopped_for=late) == late
-    assert failure(None, receipt=told(0), stopped_for=late) == late
+    assert failure(None, receipt=stopped(143), stopped_for=late) == late
+    assert failure(None, receipt=stopped(0), stopped_for=late) == late
     assert verdict(None, receipt=ended(0), stopped_for=late).succeeded, "it had ended by itself"
     assert failure(None, receipt=ended(3), stopped_for=late) == why.ExitCode(3)
 
 
 def test_a_cancelled_job_is_neither_success_nor_failure():
-    for evidence in ({"receipt": told(0)}, {"receipt": told(143)}, {"began": BEGAN}, {}):
+    for evidence in ({"receipt": stopped(0)}, {"receipt": stopped(143)}, {"began": BEGAN}, {}):
         found = verdict(None, cancelling=True, **evidence)
         assert (found.succeeded, found.failure) == (False, None)
     assert verdict(None, cancelling=True, receipt=ended(0)).succeeded, "it had ended by itself"
 
 
 def test_a_stop_at_the_expiry_time_is_the_deadline():
-    assert kind(receipt=told(143), expires_at=LATER) is why.DeadlineExceeded
-    assert kind(receipt=told(0), expires_at=LATER + timedelta(seconds=30)) is why.DeadlineExceeded
-    assert kind(receipt=told(143), expires_at=LATER + timedelta(hours=1)) is why.Evicted
+    assert kind(receipt=stopped(143), expires_at=LATER) is why.DeadlineExceeded
+    assert kind(receipt=stopped(0), expires_at=LATER + timedelta(seconds=30)) is why.DeadlineExceeded
+    assert kind(receipt=stopped(143), expires_at=LATER + timedelta(hours=1)) is why.Evicted
     assert kind(expires_at=LATER, ended_at=LATER, events=NO_POD) is why.DeadlineExceeded
-    assert "renew()" in failure(receipt=told(143), expires_at=LATER).message
+    assert "renew()" in failure(receipt=stopped(143), expires_at=LATER).message
 
 
 def test_a_stop_of_a_container_that_is_absent_was_a_deletion():
-    assert kind(None, receipt=told(143)) is why.Deleted
+    assert kind(None, receipt=stopped(143)) is why.Deleted
     assert "deleted by somebody else (portal, another client)" in failure(None).message
 
 
@@ -215,8 +215,8 @@ def test_without_a_receipt_the_reasons_of_events_decide(events, expected):
 def test_a_wait_for_room_says_nothing_about_the_end():
     waited = noted(NO_ROOM, ("Scheduled", "Successfully assigned work/x to node-3"), ("Started", "Started container x"))
     assert kind(began=BEGAN, log=b"x", events=waited) is why.Killed
-    assert kind(receipt=told(143), events=waited) is why.Evicted
-    assert "preemption" not in failure(receipt=told(143), events=waited).message
+    assert kind(receipt=stopped(143), events=waited) is why.Evicted
+    assert "preemption" not in failure(receipt=stopped(143), events=waited).message
 
 
 def test_words_in_a_message_decide_nothing():

@@ -155,11 +155,11 @@ def test_a_negation_whose_result_is_ignored_is_refused(cmd):
         ('echo "$(a)" > x', "a failure of a in"),
     ],
 )
-def test_what_may_hide_a_failure_is_told(cmd, doubt, shell):
+def test_what_may_hide_a_failure_is_reported(cmd, doubt, shell):
     assert doubt in " ".join(spec(cmd, shell).doubts)
 
 
-def test_bash_constructs_whose_failure_is_not_noticed_are_told():
+def test_bash_constructs_whose_failure_is_not_noticed_are_reported():
     assert "is not noticed" in " ".join(spec("diff <(a) <(b)", "bash").doubts)
 
 

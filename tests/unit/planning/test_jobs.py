@@ -128,10 +128,10 @@ def test_another_type_than_a_spec_is_refused_with_an_example(world, spec):
         *(("a.fits ", "begins or ends with a blank"), ("\ufeffa.fits", "strip() it unless it is meant")),
     ],
 )
-def test_values_that_are_probably_not_meant_are_told_once_for_each_column(world, value, words):
-    with pytest.warns(UserWarning, match="p=") as told:
+def test_values_that_are_probably_not_meant_cause_one_warning_for_each_column(world, value, words):
+    with pytest.warns(UserWarning, match="p=") as raised:
         world.batch().map(JobSpec("fit {p}", image="i/i"), p=["a", value, value, "b"])
-    (warning,) = told
+    (warning,) = raised
     assert words in str(warning.message)
 
 

@@ -163,10 +163,10 @@ def test_the_last_line_is_that_of_the_log_which_is_not_blank(tmp_path):
         LastLine()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM)
 
 
-@pytest.mark.parametrize(("words", "told"), [("no json", "is not valid JSON"), ("", "printed nothing")])
-def test_invalid_json_is_an_error_that_says_where(tmp_path, words, told):
+@pytest.mark.parametrize(("words", "message"), [("no json", "is not valid JSON"), ("", "printed nothing")])
+def test_invalid_json_is_an_error_that_says_where(tmp_path, words, message):
     (tmp_path / "a.log").write_text(words)
-    with pytest.raises(CollectError, match=told):
+    with pytest.raises(CollectError, match=message):
         Json()(job(tmp_path, log=tmp_path / "a.log"), PLATFORM)
 
 

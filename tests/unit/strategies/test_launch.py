@@ -176,8 +176,8 @@ def test_a_container_asks_for_the_resources_of_the_jobs_that_run_at_a_time():
     (asks,) = (each.asks_for for each in bundle(expecting([None] * 9, spec, containers=15)).bundles)
     assert asks == Resources(cores=8, ram=12)
     assert bundle.container_resources(Resources(cores=2, ram=3)) == Resources(cores=8, ram=12)
-    told = Bundle(tasks=9, parallel=4, cores=3)(expecting([None] * 9, spec, containers=15)).bundles[0]
-    assert told.asks_for == Resources(cores=3, ram=12)
+    picked_one = Bundle(tasks=9, parallel=4, cores=3)(expecting([None] * 9, spec, containers=15)).bundles[0]
+    assert picked_one.asks_for == Resources(cores=3, ram=12)
     few = bundle(expecting([None] * 2, spec, containers=15)).bundles[0]
     assert few.asks_for == Resources(cores=4, ram=6)
 

@@ -81,7 +81,7 @@ def test_a_success_without_a_receipt_is_marked():
 
 
 @pytest.mark.parametrize(
-    ("noted", "told"),
+    ("noted", "advised"),
     [
         ("", "no events for it yet"),
         (HEADER, "no events for it yet"),
@@ -93,8 +93,8 @@ def test_a_success_without_a_receipt_is_marked():
         ),
     ],
 )
-def test_events_explain_why_a_job_is_pending(noted, told):
-    assert told in explain_job(record(JobState.PENDING), noted)
+def test_events_explain_why_a_job_is_pending(noted, advised):
+    assert advised in explain_job(record(JobState.PENDING), noted)
 
 
 def test_a_job_that_left_the_queue_and_has_no_events_may_be_refused_by_the_cluster():
@@ -120,7 +120,7 @@ def test_there_is_advice_for_every_failure(kind):
 
 
 @pytest.mark.parametrize(
-    ("code", "words", "told"),
+    ("code", "words", "advised"),
     [
         (1, "FileNotFoundError: [Errno 2] No such file or directory: 'a.fits'", "A file was not found"),
         (2, "usage: fit.py [-h]", "wrong option"),
@@ -145,8 +145,8 @@ def test_there_is_advice_for_every_failure(kind):
         (42, "", ""),
     ],
 )
-def test_exit_codes_and_messages_lead_to_advice(code, words, told):
-    assert told in advice(why.ExitCode(code, message=words))
+def test_exit_codes_and_messages_lead_to_advice(code, words, advised):
+    assert advised in advice(why.ExitCode(code, message=words))
     assert f"Cause: exit code {code}" in explain_job(record(JobState.FAILED, failure=why.ExitCode(code, message=words)))
 
 
@@ -183,8 +183,8 @@ def test_failures_of_unknown_cause_are_counted():
 )
 def test_exit_codes_of_the_shell_are_named(code, said):
     assert explain_batch([record(JobState.FAILED, failure=why.ExitCode(code))] * 1200) == f"1,200 failed: 1,200 {said}."
-    told = explain_batch([record(JobState.FAILED, failure=why.ExitCode(code, message="fit: not here"))])
-    assert told.endswith(f"({said.partition(' (')[2][:-1]}: fit: not here).")
+    advised = explain_batch([record(JobState.FAILED, failure=why.ExitCode(code, message="fit: not here"))])
+    assert advised.endswith(f"({said.partition(' (')[2][:-1]}: fit: not here).")
 
 
 def test_different_requests_for_memory_are_shown_as_a_range():
@@ -254,10 +254,10 @@ def test_a_job_that_begins_again_is_not_said_to_wait_for_its_first_start():
 
 def test_an_explanation_is_one_line_without_secrets():
     message = "\x1b[31mapi_key=k3y\nrefused " + "x" * 5000
-    told = explain_batch([record(JobState.FAILED, failure=why.ExitCode(1, message=message))])
-    assert told.startswith("1 failed: 1 exit code 1 (api_key=[secret] refused xxx")
-    assert told.endswith("x...).")
-    assert len(told) < 250
+    advised = explain_batch([record(JobState.FAILED, failure=why.ExitCode(1, message=message))])
+    assert advised.startswith("1 failed: 1 exit code 1 (api_key=[secret] refused xxx")
+    assert advised.endswith("x...).")
+    assert len(advised) < 250
 
 
 def test_results_that_were_not_collected_are_counted():
@@ -273,13 +273,13 @@ def report(job, **fields):
 
 
 def test_a_support_report_names_what_is_unknown():
-    told = report(record(JobState.PLANNED, attempts=()))
-    assert "none: the platform never gave one" in told
-    assert "user unknown" in told
-    assert "Exit code:" in told
-    assert "please add" in told
+    text = report(record(JobState.PLANNED, attempts=()))
+    assert "none: the platform never gave one" in text
+    assert "user unknown" in text
+    assert "Exit code:" in text
+    assert "please add" in text
 
 
 def test_a_support_report_shows_the_end_of_the_log():
-    told = report(record(JobState.RUNNING), log="\n".join(map(str, range(100))))
-    assert told.endswith("End of the log:\n" + "\n".join(map(str, range(70, 100))) + "\n")
+    text = report(record(JobState.RUNNING), log="\n".join(map(str, range(100))))
+    assert text.endswith("End of the log:\n" + "\n".join(map(str, range(70, 100))) + "\n")

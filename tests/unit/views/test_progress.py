@@ -29,7 +29,7 @@ class Batch:
     def __init__(self, **counts: int) -> None:
         self.name = "calib"
         self.counts: dict[JobState, int] = {}
-        self.looks = 0
+        self.counted = 0
         self.set(**counts)
 
     def set(self, **counts: int) -> None:
@@ -166,14 +166,14 @@ def test_nothing_is_drawn_again_if_nothing_changed(live: Shown):
 
 
 def test_events_between_two_drawings_are_counted_once(live: Shown, monkeypatch: pytest.MonkeyPatch):
-    looks: list[str] = []
+    counted: list[str] = []
     live.after(0, planned=10_000)
     del live.batch.counts
     counts = {JobState.SUCCEEDED: 1, JobState.PLANNED: 9_999}
-    monkeypatch.setattr(Batch, "counts", property(lambda _: looks.append("look") or counts), raising=False)
+    monkeypatch.setattr(Batch, "counts", property(lambda _: counted.append("look") or counts), raising=False)
     for _ in range(1000):
         assert live.progress.update() == pytest.approx(0.25)
-    assert len(looks) == 1
+    assert len(counted) == 1
 
 
 def test_the_line_follows_the_width_of_the_terminal(live: Shown, terminal: Terminal):

@@ -94,15 +94,15 @@ def test_a_job_with_a_saved_log_comes_first(tmp_path: Path):
 
 def test_secrets_in_messages_are_masked():
     found = report(job("a", attempt(failure=ExitCode(1, message="api_key=k3y refused"))))
-    for told in (str(found), found._repr_html_(), json.dumps(found.as_dict())):
-        assert "refused" in told
-        assert "k3y" not in told
+    for shown in (str(found), found._repr_html_(), json.dumps(found.as_dict())):
+        assert "refused" in shown
+        assert "k3y" not in shown
 
 
 def test_the_error_names_causes_and_jobs():
-    with pytest.raises(BatchFailed, match=r"(?s)1 failed.*exit code 127 \(obs-9\).*command not found") as told:
+    with pytest.raises(BatchFailed, match=r"(?s)1 failed.*exit code 127 \(obs-9\).*command not found") as shown:
         report(job("obs-9", attempt(failure=ExitCode(127, message="fit: command not found")))).raise_if_failed()
-    assert isinstance(told.value, RuntimeError)
+    assert isinstance(shown.value, RuntimeError)
 
 
 def test_wall_time_is_from_the_first_launch_to_the_last_end():
@@ -246,19 +246,19 @@ def test_successes_without_a_receipt_are_counted():
 
 def test_the_dictionary_is_json():
     found = report(*succeeded(2), job("x", attempt(failure=ExitCode(3, message="?"))), job("later"))
-    told = json.loads(json.dumps(found.as_dict()))
-    assert told["counts"] == {"planned": 1, "succeeded": 2, "failed": 1}
-    assert told["failures"][0]["keys"] == ["x"]
-    assert told["began_at"] == NOON.isoformat()
-    assert told["ended_at"] is None
+    shown = json.loads(json.dumps(found.as_dict()))
+    assert shown["counts"] == {"planned": 1, "succeeded": 2, "failed": 1}
+    assert shown["failures"][0]["keys"] == ["x"]
+    assert shown["began_at"] == NOON.isoformat()
+    assert shown["ended_at"] is None
 
 
 NASTY = st.text(st.characters(codec="utf-8"), max_size=300)
 
 
 @given(st.lists(st.tuples(NASTY, st.integers(1, 255)), max_size=20))
-def test_whatever_jobs_print_the_report_fits_eighty_columns(told: list[tuple[str, int]]):
-    jobs = [job(f"k{'x' * code}"[:100], attempt(failure=ExitCode(code, message=text))) for text, code in told]
+def test_whatever_jobs_print_the_report_fits_eighty_columns(shown: list[tuple[str, int]]):
+    jobs = [job(f"k{'x' * code}"[:100], attempt(failure=ExitCode(code, message=text))) for text, code in shown]
     for line in str(report(*jobs)).splitlines():
         assert width(line) <= 80
         assert line.isprintable()

@@ -146,9 +146,9 @@ def test_resources_have_a_suggestion():
 
 def test_the_page_says_where_it_comes_from():
     source = render(job("a", attempt()))
-    for told in ("https://ws-uv.canfar.net/skaha", "python fit.py {path}", "images.canfar.net/skaha/astroml:latest",
+    for shown in ("https://ws-uv.canfar.net/skaha", "python fit.py {path}", "images.canfar.net/skaha/astroml:latest",
                  "canfar_batch ", "2026-11-22 12:00:00 UTC", "/arc/home/me/batches/calib"):  # fmt: skip
-        assert told in source
+        assert shown in source
 
 
 def test_pages_are_made_of_no_jobs_and_of_jobs_that_never_ran():

@@ -57,8 +57,8 @@ def test_a_row_says_why_a_job_failed():
 
 def test_a_row_warns_of_a_success_and_counts_lost_runs():
     killed = attrs.evolve(DONE.attempts[-1].receipt, oom_kills=2)
-    told = attrs.evolve(DONE.attempts[-1], receipt=killed, restarts=3, lost_seconds=90.0)
-    (row,) = to_rows([job("a", told)])
+    interrupted = attrs.evolve(DONE.attempts[-1], receipt=killed, restarts=3, lost_seconds=90.0)
+    (row,) = to_rows([job("a", interrupted)])
     assert row["warning"] == "2 of its processes were killed for lack of memory"
     assert (row["restarts"], row["lost_seconds"]) == (3, 90.0)
     assert "2 of its processes" in text_table([row], 200)
