@@ -153,12 +153,12 @@ def probe_locking(directory: Path) -> None:
     open_private(probe)
     try:
         with probe.open("rb+") as one, probe.open("rb+") as other:
-            _lock(one.fileno())
+            try_lock(one.fileno())
             try:
-                _lock(other.fileno())
+                try_lock(other.fileno())
             except BlockingIOError:
                 return
-            if _OPEN_FILE_LOCKS:
+            if OPEN_FILE_LOCKS:
                 raise HomeError(f"the disk of {directory} grants two locks on one file; keep the batch on another disk")
     except OSError as error:
         if isinstance(error, HomeError):
@@ -171,11 +171,12 @@ def probe_locking(directory: Path) -> None:
 
 
 #: locks that belong to an open file, not to a process, so that one process can try both sides (Linux)
-_OPEN_FILE_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
+OPEN_FILE_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
 
 
-def _lock(descriptor: int) -> None:
-    if not _OPEN_FILE_LOCKS:
+def try_lock(descriptor: int) -> None:
+    """Lock a whole file, or raise OSError at once."""
+    if not OPEN_FILE_LOCKS:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     whole_file = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)

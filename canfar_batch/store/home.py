@@ -154,7 +154,7 @@ class Home:
     @property
     def fleeting(self) -> str | None:
         """Why the home will not last, as a sentence; None if nothing suggests that."""
-        for place in _fleeting():
+        for place in fleeting_places():
             if self.path.is_relative_to(place):
                 return (
                     f"{place}, which holds the batch's home {self.path}, is emptied without notice when a container or "
@@ -184,7 +184,8 @@ def _root(root: str | os.PathLike[str] | None) -> Path:
     return Path(root or os.environ.get("CANFAR_BATCH_HOME") or "batches").expanduser().absolute()
 
 
-def _fleeting() -> list[Path]:
+def fleeting_places() -> list[Path]:
+    """Return the directories that are emptied when a container or the machine stops."""
     return [Path(place) for place in ("/scratch", "/tmp", "/var/tmp", "/dev/shm", tempfile.gettempdir())]  # noqa: S108
 
 

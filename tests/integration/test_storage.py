@@ -1,5 +1,6 @@
 """Files to the platform and back over HTTP, with the faults of the real storage service and of the network."""
 
+import functools
 import hashlib
 import os
 import socket
@@ -11,6 +12,7 @@ import pytest
 import canfar_batch as cb
 from canfar_batch.errors import NameRefused, RemoteMissing, StorageDenied, StorageError, StorageFull, TransferDamaged
 from canfar_batch.local import LocalPlatform, faults
+from canfar_batch.rest.transport import Transport
 from canfar_batch.storage import FsspecSpace, Storage
 
 SIZE = 300_000
@@ -25,10 +27,16 @@ def platform():
 
 @pytest.fixture
 def session(platform, monkeypatch):
+    def at_once(seconds):
+        """Pauses between attempts are not slept."""
+
+    class WithoutPauses(Storage):
+        def __init__(self, space):
+            super().__init__(space, sleep=at_once)
+
+    monkeypatch.setattr("canfar_batch.rest.platform.Transport", functools.partial(Transport, sleep=at_once))
+    monkeypatch.setattr("canfar_batch.storage.Storage", WithoutPauses)
     with cb.Session.connect(platform.url, token=platform.token, timeout=5.0) as connected:
-        files = connected.platform.storage
-        monkeypatch.setattr(files, "_sleep", lambda seconds: None)
-        monkeypatch.setattr(files.space._transport, "_sleep", lambda seconds: None)
         yield connected
 
 
@@ -76,9 +84,9 @@ def test_a_fault_that_passes_costs_nothing(session, platform, raw, tmp_path, fau
 
 def test_a_stalled_transfer_is_given_up_and_repeated(session, platform, raw, tmp_path):
     session.upload(raw, f"{HOME}/raw")
-    session.platform.storage.space._transport._timeouts = session.platform._transport._timeouts.__class__(read=0.3)
     platform.faults.add(faults.stall(30), on="download", first=1)
-    session.download(f"{HOME}/raw/night0.fits", tmp_path / "a")
+    with cb.Session.connect(platform.url, token=platform.token, timeout=0.5) as hurried:
+        hurried.download(f"{HOME}/raw/night0.fits", tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == (raw / "night0.fits").read_bytes()
 
 

@@ -290,7 +290,7 @@ def test_a_number_stands_for_a_window_or_for_attempts(bare, tmp_path):
 
 @pytest.mark.parametrize("named", ["argument", "environment"])
 def test_a_home_that_does_not_last_is_accepted_if_it_is_named(scene, tmp_path, monkeypatch, caplog, named):
-    monkeypatch.setattr("canfar_batch.store.home._fleeting", lambda: [tmp_path])
+    monkeypatch.setattr("canfar_batch.store.home.fleeting_places", lambda: [tmp_path])
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CANFAR_BATCH_HOME", raising=False)
     with pytest.raises(errors.HomeError, match=r"CANFAR_BATCH_HOME or home="):

@@ -142,15 +142,15 @@ def test_a_disk_without_locks_is_refused(tmp_path, monkeypatch):
     def unsupported(descriptor):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
-    monkeypatch.setattr(files, "_lock", unsupported)
+    monkeypatch.setattr(files, "try_lock", unsupported)
     with pytest.raises(HomeError, match=r"cannot lock files.*keep the batch on another disk"):
         probe_locking(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_grants_two_locks_on_one_file_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_lock", lambda descriptor: None)
-    monkeypatch.setattr(files, "_OPEN_FILE_LOCKS", True)  # elsewhere than on Linux one process cannot try it
+    monkeypatch.setattr(files, "try_lock", lambda descriptor: None)
+    monkeypatch.setattr(files, "OPEN_FILE_LOCKS", True)  # elsewhere than on Linux one process cannot try it
     with pytest.raises(HomeError, match="grants two locks"):
         probe_locking(tmp_path)
     assert not Path(tmp_path / ".lock-probe").exists()
