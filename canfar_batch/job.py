@@ -16,6 +16,7 @@ from canfar_batch.failures import Failure
 from canfar_batch.payload import receipts
 from canfar_batch.protocols import Platform
 from canfar_batch.records import Attempt, JobRecord, JobState, Receipt
+from canfar_batch.setup import OUTAGE
 from canfar_batch.spec import JobSpec
 from canfar_batch.store.home import Home
 from canfar_batch.store.log_files import end_of_log
@@ -28,7 +29,6 @@ log = logging.getLogger("canfar_batch")
 
 Self = TypeVar("Self", bound="Job")
 
-_PATIENCE = 2100.0  #: seconds for which a credential that was accepted before may be refused
 _LONGEST_PAUSE = 300.0  #: seconds between two questions meanwhile
 _SHORTEST_ANSWER = 1.0  #: seconds that a question may take at least, however short the time-out of the wait
 
@@ -499,7 +499,7 @@ class _Refusals:
         Raises:
             CredentialRefused: It was never accepted, or has been refused for too long.
         """
-        if not error.was_accepted or self._seconds >= _PATIENCE:
+        if not error.was_accepted or self._seconds >= OUTAGE:
             raise error
         if not self._seconds:
             log.warning("%s: it is waited for, though the platform refuses the credential: %s", self._job, error)

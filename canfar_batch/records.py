@@ -99,8 +99,8 @@ STATE_OF_PHASE: Mapping[Phase, JobState] = MappingProxyType(
     {Phase.PENDING: JobState.PENDING, Phase.RUNNING: JobState.RUNNING}
 )
 
-#: seconds by which the clock of a disk may be behind the container's, whole seconds of file times included
-_CLOCK_TOLERANCE = 2.0
+#: seconds by which the clock of a disk may differ from the container's, whole seconds of file times included
+CLOCK_TOLERANCE = 2.0
 
 
 @attrs.frozen(kw_only=True)
@@ -138,7 +138,7 @@ class Receipt:
         """Outputs that existed before the command began and were not written by it."""
         if self.started_at is None:
             return ()
-        begin = self.started_at.timestamp() - _CLOCK_TOLERANCE
+        begin = self.started_at.timestamp() - CLOCK_TOLERANCE
         return tuple(path for path, written in self.written.items() if written < begin)
 
     @property

@@ -25,6 +25,7 @@ SETTLE = 120.0  #: seconds for which a container must be absent before it counts
 GRACE = 35.0  #: seconds for which a container may live on after `Failed` or a delete (Kubernetes: 30)
 MEMORY = 3600.0  #: seconds for which the platform remembers an ended container (skaha's launch template)
 LONG_WAIT = 3600.0  #: seconds of waiting after which a job is reported to wait for long
+OUTAGE = 2100.0  #: seconds for which an ill service of the platform may make it refuse what it accepted before
 ABSENT_POLLS = 3  #: polls that must miss a container, spread over the settle time, before it counts as gone
 ALIKE = 5  #: jobs that must be given up for one cause, before any success, to pause the batch
 

@@ -302,9 +302,11 @@ class JobSpec:
             return dict(fields)
         return {name: fields[name] for name in parameters if name in fields}
 
-    def filled_name(self, fields: Mapping[str, Any], *, key: str, index: int) -> str | None:
+    def filled_name(
+        self, fields: Mapping[str, Any] | None = None, *, key: str | None = None, index: int | None = None
+    ) -> str | None:
         """Return only the name, filled as by `fill`."""
-        return None if self._templates.name is None else self._templates.name.fill(_values(fields, key, index))
+        return None if self._templates.name is None else self._templates.name.fill(_values(fields or {}, key, index))
 
     def _argv(self, words: tuple[str, ...]) -> tuple[str, ...]:
         return shell_argv(words[0], self.shell) if self.shell else words

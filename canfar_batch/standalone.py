@@ -71,7 +71,7 @@ class Standalone:
             PlatformRefused: The platform refused it; nothing runs.
             LaunchInDoubt: No clear answer came, and the platform's list could not settle whether the job exists.
         """
-        name = launch_names.single_launch_name(spec.fill().name or label(spec))
+        name = launch_names.single_launch_name(spec.filled_name() or label(spec))
         made = cls(setup, JobRecord(key=name, index=0, spec=spec, filled=spec.fill(key=name)))
         return made, made._launched()
 

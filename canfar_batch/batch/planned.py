@@ -9,8 +9,6 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import attrs
-
 from canfar_batch.batch.recorded import RecordedBatch
 from canfar_batch.engine import Engine
 from canfar_batch.errors import BatchBusy, PlanError, ReadOnlyBatch, SpecChanged
@@ -20,7 +18,14 @@ from canfar_batch.planning.compare import Plan, changed_identity, compared
 from canfar_batch.planning.jobs import check_spec
 from canfar_batch.planning.naming import FieldIndex
 from canfar_batch.planning.outputs import OutputClaims
-from canfar_batch.planning.rows import Row, rows_of_columns, rows_of_grid, rows_of_table
+from canfar_batch.planning.rows import (
+    REPLICA_KEY,
+    Row,
+    rows_of_columns,
+    rows_of_grid,
+    rows_of_replicas,
+    rows_of_table,
+)
 from canfar_batch.protocols import Clock, files_read
 from canfar_batch.records import JobRecord, JobState
 from canfar_batch.spec import JobSpec
@@ -146,12 +151,9 @@ class PlannedBatch(RecordedBatch):
         Raises:
             PlanError: *n* is not a positive whole number.
         """
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise PlanError(f"replicas(n={n!r}): n is a whole number of at least 1")
         check_spec(spec)
-        counted = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
-        rows = [{"replica": number, "replicas": n} for number in range(1, n + 1)]
-        return self._plan(counted, rows, "replica-{replica}")
+        counted, rows = rows_of_replicas(spec, n)
+        return self._plan(counted, rows, REPLICA_KEY)
 
     def drop(self, keys: str | Iterable[str]) -> None:
         """Remove jobs that were never launched from the plan.

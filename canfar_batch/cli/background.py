@@ -23,7 +23,7 @@ def start(options: argparse.Namespace) -> int:
     """Plan the batch here, so that mistakes are seen at once, and let a process of its own run it."""
     if options.preview:
         return preview(options)
-    with planned_batch(options, *read_plan(options)) as batch:
+    with planned_batch(options, read_plan(options)) as batch:
         if batch.driven_by is not None and not options.takeover:
             raise BatchBusy(
                 f"batch {batch.name} is being run by {batch.driven_by}; {program_name()} watch {batch.name} shows it"

@@ -15,29 +15,55 @@ import attrs
 from canfar_batch.cli.output import FINE, print_result
 from canfar_batch.errors import ExtraMissing, PlanError
 from canfar_batch.planning.jobs import records
-from canfar_batch.planning.rows import rows_of_table
+from canfar_batch.planning.rows import REPLICA_KEY, rows_of_replicas, rows_of_table
 from canfar_batch.records import JobRecord
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.store.home import Home
 from canfar_batch.views import explain
 
 
-def read_plan(options: argparse.Namespace) -> tuple[JobSpec | None, list[Mapping[str, Any]]]:
-    """The spec and the fields of each job, checked before a batch is made; a spec of None resumes a batch unchanged."""
+@attrs.frozen
+class Plan:
+    """The jobs to plan, as `Batch.rows` takes them."""
+
+    spec: JobSpec
+    rows: list[Mapping[str, Any]]
+    key: str | None  #: template of the keys
+
+    def records(self) -> list[JobRecord]:
+        """Return the jobs as a new batch would have them."""
+        places = itertools.count()
+        return list(records(self.spec, self.rows, key=self.key, place=lambda _: next(places)))
+
+
+def read_plan(options: argparse.Namespace) -> Plan | None:
+    """Return the jobs that the arguments describe, checked before a batch is made; None to resume one unchanged."""
     if not options.command and not options.image:
         if not Home.of(options.name, options.home).exists():
             raise nothing_to_run(options)
-        return None, []
-    spec, rows = _spec(options), _rows(options)
-    for secret in spec.secrets:
+        return None
+    plan = _plan(options)
+    for secret in plan.spec.secrets:
         secret.read()
-    _records(options, spec, rows)
-    return spec, rows
+    plan.records()
+    return plan
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    spec = _spec(options)
+    ways = ("each", "rows", "replicas")
+    given = [f"--{way}" for way in ways if getattr(options, way) is not None]
+    given += ["--grid or --range"] * bool(options.grid or options.range)
+    if len(given) > 1:
+        raise PlanError(f"{' and '.join(given)} cannot be combined: each of them says which jobs there are")
+    if options.replicas is not None:
+        return Plan(*rows_of_replicas(spec, options.replicas), REPLICA_KEY)
+    return Plan(spec, _rows(options), options.key)
 
 
 def preview(options: argparse.Namespace) -> int:
     """Print the jobs that would run; send and store nothing."""
-    jobs = _records(options, _spec(options), _rows(options))
+    jobs = _plan(options).records()
     shown = "\n\n".join(explain.preview(job, launch_name="not launched") for job in jobs[:3])
     more = f"\n\n... and {len(jobs) - 3:,} more" if len(jobs) > 3 else ""
     print_result(options, [{"key": job.key, "argv": job.filled.argv} for job in jobs], shown + more)
@@ -66,14 +92,7 @@ def _spec(options: argparse.Namespace) -> JobSpec:
 
 
 def _rows(options: argparse.Namespace) -> list[Mapping[str, Any]]:
-    """The fields of each job."""
-    ways = ("each", "rows", "replicas")
-    given = [f"--{way}" for way in ways if getattr(options, way) is not None]
-    given += ["--grid or --range"] * bool(options.grid or options.range)
-    if len(given) > 1:
-        raise PlanError(f"{' and '.join(given)} cannot be combined: each of them says which jobs there are")
-    if options.replicas is not None:
-        return [{"replica": n, "replicas": options.replicas} for n in range(1, options.replicas + 1)]
+    """Return the fields of each job."""
     if options.each is not None:
         name, pattern = options.each
         paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (patterns may be absolute)
@@ -112,11 +131,3 @@ def _astropy_table(path: Path) -> Any:
     except ImportError as error:
         raise ExtraMissing.of(f"{path} is not a CSV file; reading it", library="astropy", extra="tables") from error
     return Table.read(path)
-
-
-def _records(options: argparse.Namespace, spec: JobSpec, rows: list[Mapping[str, Any]]) -> list[JobRecord]:
-    places, key = itertools.count(), options.key
-    if options.replicas is not None:  # as Batch.replicas plans them
-        spec = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
-        key = "replica-{replica}"
-    return list(records(spec, rows, key=key, place=lambda _: next(places)))

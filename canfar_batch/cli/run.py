@@ -10,10 +10,9 @@ from typing import Any
 from canfar_batch.batch import Batch
 from canfar_batch.cli.batches import connect_for, find_job
 from canfar_batch.cli.output import FINE, SOME_FAILED, print_result, say
-from canfar_batch.cli.plan import nothing_to_run, preview, read_plan
+from canfar_batch.cli.plan import Plan, nothing_to_run, preview, read_plan
 from canfar_batch.errors import BatchPaused, PlanError
 from canfar_batch.session import Session
-from canfar_batch.spec import JobSpec
 from canfar_batch.strategies import ANY, Chunks, Files, Json, Logs, Retry, Throttle, Window
 from canfar_batch.text import count
 
@@ -22,19 +21,16 @@ def run(options: argparse.Namespace) -> int:
     """Plan a batch and run it until its jobs are final, or resume one."""
     if options.preview:
         return preview(options)
-    spec, rows = read_plan(options)
-    with planned_batch(options, spec, rows) as batch:
+    with planned_batch(options, read_plan(options)) as batch:
         return _run_until_final(options, batch)
 
 
 @contextlib.contextmanager
-def planned_batch(options: argparse.Namespace, spec: JobSpec | None, rows: list[Mapping[str, Any]]) -> Iterator[Batch]:
+def planned_batch(options: argparse.Namespace, plan: Plan | None) -> Iterator[Batch]:
     """Open the batch with the jobs that the options describe, checked."""
     with _opened(options, Session.connect(options.url)) as (session, batch):
-        if spec is not None and options.replicas is not None:
-            batch.replicas(spec, options.replicas)
-        elif spec is not None:
-            batch.rows(spec, rows, key=options.key)
+        if plan is not None:
+            batch.rows(plan.spec, plan.rows, key=plan.key)
         if not len(batch):
             raise nothing_to_run(options)
         if not any(job.attempts for job in batch.records):

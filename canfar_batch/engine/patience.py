@@ -18,10 +18,10 @@ from canfar_batch.engine.context import Health, Schedule
 from canfar_batch.engine.job_index import Shape, shape_of
 from canfar_batch.errors import CanfarBatchError, CredentialError
 from canfar_batch.records import JobRecord
+from canfar_batch.setup import OUTAGE
 
 K = TypeVar("K")
 
-LEAST_PATIENCE = 2100.0  #: seconds for which a job is refused, while others are accepted, before that is final
 MOST_PATIENCE = 21_600.0  #: seconds after which a refusal is final if there is no other launch to compare with
 _LEAST_TRIES = 3
 _SAY_EVERY = 900.0  #: seconds between two warnings that launching has stopped
@@ -216,7 +216,7 @@ class Patience:
 
     def _is_final(self, refusals: _Refusals, now: float) -> bool:
         if refusals.alone_since is not None and refusals.tries >= _LEAST_TRIES:
-            return now - refusals.alone_since >= LEAST_PATIENCE
+            return now - refusals.alone_since >= OUTAGE
         return len(self._jobs) == 1 and now - refusals.since >= MOST_PATIENCE
 
 

@@ -8,10 +8,15 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import attrs
+
 from canfar_batch.errors import PlanError
 from canfar_batch.planning.warn import warn
+from canfar_batch.spec import JobSpec
 
 Row = Mapping[str, Any]
+
+REPLICA_KEY = "replica-{replica}"
 
 _SCALARS = (str, bytes, os.PathLike, Mapping)
 
@@ -46,6 +51,18 @@ def rows_of_grid(axes: Mapping[str, Any]) -> list[Row]:
         raise PlanError("grid() needs at least one axis, as threshold=[0.1, 0.5]")
     values = [_column(name, axis) if _is_column(axis) else [axis] for name, axis in axes.items()]
     return [dict(zip(axes, combination)) for combination in itertools.product(*values)]  # noqa: B905
+
+
+def rows_of_replicas(spec: JobSpec, n: int) -> tuple[JobSpec, list[Row]]:
+    """Return the spec of *n* jobs that differ in `REPLICA_ID` alone, and their rows; `REPLICA_KEY` names them.
+
+    Raises:
+        PlanError: *n* is not a positive whole number.
+    """
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise PlanError(f"replicas(n={n!r}): n is a whole number of at least 1")
+    counted = attrs.evolve(spec, env={**spec.env, "REPLICA_ID": "{replica}", "REPLICA_COUNT": "{replicas}"})
+    return counted, [{"replica": number, "replicas": n} for number in range(1, n + 1)]
 
 
 def rows_of_table(table: Any) -> list[Row]:

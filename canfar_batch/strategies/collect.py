@@ -20,14 +20,12 @@ from canfar_batch.fields.keys import file_name
 from canfar_batch.fields.templates import Template
 from canfar_batch.payload.calls import Outcome, outcome_path
 from canfar_batch.protocols import Platform, RemoteStorage, ResultCollector, files_read, is_serial, storage_of
-from canfar_batch.records import JobRecord
+from canfar_batch.records import CLOCK_TOLERANCE, JobRecord
 from canfar_batch.spec import literal, literal_path
 from canfar_batch.storage.names import is_remote
 from canfar_batch.strategies.roles import check_player
 
 log = logging.getLogger("canfar_batch")
-
-_CLOCK_TOLERANCE = 2.0  #: seconds that the clock of the storage may differ from the container's
 
 
 @attrs.frozen
@@ -374,7 +372,7 @@ def _is_own(job: JobRecord, path: Path) -> bool:
     except OSError:
         return False
     begin, end = receipt.started_at.timestamp(), receipt.finished_at.timestamp()
-    return begin - _CLOCK_TOLERANCE <= written <= end + _CLOCK_TOLERANCE
+    return begin - CLOCK_TOLERANCE <= written <= end + CLOCK_TOLERANCE
 
 
 def _quoted(raw: bytes) -> str:

@@ -8,6 +8,9 @@ from datetime import datetime, timedelta, timezone
 from canfar_batch.records import ContainerInfo, JobState, Resources
 from canfar_batch.text import count, gib
 
+TIMES = "\N{MULTIPLICATION SIGN}"  #: between a number and what there are so many of
+EXACT = 2**53  #: the largest integer up to which a float, or a browser's number, is exact
+
 
 def duration(length: timedelta | float) -> str:
     """Return a length of time (seconds if it is a number) as `"0.4 s"`, `"42 s"`, `"3 min"` or `"2 h 05 min"`."""

@@ -21,7 +21,7 @@ from canfar_batch.records import GIVEN_UP, Attempt, JobRecord, JobState, Limits,
 from canfar_batch.text import count, gib, printable
 from canfar_batch.views import explain, html
 from canfar_batch.views.attempt_times import Times, run_seconds
-from canfar_batch.views.format import asked_for, counts, duration, first_few, rounded
+from canfar_batch.views.format import TIMES, asked_for, counts, duration, first_few, rounded
 from canfar_batch.views.masking import secret_values, without_secrets
 from canfar_batch.views.terminal import clip, wrapped
 
@@ -33,8 +33,6 @@ MEANINGFUL = 10.0  #: seconds; shorter runs say little about CPU use, because st
 _DEFAULT_CORES = 1.0  # the platform's default for a job that asks for no cores, if the platform was not asked
 _EXAMPLES = 5  # keys that are kept for each cause
 _SHOWN = 8  # causes, and kinds of requests, that are printed
-
-_TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 class ReportPath(type(Path())):  # type: ignore[misc] # the base is PosixPath or WindowsPath
@@ -539,14 +537,14 @@ def html_causes(causes: Sequence[Cause]) -> str:
     if not causes:
         return ""
     items = [
-        f"<li><b>{cause.count:,} {_TIMES} {html.text(cause.cause)}</b>{html.text(inferred(cause))} "
+        f"<li><b>{cause.count:,} {TIMES} {html.text(cause.cause)}</b>{html.text(inferred(cause))} "
         f'<span class="cb-faint">{html.text(_examples(cause))}</span>'
         f"{_html_line(cause.message)}{_html_line(cause.advice and f'→ {cause.advice}')}</li>"
         for cause in causes[:_SHOWN]
     ]
     rest = causes[_SHOWN:]
     if rest:
-        items.append(f"<li>{_total(rest):,} {_TIMES} {count(len(rest), 'other cause')}</li>")
+        items.append(f"<li>{_total(rest):,} {TIMES} {count(len(rest), 'other cause')}</li>")
     return f'<ul class="cb-causes">{"".join(items)}</ul>'
 
 

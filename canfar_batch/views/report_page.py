@@ -32,7 +32,7 @@ from canfar_batch.records import (
 from canfar_batch.spec import JobSpec, full_image, shown_value
 from canfar_batch.text import count, gib, printable
 from canfar_batch.views import html, tables, timeline_svg
-from canfar_batch.views.format import asked_for, duration, first_few, in_use, rounded, timestamp
+from canfar_batch.views.format import EXACT, TIMES, asked_for, duration, first_few, in_use, rounded, timestamp
 from canfar_batch.views.html import text
 from canfar_batch.views.log_tail import log_tail
 from canfar_batch.views.masking import secret_values, without_secrets
@@ -45,9 +45,7 @@ _FIELDS = 8  # fields of a job that have a column
 _SPECS = 20  # different specs that are listed
 _LONGEST = 300  # characters of a cell
 _NARROW = 44  # characters of a cell that is not broken into lines
-_EXACT = 2**53  # a browser's numbers are exact up to here
 _TILE = 10  # characters that fit a tile
-_TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @attrs.frozen(kw_only=True)
@@ -206,7 +204,7 @@ def _median(spread: Spread | None) -> str:
 
 def _failures(report: Report, secrets: Sequence[str], logs: Mapping[Path, str]) -> str:
     causes = (*report.failures, *report.not_collected)
-    retried = ", ".join(f"{number:,} {_TIMES} {text(cause)}" for cause, number in report.retries.items())
+    retried = ", ".join(f"{number:,} {TIMES} {text(cause)}" for cause, number in report.retries.items())
     saved = f"; {count(report.recovered, 'job')} succeeded after that" if report.recovered else ""
     again = f"<p class=faint>Launched again: {retried}{saved}.</p>" if retried else ""
     steps = report.next_steps()
@@ -223,7 +221,7 @@ def _cause(cause: Cause, secrets: Sequence[str], log: str) -> str:
         f'<div class="log" tabindex="0"><pre>{html.lines(end)}</pre></div></details>'
     )  # fmt: skip
     return (
-        f'<article class="cause" style="--cb-mark:{mark}"><header><h3>{cause.count:,} {_TIMES} {text(cause.cause)}'
+        f'<article class="cause" style="--cb-mark:{mark}"><header><h3>{cause.count:,} {TIMES} {text(cause.cause)}'
         f"{text(inferred(cause))}</h3>"
         f'<button type="button" data-script hidden data-find="{text(cause.cause)}">Show in the table</button></header>'
         f"{_paragraph(cause.message)}{_paragraph(cause.advice and f'→ {cause.advice}')}"
@@ -325,7 +323,7 @@ def _is_exact(value: object) -> bool:
     """Whether a browser holds *value* as a number without changing it; an identifier of 19 digits is text."""
     if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
         return False
-    return not isinstance(value, int) or abs(value) <= _EXACT
+    return not isinstance(value, int) or abs(value) <= EXACT
 
 
 def _fields(rows: Sequence[tables.Row]) -> list[str]:

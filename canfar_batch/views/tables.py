@@ -18,7 +18,7 @@ from canfar_batch.text import count, gib
 from canfar_batch.views import html, terminal
 from canfar_batch.views.attempt_times import Times, run_seconds
 from canfar_batch.views.explain import is_supposition
-from canfar_batch.views.format import duration, timestamp
+from canfar_batch.views.format import EXACT, duration, timestamp
 from canfar_batch.views.masking import secret_values, without_secrets
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ _BRIEF = (
     "cause", "warning",
 )  # fmt: skip
 _SPARED = ("peak_ram", "wait_seconds", "attempt", "exit_code")  # columns that are dropped first in a narrow terminal
-_EXACT = 2**53  # a float holds all integers up to here
 _LONGEST = 24  # width that a column may have before others are dropped for it
 _HEADINGS: Mapping[str, str] = {
     "wait_seconds": "waited", "run_seconds": "ran", "exit_code": "code", "peak_ram": "peak",
@@ -268,7 +267,7 @@ def _dtype(name: str, values: Iterable[Any]) -> str:
     if kinds == {int}:
         return "Int64" if all(-(2**63) <= value < 2**63 for value in known) else "object"
     if kinds and kinds <= {int, float}:
-        return "float64" if all(abs(value) <= _EXACT for value in known if isinstance(value, int)) else "object"
+        return "float64" if all(abs(value) <= EXACT for value in known if isinstance(value, int)) else "object"
     return "object"
 
 
@@ -312,7 +311,7 @@ def _blank(name: str, values: Iterable[Any]) -> Any:
     if kinds == {int}:
         return 0
     if kinds and kinds <= {int, float}:  # as text if a float would lose digits of an integer
-        return 0.0 if all(abs(value) <= _EXACT for value in values if isinstance(value, int)) else ""
+        return 0.0 if all(abs(value) <= EXACT for value in values if isinstance(value, int)) else ""
     return ""
 
 
