@@ -293,7 +293,7 @@ def test_templates_are_read_once_for_all_jobs(monkeypatch):
 
     templated = spec("python {path} {path.stem}.cat", env={"SEED": "{index}"}, outputs="{path.stem}.cat", name="{key}")
     templated.fill({"path": PurePosixPath("a.fits")}, key="k", index=0)
-    monkeypatch.setattr(fields, "_Reader", None)
+    monkeypatch.setattr(fields.Template, "read", None)
     filled = templated.fill({"path": PurePosixPath("b.fits")}, key="k", index=99_999)
     assert filled == Filled(("python", "b.fits", "b.cat"), (("SEED", "99999"),), "k", None, ("b.cat",))
 
