@@ -216,7 +216,7 @@ def notebook_view(folder: Path, name: str, *shown: object) -> Path:
 def take(tab: Tab, page: Path, into: Path, name: str) -> None:
     for window, width in WINDOWS.items():
         for dark in (False, True):
-            tab.look(width=width, dark=dark)
+            tab.show(width=width, dark=dark)
             tab.open(page)
             tab.picture(into / f"{name}-{window}-{'dark' if dark else 'light'}.png", at_most=3000)
     if tab.complaints:

@@ -10,10 +10,10 @@ import subprocess
 import sys
 import textwrap
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import yaml
+from pages import ROOT, blocks, commands, files
 
 import canfar_batch as cb
 from canfar_batch import cli
@@ -24,14 +24,9 @@ try:
 except ModuleNotFoundError:  # Python 3.10, where pytest brings it
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")]
 NOTEBOOKS = [ROOT / "docs/tutorial.ipynb", ROOT / "examples/see_it.ipynb"]
-FENCE = re.compile(
-    r"^(?P<indent>[ ]*)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<text>.*?)^(?P=indent)```",
-    re.MULTILINE | re.DOTALL,
-)
 
 #: files in the working directory of the pages' code
 FILES = {
@@ -50,30 +45,6 @@ FILES = {
 
 #: pages whose code runs in an empty folder
 ALONE = {"quickstart.md", "from-the-guide.md", "templates.md"}
-
-
-def blocks(page, *languages):
-    """Yield the page's blocks in these languages, with the number of the line before each; not those with a title."""
-    text = page.read_text()
-    for found in FENCE.finditer(text):
-        if found["language"] in languages and not found["title"]:
-            yield text.count("\n", 0, found.start("text")), textwrap.dedent(found["text"])
-
-
-def files(page):
-    """Yield the blocks that are whole files, with their names, which are the blocks' titles."""
-    for found in FENCE.finditer(page.read_text()):
-        if found["title"]:
-            yield found["title"], textwrap.dedent(found["text"])
-
-
-def commands(page):
-    """Yield the commands of the page's console blocks, without the prompt."""
-    for _, block in blocks(page, "console", "bash", "sh", "shell"):
-        for line in block.replace("\\\n", " ").splitlines():
-            if block.lstrip().startswith("$ ") and not line.startswith("$ "):
-                continue  # output of the command
-            yield from (part.strip() for part in line.removeprefix("$ ").split("&&") if not part.startswith("#"))
 
 
 @pytest.fixture
@@ -100,8 +71,8 @@ def test_every_python_block_runs(page, at_work, monkeypatch):
 
 
 def test_the_nightly_script_processes_each_file_once(at_work):
-    ((name, text),) = files(ROOT / "docs/howto/recipes.md")
-    script = at_work / name
+    text = dict(files(ROOT / "docs/howto/recipes.md"))["nightly_batch.py"]
+    script = at_work / "nightly_batch.py"
     script.write_text(text.replace('"/arc/home/you/batches"', '"batches"').replace("mail -s", "true -s"))
     for night in ("night3", "night4"):
         (at_work / f"raw/{night}.fits").write_text("placeholder\n")
@@ -109,6 +80,43 @@ def test_the_nightly_script_processes_each_file_once(at_work):
         assert done.returncode == 0, done.stderr
     with cb.open("nights", "batches") as batch:
         assert [(job.key, job.attempt) for job in batch] == [(f"night{n}", 1) for n in (1, 2, 3, 4)]
+
+
+COMBINE = """
+import glob, pathlib, sys
+pattern, master = sys.argv[1:]
+pathlib.Path(master).parent.mkdir(exist_ok=True)
+pathlib.Path(master).write_text(" ".join(pathlib.Path(name).read_text() for name in sorted(glob.glob(pattern))))
+"""
+CALIBRATE = """
+import pathlib, sys
+frame, result = map(pathlib.Path, sys.argv[1:])
+parts = [path.read_text() for path in (frame, result.with_name("bias.fits"), result.with_name("flat.fits"))]
+result.write_text("; ".join(parts)) if parts[0] != "damaged" else sys.exit("damaged")
+"""
+
+
+def test_the_night_is_reduced_in_two_stages_and_only_new_frames_a_second_time(at_work):
+    recipes = dict(files(ROOT / "docs/howto/recipes.md"))
+    scripts = {name: recipes[name] for name in ("night.py", "reduce.py")}
+    frames = {"bias1": "b1", "bias2": "b2", "flat1": "f1", "sci1": "s1", "sci2": "damaged"}
+    night = at_work / "night1"
+    night.mkdir()
+    for name, text in {**scripts, "combine.py": COMBINE, "calibrate.py": CALIBRATE}.items():
+        (at_work / name).write_text(text)
+    for name, text in frames.items():
+        (night / f"{name}.fits").write_text(text)
+    for reduced in (["sci1"], ["sci1", "sci3"]):
+        done = subprocess.run(
+            [sys.executable, "reduce.py", "night1"], capture_output=True, text=True,
+            env={**os.environ, "CANFAR_BATCH_HOME": str(at_work)},
+        )  # fmt: skip
+        assert f"{len(reduced)} frames reduced" in done.stdout, done.stderr
+        assert (night / "reduced/sci1.fits").read_text() == "s1; b1 b2; f1"
+        (night / "sci3.fits").write_text("s3")
+    for stage, count in (("masters", 2), ("science", 3)):
+        with cb.open(f"night1-{stage}", night / "batches") as batch:
+            assert [job.attempt for job in batch] == [1] * count
 
 
 def test_the_page_on_testing_has_tests_that_pass(at_work):

@@ -3,17 +3,15 @@
 It is run, never imported: it lives in a virtual environment of its own, which is made once and kept.
 """
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
-import venv
 
 import pytest
+from environments import INSTALL_TIMEOUT, environment_with
 
 TOKEN = "a-token-for-the-witness"  # no secret: the platform lives for this test
-INSTALL_TIMEOUT = 240
 
 SCRIPT = """
 import json, time
@@ -58,26 +56,7 @@ print("REPORT", json.dumps(report))
 @pytest.fixture(scope="module")
 def official_python(request, tmp_path_factory):
     """The interpreter of an environment with the official client."""
-    cache = getattr(request.config, "cache", None)
-    base = cache.mkdir("official-client") if cache else tmp_path_factory.mktemp("official-client")
-    home = base / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    with (base / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes that run side by side share the environment
-        if not (home / "ready").exists():
-            install(home)
-    return home / "bin" / "python"
-
-
-def install(home):
-    venv.EnvBuilder(with_pip=True, clear=True).create(home)
-    command = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "canfar"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        pytest.skip("the official client was not installed in time: is there a network?")
-    if done.returncode:
-        pytest.skip(f"the official client cannot be installed here: {done.stderr.strip().splitlines()[-1:]}")
-    (home / "ready").touch()
+    return environment_with("canfar", request, tmp_path_factory) / "python"
 
 
 @pytest.fixture(scope="module")
