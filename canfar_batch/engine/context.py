@@ -11,8 +11,8 @@ from datetime import datetime
 
 import attrs
 
-from canfar_batch.engine.attempts import LaunchContext
 from canfar_batch.engine.job_index import JobIndex
+from canfar_batch.engine.launch_requests import LaunchContext
 from canfar_batch.errors import CanfarBatchError, LaunchInDoubt
 from canfar_batch.lifecycle import Event, Launched, apply
 from canfar_batch.protocols import Clock, Observer, Platform

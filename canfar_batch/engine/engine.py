@@ -18,7 +18,6 @@ from pathlib import Path
 import attrs
 
 from canfar_batch.clock import SteadyClock
-from canfar_batch.engine.attempts import LaunchContext
 from canfar_batch.engine.bundles import BundleWatch
 from canfar_batch.engine.collect import Collector
 from canfar_batch.engine.context import Context, Health, Journal, Schedule, Traffic
@@ -26,6 +25,7 @@ from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.held_up import HeldUpJobs
 from canfar_batch.engine.inputs import InputStage, folder_of_inputs
 from canfar_batch.engine.launch import Launcher
+from canfar_batch.engine.launch_requests import LaunchContext
 from canfar_batch.engine.monitor import Monitor
 from canfar_batch.engine.pool import ThreadPool, Workers
 from canfar_batch.engine.remote_receipts import RemoteReceipts

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import attrs
 
-from canfar_batch.engine.attempts import (
+from canfar_batch.engine.context import LONGEST_PAUSE, Context
+from canfar_batch.engine.evidence import (
     Absence,
     Gathered,
     Runs,
@@ -24,7 +25,6 @@ from canfar_batch.engine.attempts import (
     is_half,
     lacks_log,
 )
-from canfar_batch.engine.context import LONGEST_PAUSE, Context
 from canfar_batch.engine.job_index import shape_of
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.engine.tasks import Companions, ContainerAnswers, gather_task

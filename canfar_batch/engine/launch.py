@@ -11,9 +11,9 @@ from itertools import islice
 
 import attrs
 
-from canfar_batch.engine.attempts import JobNotSendable, LaunchContext, request_for, request_for_bundle, size_of
 from canfar_batch.engine.context import Context
 from canfar_batch.engine.job_index import shape_of
+from canfar_batch.engine.launch_requests import JobNotSendable, LaunchContext, request_for, request_for_bundle, size_of
 from canfar_batch.engine.patience import ANNOUNCED_WAIT, Patience
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.errors import (

@@ -11,9 +11,9 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.engine.attempts import stuck_pending
 from canfar_batch.engine.cluster_events import Events
 from canfar_batch.engine.context import Context
+from canfar_batch.engine.evidence import stuck_pending
 from canfar_batch.engine.finish import Finisher, Finishing
 from canfar_batch.engine.verdict import image_trouble
 from canfar_batch.errors import AccessDenied, CredentialError, JobNotFound, LedgerError, PlatformError, StrategyError

@@ -12,8 +12,8 @@ from typing import Any
 
 import attrs
 
-from canfar_batch.engine.attempts import Gathered, Runs, is_gone, outcome_of, read_receipt, save_log, to_receipt
 from canfar_batch.engine.cluster_events import Events
+from canfar_batch.engine.evidence import Gathered, Runs, is_gone, outcome_of, read_receipt, save_log, to_receipt
 from canfar_batch.engine.log_reasons import TAIL
 from canfar_batch.errors import PlatformError
 from canfar_batch.payload.receipts import BundleLogSplitter

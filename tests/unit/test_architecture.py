@@ -25,6 +25,7 @@ ELSEWHERE = {
     "records.py": "property/test_lifecycle.py",
     "setup.py": "unit/engine/test_engine.py",
     "engine/bundles.py": "integration/test_bundles.py",
+    "engine/evidence.py": "unit/engine/test_finish.py",
     "engine/tasks.py": "integration/test_bundles.py",
     "engine/cluster_events.py": "unit/engine/test_verdict.py",
     "engine/job_index.py": "property/test_job_index.py",

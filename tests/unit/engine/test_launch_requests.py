@@ -1,4 +1,4 @@
-"""Attempts: the directory that a job runs in, and the request that launches it."""
+"""Launch requests: the directory that a job runs in, and the script that a launch carries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 import pytest
 from fakes import EPOCH
 
-from canfar_batch.engine.attempts import LaunchContext, request_for
+from canfar_batch.engine.launch_requests import LaunchContext, request_for
 from canfar_batch.records import Attempt, JobRecord, Receipt, Resources
 from canfar_batch.spec import JobSpec
 
