@@ -142,8 +142,12 @@ class CloseablePlatform(Platform, Protocol):
 class RemoteStorage(Protocol):
     """Files on the platform's storage, by paths as containers see them: `/arc/home/you/a.fits`."""
 
-    def download(self, remote: str | os.PathLike[str], local: str | os.PathLike[str]) -> Path:
-        """Bring a file or folder here, proved to be whole; return where it is."""
+    def download(self, remote: str | os.PathLike[str], local: str | os.PathLike[str], *, digest: bool = True) -> Path:
+        """Bring a file or folder here, proved to be whole, or without *digest* by its size alone; return where it is.
+
+        Raises:
+            FileNotFoundError: The storage itself answered that there is none.
+        """
 
     def upload(self, local: str | os.PathLike[str], remote: str | os.PathLike[str]) -> PurePosixPath:
         """Bring a file or folder there, proved to be whole; return where containers see it."""

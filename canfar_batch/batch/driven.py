@@ -386,7 +386,7 @@ class DrivenBatch(PlannedBatch):
                 reopened=reopened,
                 unasked=len({job.key for job in records} - self._asked) if self._asked else 0,
                 shared=context.shared,
-                reports=context.remote is not None and not any(job.spec.function for job in records),
+                reports=context.remote is not None,
                 local=self.address == "local",
                 moved=messages.moved(
                     made_in=self._ledger.workdir,

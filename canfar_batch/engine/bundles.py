@@ -40,6 +40,7 @@ class BundleWatch:
     def read(self, running: Collection[str]) -> None:
         """Start to read the reports of the bundles whose containers, given by their ids, run."""
         index, now = self._journal.index, self._context.clock.ticks()
+        launches = self._context.launch_context
         self.tidy()
         for name, keys in index.bundles.items():
             reading = self._readings.setdefault(name, _Reading())  # also of one that ends unread, to be tidied up after
@@ -50,9 +51,9 @@ class BundleWatch:
             if reading.in_flight or now < reading.next:
                 continue
             reading.in_flight = True
-            work = partial(
-                read_reports, self._finisher.answers, jobs, since=now, receipt_home=self._context.launch_context.home
-            )
+            # receipts on the storage would take a request for each job; the log has them all
+            seen = None if launches.remote is not None else launches.home
+            work = partial(read_reports, self._finisher.answers, jobs, since=now, receipt_home=seen)
             self._context.pool.submit("gather", work, partial(self._read, name, jobs))
 
     def tidy(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
 from canfar_batch.engine.context import Context
+from canfar_batch.engine.evidence import outcome_of
 from canfar_batch.errors import CanfarBatchError, CollectError
 from canfar_batch.fields.arguments import is_plain
 from canfar_batch.fields.environment import readable, without_values
@@ -38,11 +40,19 @@ class Collector:
     def collect(self, job: JobRecord) -> None:
         """Start to fetch the result of *job*."""
         self.in_flight.add(job.key)
-        work = partial(self._collect, self._context.launch_context.placed(job), self._context.platform)
+        work = partial(self._fetch, self._context.launch_context.placed(job))
         if is_serial(self._collect):
             self._collected(job, Outcome.of(work))
         else:
             self._context.pool.submit("collect", work, partial(self._collected, job))
+
+    def _fetch(self, job: JobRecord) -> object:
+        """In a worker thread: fetch the result, and first what the job's function returned if it is on the storage."""
+        remote = self._context.launch_context.remote
+        if remote is not None and job.spec.function is not None:
+            with contextlib.suppress(CanfarBatchError, OSError):  # the collector reports what is missing
+                outcome_of(job, self._context.archive, None, remote)
+        return self._collect(job, self._context.platform)
 
     def _collected(self, job: JobRecord, outcome: Outcome[object]) -> None:
         self.in_flight.discard(job.key)

@@ -28,7 +28,7 @@ from canfar_batch.engine.launch import Launcher
 from canfar_batch.engine.launch_requests import LaunchContext
 from canfar_batch.engine.monitor import Monitor
 from canfar_batch.engine.pool import ThreadPool, Workers
-from canfar_batch.engine.remote_receipts import RemoteReceipts
+from canfar_batch.engine.remote_home import RemoteHome
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.engine.verdict import Evidence, classify
 from canfar_batch.errors import AlreadyClosed, CanfarBatchError, HomeError, LeaseLost
@@ -78,7 +78,7 @@ class Engine:
         self.results: dict[str, object] = {}
         self._ledger = ledger
         self._stages: _Stages | None = None
-        self._remote: RemoteReceipts | None = None
+        self._remote: RemoteHome | None = None
         self._storage_trouble: str | None = None  # why the storage could not be used, if that is so
         self._inputs_in: str | None = None  # the folder of the inputs, once it is known
         self._limits: Limits | None = None  # as the platform gave them to the last run
@@ -163,7 +163,7 @@ class Engine:
     def _prepare_remote(self) -> None:
         """Make a folder for the batch on the platform's storage; the batch does without one if that fails."""
         try:
-            self._remote = RemoteReceipts.prepare(self.platform, self._ledger.identity.token)
+            self._remote = RemoteHome.prepare(self.platform, self._ledger.identity.token)
         except (CanfarBatchError, OSError) as error:
             self._storage_trouble = str(error)  # the error itself would keep this engine alive
             log.info("%s: the platform's storage is not used: %s", self._ledger.identity.name, self._storage_trouble)

@@ -12,7 +12,7 @@ import attrs
 
 from canfar_batch.engine.cluster_events import Events
 from canfar_batch.engine.log_reasons import TAIL
-from canfar_batch.engine.remote_receipts import RemoteReceipts
+from canfar_batch.engine.remote_home import RemoteHome
 from canfar_batch.engine.verdict import Evidence, Verdict, explains_no_start, names_an_end
 from canfar_batch.errors import CanfarBatchError, HomeError, JobNotFound, PlatformError
 from canfar_batch.failures import ExitCode, Failure, Raised, StuckPending
@@ -115,7 +115,7 @@ def gather(
     phase: Phase | None,
     archive: Home,
     receipt_home: Home | None,
-    remote: RemoteReceipts | None = None,
+    remote: RemoteHome | None = None,
 ) -> Gathered:
     """Fetch the evidence about the newest attempt's end, and save its log and events.
 
@@ -133,10 +133,10 @@ def gather(
     attempt = job.attempts[-1]
     runs = Runs.in_files(receipt_home, job)
     if attempt.id is None:
-        runs, unread = _with_remote(runs, remote, job, archive)
-        outcome = outcome_of(job, archive, None)
+        runs, unread = with_remote(runs, remote, job, archive)
+        outcome, missed = outcome_of(job, archive, None, remote)
         began, ended = runs.present_start(attempt), runs.newest_end(attempt)
-        return Gathered(began=began, ended=ended, outcome=outcome, unread=unread)
+        return Gathered(began=began, ended=ended, outcome=outcome, unread=unread or missed)
     trouble: PlatformError | None = None
     log, is_cut, saved = None, False, archive.log(job.key, attempt.number)
     splitter = receipts.LogSplitter(attempt.launch_name)
@@ -146,7 +146,8 @@ def gather(
         is_cut = size > 0 and splitter.end is not None and splitter.start is None
     except PlatformError as error:
         trouble = error
-    runs, unread = _with_remote(runs, remote, job, archive)
+    runs, unread = with_remote(runs, remote, job, archive)
+    outcome, missed = outcome_of(job, archive, splitter.outcome, remote)
     ended = runs.newest_end(attempt)
     events = Events()
     forgotten = False
@@ -164,35 +165,43 @@ def gather(
         log=log, log_is_cut=is_cut, log_has_end=splitter.end is not None, began=runs.present_start(attempt),
         ended=ended, events=events, pod_is_gone=events.pod is False, is_gone=forgotten,
         saved=saved if log is not None and saved.exists() else None, trouble=trouble,
-        outcome=outcome_of(job, archive, splitter.outcome), unread=unread,
+        outcome=outcome, unread=unread or missed,
     )  # fmt: skip
 
 
-def outcome_of(job: JobRecord, archive: Home, logged: bytes | None) -> Outcome | None:
-    """Return what the job's function returned or raised, and save it if it came through the log.
+def outcome_of(
+    job: JobRecord, archive: Home, logged: bytes | None, remote: RemoteHome | None
+) -> tuple[Outcome | None, bool]:
+    """Return what the job's function returned or raised, and whether the storage, which may have it, gave no answer.
 
-    The outcome of another launch, as in a home that was restored, does not count.
+    It is saved if it came through the log. The outcome of another launch, as in a home that was restored, does not
+    count.
     """
     if job.spec.function is None:
-        return None
+        return None, False
     attempt = job.attempts[-1]
     path = archive.result(job.key, attempt.number)
     outcome = Outcome.read(logged) if logged is not None else None
     if outcome is not None and outcome.launch_name == attempt.run_name and logged is not None:
         make_folder(path.parent)
         write_file(path, logged)
-        return outcome
-    return Outcome.in_file(path, attempt.run_name)
+        return outcome, False
+    known = Outcome.in_file(path, attempt.run_name)
+    if known is not None or remote is None:
+        return known, False
+    try:
+        remote.fetch_outcome(job, archive)
+    except HomeError:
+        raise
+    except (CanfarBatchError, OSError) as error:
+        log.info("the outcome of %s could not be fetched from the storage: %s", job.key, error)
+        return None, True
+    return Outcome.in_file(path, attempt.run_name), False
 
 
-def _with_remote(runs: Runs, remote: RemoteReceipts | None, job: JobRecord, archive: Home) -> tuple[Runs, bool]:
+def with_remote(runs: Runs, remote: RemoteHome | None, job: JobRecord, archive: Home) -> tuple[Runs, bool]:
     """Return the receipts with those from the storage, if none says how it ended; and whether it could not be asked."""
-    if (
-        remote is None
-        or not job.spec.receipt
-        or job.spec.function is not None
-        or runs.newest_end(job.attempts[-1]) is not None
-    ):
+    if remote is None or not job.spec.receipt or runs.newest_end(job.attempts[-1]) is not None:
         return runs, False
     try:
         remote.fetch(job, archive)

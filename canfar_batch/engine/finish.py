@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -101,9 +101,11 @@ class Finisher:
         self._open: dict[str, Finishing] = {}  # by the job's key
         self._absences: dict[str, Absence] = {}  # by run name
         self._asked_to_stop: set[str] = set()  # run names of the tasks whose bundle was asked to stop them
+        self._asking_to_stop: set[str] = set()  # run names of those for which the request is on its way
         self._asked_at: dict[tuple[str, bool], float] = {}  # by id: how old its answers may be, in the clock's ticks
         self.answers = ContainerAnswers(context.platform, context.clock.ticks)
         self._late_receipts_sought: float | None = None
+        self._fetches_late_receipts = False  # whether a worker thread is at it
         self._late_logs_sought: float | None = None
         self._late_logs: set[str] = set()  # keys of the jobs whose log is being fetched late
         self._logs_are_gone: set[str] = set()  # launch names of the attempts whose log the platform does not have
@@ -192,9 +194,23 @@ class Finisher:
     def ask_to_stop(self, job: JobRecord) -> None:
         """Ask a bundle to stop one of its tasks. The request reaches it only if it sees the home."""
         home, name = self._context.launch_context.home, job.attempts[-1].run_name
-        if home is not None and name not in self._asked_to_stop:
+        remote = self._context.launch_context.remote
+        if name in self._asked_to_stop or name in self._asking_to_stop:
+            return
+        if remote is not None:
+            self._asking_to_stop.add(name)
+            self._context.pool.submit("gather", partial(remote.ask_to_stop, name), partial(self._asked, name))
+            return
+        if home is not None:
             write_file(home.stop_request(name), b"")
         self._asked_to_stop.add(name)
+
+    def _asked(self, run_name: str, outcome: Outcome[None]) -> None:
+        self._asking_to_stop.discard(run_name)
+        if outcome.error is None:
+            self._asked_to_stop.add(run_name)
+        else:  # the next poll asks again
+            log.info("%s: %s could not be asked to stop: %s", self._journal.name, run_name, outcome.error)
 
     # -- how it ended ---------------------------------------------------------------------------------------------
 
@@ -244,7 +260,7 @@ class Finisher:
             )
         found = gather_task(
             self.answers, job, request.companions, phase=phase, ended=request.finishing.reported, since=request.at,
-            archive=context.archive, receipt_home=receipt_home,
+            archive=context.archive, receipt_home=receipt_home, remote=remote,
         )  # fmt: skip
         was_stopped = found.ended is not None and found.ended.stopped_by is not None
         stopped_for_user = request.finishing.reported and job.cancelling and was_stopped
@@ -412,7 +428,8 @@ class Finisher:
     @property
     def owes_search(self) -> bool:
         """Whether a late receipt could change a verdict, and none was looked for yet."""
-        return bool(self._journal.index.overturnable) and self._late_receipts_sought is None
+        never_sought = bool(self._journal.index.overturnable) and self._late_receipts_sought is None
+        return never_sought or self._fetches_late_receipts
 
     def seek_late_receipts(self) -> None:
         """Look, now and then, for the receipts of attempts that ended without one."""
@@ -422,6 +439,21 @@ class Finisher:
             jobs = self._journal.jobs
             found = [self.late_success(jobs[key]) for key in self._journal.index.overturnable]
             self._journal.record(filter(None, found))
+            self._fetch_late_receipts()
+
+    def _fetch_late_receipts(self) -> None:
+        """Start to fetch the receipts from the storage that were not there, or could not be fetched, at the end."""
+        remote, index = self._context.launch_context.remote, self._journal.index
+        jobs = [self._journal.jobs[key] for key in index.overturnable]
+        if remote is not None and jobs and not self._fetches_late_receipts:
+            self._fetches_late_receipts = True
+            fetch = partial(remote.fetch_ends, jobs, self._context.archive)
+            self._context.pool.submit("gather", fetch, partial(self._fetched_late, jobs))
+
+    def _fetched_late(self, jobs: Sequence[JobRecord], outcome: Outcome[None]) -> None:
+        self._fetches_late_receipts = False
+        current = [self._journal.job(job.key) for job in jobs]
+        self._journal.record(filter(None, map(self.late_success, current)))
 
     def seek_again(self) -> None:
         """Look for late receipts at the next opportunity."""

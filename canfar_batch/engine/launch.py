@@ -13,7 +13,14 @@ import attrs
 
 from canfar_batch.engine.context import Context
 from canfar_batch.engine.job_index import shape_of
-from canfar_batch.engine.launch_requests import JobNotSendable, LaunchContext, request_for, request_for_bundle, size_of
+from canfar_batch.engine.launch_requests import (
+    JobNotSendable,
+    LaunchContext,
+    bring_functions,
+    request_for,
+    request_for_bundle,
+    size_of,
+)
 from canfar_batch.engine.patience import ANNOUNCED_WAIT, Patience
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.errors import (
@@ -104,6 +111,7 @@ class Post:
             PlatformError: As `Platform.launch` says.
         """
         launch, lead = self.launch, self.launch.jobs[0]
+        bring_functions(launch.jobs, self.context)
         try:
             if lead.attempts[-1].task is None:
                 request = request_for(lead, self.context, launch.resources)

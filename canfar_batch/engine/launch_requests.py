@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import attrs
 
-from canfar_batch.engine.remote_receipts import RemoteReceipts
-from canfar_batch.errors import SpecError
+from canfar_batch.engine.remote_home import RemoteHome
+from canfar_batch.errors import SpecError, StorageError
 from canfar_batch.fields.arguments import files_of
 from canfar_batch.fields.keys import file_name
 from canfar_batch.payload import encode
@@ -29,8 +29,20 @@ class LaunchContext:
     home: Home | None = None  #: None for a single job: its receipts are in its log alone
     workdir: Path = attrs.field(factory=Path.cwd)  #: the driver's working directory
     shared: bool = False  #: whether containers are known to see the driver's files
-    remote: RemoteReceipts | None = None  #: where receipts come from if containers do not see the home
+    remote: RemoteHome | None = None  #: where receipts come from if containers do not see the home
     inputs: str | None = None  #: where jobs find the inputs, as containers see it, if they do not see the home
+
+    @property
+    def receipt_home(self) -> str | None:
+        """The directory in which containers leave their receipts, as they see it."""
+        if self.remote is not None:
+            return self.remote.folder
+        return None if self.home is None else str(self.home.path)
+
+    @property
+    def driver_workdir(self) -> str | None:
+        """The directory of the driver, which containers may see too; None if they surely do not."""
+        return None if self.remote is not None else str(self.workdir)
 
     def directory(self, own: str | None) -> str | None:
         """Return the directory of a job whose workdir is *own*: in full if *shared*, else *own* unchanged."""
@@ -76,11 +88,11 @@ def request_for(job: JobRecord, context: LaunchContext, resources: Resources | N
             attempt=attempt.number,
             batch=context.batch,
             workdir=context.in_inputs(filled.workdir),
-            driver_workdir=None if context.remote is not None and spec.function is None else str(context.workdir),
+            driver_workdir=context.driver_workdir,
             shared=context.shared,
             outputs=filled.outputs,
             timeout=spec.timeout,
-            home=_receipt_home(job, context),
+            home=context.receipt_home,
             token=context.token,
             files=None if spec.function is None else _function_files(job, context),
         )
@@ -110,9 +122,10 @@ def request_for_bundle(
     home = context.home
     around = encode.Surroundings(
         batch=context.batch,
-        driver_workdir=str(context.workdir),
+        driver_workdir=context.driver_workdir,
         shared=context.shared,
-        home=None if home is None else str(home.path),
+        home=context.receipt_home,
+        is_far=context.remote is not None,
         token=context.token,
     )
     tasks = [_task(job, context, parallel) for job in jobs]
@@ -178,14 +191,15 @@ def _request(jobs: Sequence[JobRecord], payload: encode.Payload, resources: Reso
 def _function_files(job: JobRecord, context: LaunchContext) -> dict[str, bytes]:
     """Return the files that a call of a function needs, unless its container sees the home, which has them.
 
+    If there is a folder on the storage, they are in there; `bring_functions` brings them.
+
     Raises:
         SpecError: A file is gone.
     """
-    if context.shared or context.home is None:
+    if context.shared or context.home is None or context.remote is not None:
         return {}
-    names = (f"{job.spec.function}.zip", *files_of(job.filled.argv))
     try:
-        return {name: (context.home.functions / name).read_bytes() for name in dict.fromkeys(names)}
+        return {name: (context.home.functions / name).read_bytes() for name in _names_of_files(job)}
     except OSError as error:
         raise SpecError(
             f"the function's file {error.filename} cannot be read ({error.strerror}): plan the job again, which "
@@ -193,14 +207,25 @@ def _function_files(job: JobRecord, context: LaunchContext) -> dict[str, bytes]:
         ) from error
 
 
-def _receipt_home(job: JobRecord, context: LaunchContext) -> str | None:
-    """Return the directory in which a container leaves its receipts, as it sees it.
+def _names_of_files(job: JobRecord) -> list[str]:
+    return list(dict.fromkeys((f"{job.spec.function}.zip", *files_of(job.filled.argv))))
 
-    The files of a function are in the home only, so its calls do without the folder on the storage.
+
+def bring_functions(jobs: Iterable[JobRecord], context: LaunchContext) -> None:
+    """Bring the files that the calls of functions need to the storage, if that is their way.
+
+    Raises:
+        NotSent: The storage does not answer now.
+        JobNotSendable: The storage cannot keep them.
     """
-    if context.remote is not None and job.spec.function is None:
-        return context.remote.folder
-    return None if context.home is None else str(context.home.path)
+    if context.remote is None or context.home is None:
+        return
+    for job in jobs:
+        if job.spec.function is not None:
+            try:
+                context.remote.bring_functions(_names_of_files(job), context.home)
+            except StorageError as error:
+                raise JobNotSendable(job.key, error) from error
 
 
 def size_of(job: JobRecord, context: LaunchContext) -> int:

@@ -13,9 +13,19 @@ from typing import Any
 import attrs
 
 from canfar_batch.engine.cluster_events import Events
-from canfar_batch.engine.evidence import Gathered, Runs, is_gone, outcome_of, read_receipt, save_log, to_receipt
+from canfar_batch.engine.evidence import (
+    Gathered,
+    Runs,
+    is_gone,
+    outcome_of,
+    read_receipt,
+    save_log,
+    to_receipt,
+    with_remote,
+)
 from canfar_batch.engine.log_reasons import TAIL
-from canfar_batch.errors import PlatformError
+from canfar_batch.engine.remote_home import RemoteHome
+from canfar_batch.errors import CanfarBatchError, PlatformError
 from canfar_batch.payload.receipts import BundleLogSplitter
 from canfar_batch.protocols import Platform
 from canfar_batch.records import Attempt, JobRecord, Phase, Receipt
@@ -74,6 +84,11 @@ class ContainerAnswers:
         """Ask the platform to remove the container, unless it was asked since *since*, in ticks."""
         self._ask("cancel", id, since, lambda: self._platform.cancel(id))
 
+    def reported(self, id: str, since: float, remote: RemoteHome) -> frozenset[str]:
+        """Return the names of the receipts on the storage as of *since*, in ticks, or later."""
+        names: frozenset[str] = self._ask("reported", id, since, remote.reported)
+        return names
+
     def is_gone(self, id: str, since: float) -> bool:
         """Return whether the service says that it knows no such container, as of *since*, in ticks, or later."""
         gone: bool = self._ask("gone", id, since, lambda: is_gone(self._platform, id))
@@ -117,6 +132,7 @@ def gather_task(
     since: float,
     archive: Home,
     receipt_home: Home | None,
+    remote: RemoteHome | None = None,
 ) -> Gathered:
     """Fetch the evidence about the newest attempt of a job in a bundle, and save its log.
 
@@ -129,6 +145,7 @@ def gather_task(
         since: How old the answers may be, in the clock's ticks.
         archive: The directory that the log is saved in.
         receipt_home: The directory in which the container may have left files, if any.
+        remote: The folder on the storage where it may have left them instead.
 
     Raises:
         HomeError: The log cannot be written.
@@ -136,7 +153,10 @@ def gather_task(
     attempt = job.attempts[-1]
     runs = Runs.in_files(receipt_home, job)
     if attempt.id is None:
-        return Gathered(began=runs.present_start(attempt), ended=runs.end_of_task(attempt))
+        runs, unread = with_remote(runs, remote, job, archive)
+        outcome, missed = outcome_of(job, archive, None, remote)
+        began, end = runs.present_start(attempt), runs.end_of_task(attempt)
+        return Gathered(began=began, ended=end, outcome=outcome, unread=unread or missed)
     saved, log, events = archive.log(job.key, attempt.number), None, Events()
     trouble: PlatformError | None = None
     is_cut = others_began = False
@@ -158,8 +178,14 @@ def gather_task(
                 saved.unlink()
         except PlatformError as error:
             trouble = error
+    unread = missed = False
+    if not ended and runs.end_of_task(attempt) is None:
+        runs, unread = with_remote(runs, remote, job, archive)
     began, end = runs.present_start(attempt), runs.end_of_task(attempt)
-    not_begun = began is None and end is None and (others_began or companions.have_begun(attempt))
+    if began is None and end is None and not others_began and remote is not None and not unread:
+        others_began, unread = _others_began(answers, remote, companions, attempt, since)
+    not_begun = began is None and end is None and not unread and (others_began or companions.have_begun(attempt))
+    outcome, missed = outcome_of(job, archive, logged, remote)
     if not ended and end is None and not not_begun:
         try:
             events = Events.read(answers.events(attempt.id, since))
@@ -168,8 +194,24 @@ def gather_task(
     return Gathered(
         log=log, log_is_cut=is_cut, log_has_end=has_end, began=began, ended=end, events=events,
         pod_is_gone=events.pod is False, saved=saved if log is not None and saved.exists() else None, trouble=trouble,
-        not_begun=not_begun, outcome=outcome_of(job, archive, logged),
+        not_begun=not_begun, outcome=outcome, unread=unread or missed,
     )  # fmt: skip
+
+
+def _others_began(
+    answers: ContainerAnswers, remote: RemoteHome, companions: Companions, attempt: Attempt, since: float
+) -> tuple[bool, bool]:
+    """Return whether the storage shows that other jobs of the bundle began, and whether it could not be asked.
+
+    After a restart, that says nothing about the present run.
+    """
+    if attempt.restarts or attempt.id is None:
+        return False, False
+    try:
+        started = answers.reported(attempt.id, since, remote)
+    except (CanfarBatchError, OSError):
+        return False, True
+    return any(path.name in started for path in companions.starts), False
 
 
 def _take_over_log(home: Home | None, run_name: str, saved: Path) -> bool:

@@ -12,8 +12,9 @@
 # task. File descriptor 8 is the container's log. Small files whose names begin with $cb_tmp say what was taken:
 # .1 (taken), .1.pid (begun: its shell, and the facts of its start), .1.over (ended and reported), .stop (no more).
 #
-# A task's output goes to a file: to one in the batch's home if that is here, else to one of the container's own disk,
-# which is copied to the container's log at the task's end, between two marked lines, so that no two tasks' logs mix.
+# A task's output goes to a file: to one in the batch's home if that is here and near the driver (cb_far is empty), else
+# to one of the container's own disk, which is copied to the container's log at the task's end, between two marked lines,
+# so that no two tasks' logs mix.
 #
 # shellcheck shell=sh
 # variables and functions come from encode.py and wrapper.sh; an empty `x=` in a row of assignments is meant
@@ -121,7 +122,7 @@ cb_do() {
   fi
   cb_spool=$cb_home/running/$cb_name cb_shipped=
   umask 077
-  if [ -z "$cb_ours" ] || ! true 2>/dev/null >"$cb_spool"; then cb_spool=$cb_tmp.$1.log cb_shipped=1; fi
+  if [ -z "$cb_ours" ] || [ -n "$cb_far" ] || ! true 2>/dev/null >"$cb_spool"; then cb_spool=$cb_tmp.$1.log cb_shipped=1; fi
   exec </dev/null >"$cb_spool" 2>&1
   umask "$cb_umask"
   cb_run

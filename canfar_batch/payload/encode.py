@@ -255,6 +255,7 @@ class Surroundings:
     shared: bool = False
     grace: float = 20.0
     home: str | None = None
+    is_far: bool = False  #: whether the driver reads *home* over the network, so that logs do not belong there
     token: str | None = attrs.field(default=None, repr=False)
 
     def settings(self) -> list[str]:
@@ -262,6 +263,7 @@ class Surroundings:
         return _settings(
             {
                 "cb_home": self.home or "",
+                "cb_far": "1" if self.is_far else "",
                 "cb_token": self.token or "",
                 "cb_driver": self.driver_workdir or "",
                 "cb_shared": "1" if self.shared else "",

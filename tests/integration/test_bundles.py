@@ -28,10 +28,19 @@ def platform() -> Iterator[cb.LocalPlatform]:
         yield running
 
 
-@pytest.fixture(params=[True, False], ids=["visible", "hidden"])
-def visible(request: pytest.FixtureRequest) -> bool:
+STORAGE = "storage"  #: containers see a folder on the platform's storage in the place of the home
+
+
+@pytest.fixture(params=[True, False, STORAGE], ids=["visible", "hidden", STORAGE])
+def visible(request: pytest.FixtureRequest) -> bool | str:
     """Whether containers see the batch's home."""
-    return bool(request.param)
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=[True, STORAGE], ids=["visible", STORAGE])
+def heard(request: pytest.FixtureRequest) -> bool | str:
+    """A home of which containers see something, so that they hear of requests."""
+    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -40,8 +49,9 @@ def make(platform, tmp_path, monkeypatch) -> Iterator[Callable[..., cb.Batch]]:
     monkeypatch.chdir(tmp_path)
     with cb.Session(open_platform(platform.url, token=platform.token), grace=2.0) as session:
 
-        def make(*, visible: bool = True, settle: float = 1.0, **strategies: object) -> cb.Batch:
+        def make(*, visible: bool | str = True, settle: float = 1.0, **strategies: object) -> cb.Batch:
             usual = {"monitor": cb.Listing(every=(0.1, 0.2)), "retry": cb.Retry(1, pause=0.1)}
+            monkeypatch.setattr(cb.Session, "nearby", visible != STORAGE)
             batch = session.batch("b", home=tmp_path / "homes", settle=settle, **{**usual, **strategies})
             if not visible:
                 (Path(batch.home) / "token").write_text("that of another batch\n")
@@ -98,7 +108,7 @@ def test_a_job_is_pending_until_it_reports_its_own_start(make, visible, tmp_path
     batch.map(spec(wait), key="j{n}", n=range(3), trace=tmp_path / "t", go=[tmp_path / f"go{n}" for n in range(3)])
     drive_until(batch, lambda: batch["j0"].state is cb.JobState.RUNNING)
     assert [job.state for job in batch][1:] == [cb.JobState.PENDING] * 2
-    if visible:
+    if visible is True:
         assert batch["j0"].logs() == "begun\n"
     (tmp_path / "go0").touch()
     drive_until(batch, lambda: batch["j0"].state.final and batch["j1"].state is cb.JobState.RUNNING)
@@ -125,8 +135,8 @@ def test_of_a_container_that_dies_only_the_task_in_flight_fails(make, visible, p
     assert begun(tmp_path / "t") == Counter({f"j{n}": 1 for n in range(4)})
 
 
-def test_a_container_that_is_begun_again_repeats_only_the_task_in_flight(make, platform, tmp_path):
-    batch = make(launch=Bundle(tasks=3))
+def test_a_container_that_is_begun_again_repeats_only_the_task_in_flight(make, heard, platform, tmp_path):
+    batch = make(visible=heard, launch=Bundle(tasks=3))
     wait = "if [ {n} = 1 ]; then until [ -e {go} ]; do sleep 0.02; done; fi"
     batch.map(spec(wait), key="j{n}", n=range(3), trace=tmp_path / "t", go=tmp_path / "go")
     drive_until(batch, lambda: batch["j1"].state is cb.JobState.RUNNING)
@@ -156,8 +166,8 @@ def test_a_task_that_ended_just_before_its_container_was_begun_again_is_not_lost
     assert batch["j0"].restarts == 1
 
 
-def test_one_job_of_a_bundle_is_cancelled(make, tmp_path):
-    batch = make(launch=Bundle(tasks=4, parallel=2))
+def test_one_job_of_a_bundle_is_cancelled(make, heard, tmp_path):
+    batch = make(visible=heard, launch=Bundle(tasks=4, parallel=2))
     wait = "until [ -e {go} ]; do sleep 0.02; done"
     batch.map(spec(wait), key="j{n}", n=range(4), trace=tmp_path / "t", go=tmp_path / "go")
     drive_until(batch, lambda: [job.state for job in batch][:2] == [cb.JobState.RUNNING] * 2)
@@ -213,3 +223,23 @@ def test_a_second_driver_goes_on_with_running_bundles(make, visible, tmp_path):
     second.map(spec(wait), **given)
     assert second.run(progress=False, timeout=PATIENCE).counts == {cb.JobState.SUCCEEDED: 8}
     assert begun(tmp_path / "t") == Counter({f"j{n}": 1 for n in range(8)})
+
+
+def test_a_bundle_that_ended_and_was_forgotten_has_lost_nothing(make, platform, tmp_path):
+    """Its driver was away for long: the storage has the receipts, the platform not even the name."""
+    given = {"key": "j{n}", "n": range(4), "trace": tmp_path / "t", "go": tmp_path / "go"}
+    wait = "if [ {n} = 1 ]; then until [ -e {go} ]; do sleep 0.02; done; fi; exit {n}"
+    first = make(visible=STORAGE, launch=Bundle(tasks=4), retry=cb.never)
+    first.map(spec(wait), **given)
+    drive_until(first, lambda: first["j1"].state is cb.JobState.RUNNING)
+    first.close()
+    (tmp_path / "go").touch()
+    assert platform.wait_idle(PATIENCE)
+    for job in platform.jobs():
+        platform.forget(job.id)
+    second = make(visible=STORAGE, launch=Bundle(tasks=4), retry=cb.never)
+    second.map(spec(wait), **given)
+    second.run(progress=False, timeout=PATIENCE)
+    assert [job.exit_code for job in second] == [0, 1, 2, 3]
+    assert [job.state for job in second] == [cb.JobState.SUCCEEDED, *[cb.JobState.FAILED] * 3]
+    assert begun(tmp_path / "t") == Counter({f"j{n}": 1 for n in range(4)})

@@ -13,6 +13,7 @@ import pytest
 
 import canfar_batch as cb
 from canfar_batch import failures
+from canfar_batch.local import faults
 
 IMAGE = "skaha/astroml:latest"
 HOME = "batches"  # named, since a temporary folder is refused as a default
@@ -65,7 +66,10 @@ Star, model = SPACE["Star"], SPACE["model"]
 
 @pytest.fixture
 def session(local_platform, session_on):
-    return session_on(local_platform())
+    platform = local_platform()
+    session = session_on(platform)
+    session.platform_here = platform
+    return session
 
 
 def call(session, *columns, **more):
@@ -107,10 +111,47 @@ def test_calls_that_end_otherwise_are_explained(session):
     assert unpicklable.failure.headline.startswith("TypeError: the return value, a generator, cannot be pickled")
 
 
-def test_without_shared_storage_all_travels_with_the_launch_and_the_log(session, monkeypatch):
+@pytest.fixture
+def laptop(session, monkeypatch):
+    """A session whose driver and containers have no disk in common."""
     monkeypatch.setattr(cb.Session, "nearby", False)
+    return session
+
+
+@pytest.mark.parametrize("launch", [2, cb.Bundle(tasks=3, parallel=2)], ids=["alone", "bundled"])
+def test_from_a_laptop_all_travels_by_the_storage(laptop, launch):
+    batch = laptop.batch("far", home=HOME, launch=launch, monitor=cb.Listing(every=(0.2, 1)))
+    large = os.urandom(2_000_000)
+    columns = {"x": [1, 2, 3, 7], "more": [large, None, None, large]}
+    batch.map(cb.Function(model, image=IMAGE, python=PYTHON), **columns)
+    batch.run(progress=False)
+    first, raised, star, seven = batch.jobs
+    results = batch.results()
+    assert results[first.key] == (3, "a", large)
+    assert results[star.key] == (Star("Vega"), (3, "a"))
+    assert len(results[seven.key]) == 3_000_000, "larger than a log can carry"
+    assert first.logs() == "working on 1\n"
+    assert "bad x" in raised.failure.message
+    assert isinstance(raised.failure, failures.Raised)
+    sent = [each.path for each in laptop.platform_here.requests.recent if each.kind == "upload"]
+    assert sum("/functions/" in path for path in sent) == 2, "the function and the value, once each"
+    assert "outcome 1/" not in "".join(job.logs() for job in batch.jobs)
+
+
+def test_a_result_that_is_damaged_on_its_way_is_fetched_again(laptop):
+    faulty = laptop.platform_here.faults
+    squares = run_cell("def f(x):\n    return x * x")["f"]
+    faulty.add(faults.corrupt(), on="download", where=lambda request: "/results/" in request.path, first=1)
+    batch = laptop.batch("damaged", home=HOME, monitor=cb.Listing(every=(0.2, 1)))
+    batch.map(cb.Function(squares, image=IMAGE, python=PYTHON), x=[1, 2])
+    batch.run(progress=False)
+    assert list(batch.results().values()) == [1, 4]
+
+
+def test_without_shared_storage_all_travels_with_the_launch_and_the_log(laptop, monkeypatch):
+    monkeypatch.setattr(type(laptop.platform), "storage", None)
     spec = cb.Function(model, image=IMAGE, python=PYTHON)
-    batch = session.batch("blind", home=HOME, launch=2, monitor=cb.Listing(every=(0.2, 1)))
+    batch = laptop.batch("blind", home=HOME, launch=2, monitor=cb.Listing(every=(0.2, 1)))
     batch.map(spec, x=[1, 2, 3, 7], more=[tuple(range(5000)), None, None, None])
     (batch.home / "token").write_text("the container does not see this home\n")
     batch.run(progress=False)

@@ -136,7 +136,9 @@ def test_the_page_for_laptops_keeps_its_word_on_one(platform, laptop):
     page = (Path(__file__).parents[2] / "docs/howto/laptop.md").read_text()
     first = page.partition("```python\n")[2].partition("```")[0]
     here = "import canfar_batch as cb\n\ncb.Session.nearby = property(lambda self: False)\n"
-    (laptop / "driver.py").write_text(here + first.replace('"laptop",', '"laptop", home="batches", settle=1.0,'))
+    (laptop / "driver.py").write_text(
+        here + first.replace('"laptop",', '"laptop", home="batches", settle=1.0, monitor=cb.Listing((0.1, 0.3)),')
+    )
     assert drive(laptop, platform).wait(60) == 0
     assert json.loads((laptop / "results/night1.json").read_text()) == {"bytes": 6000}
     (folder,) = (platform.arc / "home/local/canfar_batch").iterdir()
