@@ -334,7 +334,7 @@ def _run(attempt: Attempt, event: PhaseChanged) -> dict[str, Any]:
     production-like.md §2). A row `Running` without a start time is shown for a moment while it is being suspended.
     """
     if event.phase is Phase.RUNNING and event.start_time is None and attempt.start_time is not None:
-        return {}
+        return {"started_at": attempt.started_at or event.started_at}
     vanished = attempt.start_time is not None and event.start_time is None
     began_again = None not in (attempt.start_time, event.start_time) and event.start_time > attempt.start_time  # type: ignore[operator]
     changes: dict[str, Any] = {

@@ -56,7 +56,7 @@ class World:
         platform, settle = given.pop("platform", self.platform), given.pop("settle", 120.0)
         pool = given.pop("pool", lambda: InlinePool(self.clock))
         shared, observers = given.pop("shared", False), given.pop("observers", ())
-        more = {name: given.pop(name) for name in ("long_wait", "platform_began", "inputs") if name in given}
+        more = {name: given.pop(name) for name in ("long_wait", "platform_began", "inputs", "random") if name in given}
 
         def setup(directory: Path) -> Setup:
             return Setup(

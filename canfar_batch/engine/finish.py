@@ -281,7 +281,11 @@ class Finisher:
                 finishing = attrs.evolve(finishing, phase=info.phase)  # a list left it out; its own answer counts
         found = self._found(request, finishing.phase)
         found = attrs.evolve(found.merged_with(finishing.gathered), phase=finishing.phase)
-        if not finishing.stopping or id is None or (found.trouble is not None and finishing.tries < ABSENT_POLLS):
+        if not finishing.stopping or id is None:
+            return found
+        # what waits for too long may have begun, and only its log would show that
+        is_waiting = isinstance(finishing.stopped_for, StuckPending)
+        if found.trouble is not None and (is_waiting or finishing.tries < ABSENT_POLLS):
             return found
         if _is_not_stuck(finishing, found):
             return found
@@ -514,8 +518,9 @@ class Finisher:
         phase = Phase.COMPLETED if attempt.succeeded else Phase.FAILED
         verdict = classify(evidence_of(job, found, phase=phase, watched=True, stopped_for=None, at=now))
         differs = verdict.succeeded != attempt.succeeded
-        # a success stays one, and its receipt warns of what was not known
-        keeps = attempt.verified or (differs and not attempt.succeeded)
+        # a success stays one, and its receipt warns of what was not known; a log alone overrules no known cause
+        knows_more = found.ended is not None or isinstance(attempt.failure, Unknown)
+        keeps = attempt.verified or (differs and not attempt.succeeded) or not knows_more
         self._journal.record(
             [
                 EvidenceAdded(
@@ -570,8 +575,9 @@ def _may_still_report(job: JobRecord, finishing: Finishing, found: Gathered) -> 
     """Return whether the container may live on, and its receipt may come: `Failed` is not its end (cluster.md F4)."""
     if found.ended is not None:
         return False
+    has_run = job.attempts[-1].has_run or found.shows_a_run or found.events.shows_start
     if finishing.stopping:
-        return found.is_gone and not found.pod_is_gone and (job.attempts[-1].has_run or found.began is not None)
+        return found.is_gone and not found.pod_is_gone and has_run
     if finishing.phase is Phase.COMPLETED:
         return job.spec.receipt
-    return job.attempts[-1].has_run or found.began is not None or found.events.pod is False
+    return has_run or found.events.pod is False

@@ -66,7 +66,7 @@ class OneByOne:
 
     Args:
         every: Seconds between two polls.
-        failures: The number of failed requests that ends a poll.
+        failures: The number of failed requests that ends a poll. A poll without any answer has failed, too.
 
     Raises:
         ValueError: *every* or *failures* is not above 0.
@@ -81,6 +81,7 @@ class OneByOne:
         seen: dict[str, ContainerInfo | None] = {}
         asked = set[str]()  # a bundle's jobs have one container
         doubt, failed = view.doubt or any(job.id is None for job in jobs), 0
+        trouble: PlatformError | None = None
         if doubt:
             seen.update((info.id, info) for info in platform.containers())
         for job in jobs:
@@ -89,10 +90,12 @@ class OneByOne:
             asked.add(job.id)
             try:
                 seen[job.id] = _one(platform, job.id)
-            except PlatformError:
-                failed += 1
+            except PlatformError as error:
+                failed, trouble = failed + 1, error
                 if failed == self.failures:
                     raise
+        if trouble is not None and not seen and not doubt:
+            raise trouble
         return Observation(containers=seen, at=view.now, wait=self.every * _jitter(), complete=doubt)
 
 

@@ -234,6 +234,16 @@ def test_a_success_without_a_receipt_says_that_outputs_were_not_checked():
     assert plain.last_attempt.warnings == ()
 
 
+def test_a_run_that_was_shown_only_while_it_was_suspended_has_run():
+    shown = [
+        event(PhaseChanged, phase=Phase.PENDING, start_time=AT),
+        event(PhaseChanged, phase=Phase.RUNNING, started_at=LATER),  # without a start time, for a moment
+        event(PhaseChanged, phase=Phase.PENDING),
+    ]
+    attempt = after(Intended, Launched, *shown).last_attempt
+    assert (attempt.has_run, attempt.restarts, attempt.is_suspended) == (True, 1, True)
+
+
 def test_a_start_receipt_does_not_verify_an_end():
     job = after(Intended, Launched, CancelAsked, event(Cancelled, receipt=Receipt(started_at=AT)))
     assert not job.last_attempt.verified

@@ -10,8 +10,9 @@ from fakes import Fate
 
 from canfar_batch import errors, failures
 from canfar_batch.records import JobState, Phase
+from canfar_batch.setup import GRACE
 from canfar_batch.spec import JobSpec, Secret
-from canfar_batch.strategies import Listing, Retry, Window, never
+from canfar_batch.strategies import Listing, OneByOne, Retry, Window, never
 
 S = JobState
 
@@ -232,6 +233,41 @@ def test_what_pends_too_long_is_stopped_and_launched_again(world):
     batch.run(progress=False)
     assert isinstance(batch["j0"].attempts[0].failure, failures.StuckPending)
     assert (states(batch), len(world.platform.all)) == ([S.SUCCEEDED], 1)
+
+
+def test_what_pends_too_long_is_not_stopped_while_its_log_cannot_be_read(world):
+    world.platform.fate = lambda request: Fate(queue=120)
+    world.platform.before["logs"] = always(errors.PlatformBroken("not now"))
+    batch = world.planned(1, JobSpec("fit {n}", image="skaha/astroml", pending_timeout=100))
+    world.turn(batch, 300)
+    del world.platform.before["logs"]
+    batch.run(progress=False)
+    assert (states(batch), len(batch["j0"].attempts), world.platform.calls["cancel"]) == ([S.SUCCEEDED], 1, 0)
+
+
+def test_what_failed_unseen_without_the_wrapper_has_its_grace_time(world):
+    fates = iter([Fate(queue=20, lasts=1, code=1, log=b"working\n", receipt=False), Fate(receipt=False)])
+    world.platform.fate = lambda request: next(fates)
+    batch = world.planned(
+        1, attrs.evolve(SPEC, receipt=False), monitor=OneByOne(), retry=Retry(1, classes=failures.Unknown, pause=0)
+    )
+    batch.run(progress=False)
+    first, second = batch["j0"].attempts
+    assert (second.intended_at - first.ended_at).total_seconds() >= GRACE
+
+
+def test_a_log_that_comes_late_overrules_no_known_cause(world):
+    world.platform.fate = lambda request: SLOW
+    batch = world.planned(1, attrs.evolve(SPEC, receipt=False), retry=never)
+    world.turn(batch, 30)
+    world.platform.all.clear()
+    world.platform.before["logs"] = world.platform.before["events"] = always(errors.PlatformBroken("not now"))
+    world.turn(batch, 300)
+    assert batch.done
+    world.platform.logs = lambda id: b"working\n"
+    world.turn(batch, 300)
+    assert batch["j0"].logs() == "working\n"
+    assert isinstance(batch["j0"].failure, failures.Deleted)
 
 
 def test_what_runs_beyond_its_timeout_is_stopped_by_the_driver_at_last(world):

@@ -1,7 +1,7 @@
 """Monitor strategies: how and when the platform is polled."""
 
 import pytest
-from engine import raising
+from engine import always, engine_of, raising
 from fakes import EPOCH, FakePlatform, Fate
 from unit.strategies.asked import ago, record, view
 
@@ -50,3 +50,12 @@ def test_one_by_one_tolerates_single_failures_only():
         OneByOne()(platform, seen)
     platform.before["container"] = raising(errors.PlatformBroken("no"))
     assert OneByOne()(platform, seen).containers == {"j1": None, "j2": None, "j3": None}
+
+
+def test_one_by_one_without_any_answer_has_failed(world):
+    world.platform.fate = lambda request: Fate(lasts=1e6)
+    batch = world.planned(2, monitor=OneByOne())
+    world.turn(batch, 10)
+    world.platform.before["container"] = always(errors.PlatformBroken("no"))
+    batch.observe()
+    assert isinstance(engine_of(batch).trouble, errors.PlatformBroken)
