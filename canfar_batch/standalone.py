@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import itertools
 import math
 import os
 import shutil
@@ -30,6 +32,7 @@ from canfar_batch.protocols import MonitorStrategy, Platform, Stop
 from canfar_batch.records import ContainerInfo, JobRecord, JobState, Phase
 from canfar_batch.setup import Setup, Strategies
 from canfar_batch.spec import JobSpec
+from canfar_batch.store.files import make_folder
 from canfar_batch.store.home import Home
 from canfar_batch.store.ledger import Identity
 from canfar_batch.store.memory import MemoryLedger
@@ -239,17 +242,44 @@ def found_on_platform(setup: Setup, info: ContainerInfo) -> tuple[Standalone, Jo
     return Standalone(setup, record, ended_before=info.phase), Engine.ended_by_status(record, info.phase)
 
 
+@attrs.frozen(slots=False)
+class _TemporaryHome(Home):
+    """The home of a single job: a temporary directory that is made when it is first needed."""
+
+    @functools.cached_property
+    def logs(self) -> Path:
+        """The directory for the logs of ended attempts."""
+        make_folder(self.path / "logs")
+        return self.path / "logs"
+
+
 def _temporary_home(owner: object) -> Home:
-    """Return a home in a temporary directory that is removed with *owner*, by the process that made it."""
-    home, pid = Home(Path(tempfile.mkdtemp(prefix="canfar_batch-"))), os.getpid()
+    """Return a home whose directory is removed with *owner*, by the process that made it."""
+    pid = os.getpid()
+    home = _TemporaryHome(_temporary_directory(pid) / f"{next(_numbers)}")
 
     def remove() -> None:
-        if os.getpid() == pid:  # not by a fork
+        if os.getpid() == pid and "logs" in home.__dict__:  # it was made, and not by the parent of a fork
             shutil.rmtree(home.path, ignore_errors=True)
 
     weakref.finalize(owner, remove)
-    home.logs.mkdir(mode=0o700)
     return home
+
+
+_numbers = itertools.count()
+
+
+@functools.lru_cache(maxsize=1)
+def _temporary_directory(pid: int) -> Path:
+    """Return the directory of the homes that the process *pid* has made; it is removed when the process ends."""
+    directory = Path(tempfile.mkdtemp(prefix="canfar_batch-"))
+
+    def remove() -> None:
+        if os.getpid() == pid:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(remove)
+    return directory
 
 
 def _still_in_doubt(doubt: LaunchInDoubt, why: str) -> LaunchInDoubt:

@@ -132,7 +132,7 @@ class ThreadPool:
         with contextlib.suppress(queue.Empty):
             self._received.append(self._inbox.get(timeout=seconds))
             until = time.monotonic() + min(GATHERING, seconds)
-            while len(self._received) < ENOUGH and self._awaited["launch"]:
+            while len(self._received) < min(ENOUGH, self._awaited["launch"]):
                 self._received.append(self._inbox.get(timeout=max(0.0, until - time.monotonic())))
 
     def close(self) -> None:
