@@ -197,8 +197,9 @@ class Session:
         """
         if os.getpid() != self._pid:
             return
-        if (close := getattr(self.platform, "close", None)) is not None:
-            close()
+        from canfar_batch.protocols import close
+
+        close(self.platform)
         with self._lock:
             if self._workers is not None:
                 self._workers.close()

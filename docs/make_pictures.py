@@ -160,11 +160,11 @@ def on_this_machine(folder: Path) -> Iterator[Batch]:
     with cb.Session.connect("local") as session:
         batch = session.batch("stars", home=folder, launch=cb.Window(8))
         batch.map(spec, star=range(24), key="star-{star}")
-        crew = iter(batch.as_completed())
+        final = iter(batch.as_completed())
         for _ in range(10):
-            next(crew)
+            next(final)
         yield batch
-        for _ in crew:
+        for _ in final:
             pass
         yield batch
 
