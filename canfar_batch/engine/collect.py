@@ -58,10 +58,10 @@ class Collector:
         self.in_flight.discard(job.key)
         now = self._context.clock.now()
         error = outcome.error
-        partial = error.partial if isinstance(error, CollectError) else None
+        kept = error.partial if isinstance(error, CollectError) else None
         events: list[Event] = []
-        if error is None or partial is not None:
-            value = outcome.value if error is None else partial
+        if error is None or kept is not None:
+            value = outcome.value if error is None else kept
             stored = (job.spec.function is None or is_plain(value)) and storable(value)
             if not stored:
                 self.results[job.key] = value

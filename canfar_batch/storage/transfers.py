@@ -34,6 +34,7 @@ from canfar_batch.errors import (
 )
 from canfar_batch.storage.names import container_path, has_pattern, remote_path, repaired
 from canfar_batch.storage.space import EMPTY_MD5, Content, RemoteFile, Space
+from canfar_batch.text import count
 
 log = logging.getLogger("canfar_batch")
 
@@ -232,7 +233,7 @@ class Storage:
             shown = "; ".join(f"{container_path(path)}: {trouble}" for path, trouble in bad[:5])
             more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise NameRefused(
-                f"the storage cannot keep {len(bad)} name{'s' * (len(bad) != 1)}: {shown}{more}. Rename them, or let "
+                f"the storage cannot keep {count(len(bad), 'name')}: {shown}{more}. Rename them, or let "
                 "repair=True put underscores there"
             )
 
