@@ -6,11 +6,12 @@ Its containers see the batch's home, or do not.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from waiting import until
 
 import canfar_batch as cb
 from canfar_batch.local import LocalPlatform
@@ -87,10 +88,7 @@ class Stage:
         self.until(lambda: len(self.runs(key)) >= runs, f"{key} never began {runs} times: {self.runs(key)}")
 
     def until(self, condition: Callable[[], object], otherwise: object = "it never came true") -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, otherwise
-            time.sleep(0.02)
+        until(condition, otherwise, within=PATIENCE)
 
     def seen(self, key: str, state: cb.JobState) -> None:
         """Wait until the batch knows that a job is in a state."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import attrs
 import pytest
-from shells import PRESENT, container_argv, container_env, start
+from shells import PRESENT, container_argv, container_env, marked, start
+from waiting import until
 
 from canfar_batch.payload.encode import Surroundings, Task, bundle_script, encode_bundle, encode_file
 from canfar_batch.payload.receipts import BundleLogSplitter, parse_receipt
@@ -46,19 +47,6 @@ def mark() -> Iterator[str]:
     yield mark
     for process in marked(mark):
         os.kill(process, signal.SIGKILL)
-
-
-def marked(mark: str) -> list[int]:
-    """The processes that carry *mark* in their environment."""
-    found = []
-    for process in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            environ = Path("/proc", process, "environ").read_bytes()
-        except OSError:
-            continue
-        if f"MARK={mark}".encode() in environ.split(b"\0"):
-            found.append(int(process))
-    return found
 
 
 def sh(text: str) -> tuple[str, ...]:
@@ -119,13 +107,6 @@ def run(begin, tmp_path) -> Callable[..., Log]:
         return Log(raw)
 
     return run
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def receipt(home: Path, key: str, kind: str = "end") -> Any:

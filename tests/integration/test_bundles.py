@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 import canfar_batch as cb
 from canfar_batch import failures
@@ -154,10 +155,7 @@ def test_a_task_that_ended_just_before_its_container_was_begun_again_is_not_lost
     drive_until(batch, lambda: batch["j0"].state is cb.JobState.RUNNING)
     time.sleep(1.1)  # start times are in whole seconds
     (tmp_path / "go0").touch()
-    deadline = time.monotonic() + PATIENCE
-    while begun(tmp_path / "t")["j1"] == 0:  # no one polls meanwhile
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: begun(tmp_path / "t")["j1"], within=PATIENCE)  # no one polls meanwhile
     platform.preempt(batch["j0"].id)
     (tmp_path / "go1").touch()
     assert batch.run(progress=False, timeout=PATIENCE).counts == {cb.JobState.SUCCEEDED: 3}

@@ -7,9 +7,9 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
+from waiting import until
 
 from canfar_batch.errors import SpecError
 
@@ -33,11 +33,6 @@ def session(platform, session_on):
 
 def running(session):
     return sorted(info.name for info in session.platform.containers() if not info.phase.final)
-
-
-def until(condition):
-    while not condition():
-        time.sleep(0.1)  # the test's own time-out ends this
 
 
 def cluster_of(session, **options):

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from canfar_batch.local import LocalPlatform, faults
 
@@ -82,13 +82,6 @@ def drive(laptop, platform, *arguments):
     return subprocess.Popen(command, cwd=laptop, env=settings)
 
 
-def wait_for(condition, what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def check(laptop, count):
     for number in range(count):
         data = (laptop / f"raw/night{number:02}.fits").read_bytes()
@@ -102,7 +95,7 @@ def test_twenty_files_come_back_with_one_damaged_on_the_way_and_the_driver_kille
     platform.faults.add(faults.corrupt(), on="download", where=lambda request: "night07.out" in request.path, first=1)
     first = drive(laptop, platform, "20")
     try:
-        wait_for(lambda: len(list(Path(laptop / "results").glob("*.out"))) >= 4, "no results came")
+        until(lambda: len(list(Path(laptop / "results").glob("*.out"))) >= 4, "no results came")
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
@@ -119,7 +112,7 @@ def test_twenty_files_come_back_with_one_damaged_on_the_way_and_the_driver_kille
 def test_a_batch_that_was_left_alone_until_all_was_forgotten_has_lost_nothing(platform, laptop):
     first = drive(laptop, platform, "5", "--wait")
     try:
-        wait_for(lambda: [job.status for job in platform.jobs()] == ["Running"] * 5, "they do not run")
+        until(lambda: [job.status for job in platform.jobs()] == ["Running"] * 5, "they do not run")
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()

@@ -5,9 +5,9 @@ import hashlib
 import os
 import socket
 import threading
-import time
 
 import pytest
+from waiting import until
 
 import canfar_batch as cb
 from canfar_batch.errors import NameRefused, RemoteMissing, StorageDenied, StorageError, StorageFull, TransferDamaged
@@ -179,10 +179,7 @@ def test_a_file_that_an_interrupted_upload_left_empty_is_replaced(session, platf
         head = f"PUT /arc/files/home/local/a.fits HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n"
         connection.sendall(f"{head}Authorization: Bearer {platform.token}\r\n\r\nhalf".encode())
     place = platform.arc / "home/local/a.fits"
-    deadline = time.monotonic() + 10
-    while len([each for each in platform.requests.recent if each.kind == "upload"]) < 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: any(each.kind == "upload" for each in platform.requests.recent))
     session.upload(raw / "night0.fits", f"{HOME}/a.fits")
     assert place.read_bytes() == (raw / "night0.fits").read_bytes()
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import attrs
 import pytest
-from shells import PRESENT, each_shell, start
+from shells import PRESENT, each_shell, marked, start
+from waiting import until
 
 from canfar_batch.payload.encode import Payload, encode_exec, encode_wrapped
 from canfar_batch.payload.receipts import parse_receipt, receipt_paths, split_log
@@ -87,26 +88,6 @@ def finish(process: subprocess.Popen[bytes], stdin: bytes | None = None) -> Ende
     assert ended is not None
     assert ended["started_at"] == begun["started_at"]
     return Ended(process.returncode, raw, stderr, own, begun, ended)
-
-
-def marked(mark: str) -> list[int]:
-    """The processes that carry *mark* in their environment."""
-    found = []
-    for process in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            environ = Path("/proc", process, "environ").read_bytes()
-        except OSError:
-            continue  # it ended meanwhile, or is another user's
-        if f"MARK={mark}".encode() in environ.split(b"\0"):
-            found.append(int(process))
-    return found
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def read_until_ready(process: subprocess.Popen[bytes]) -> bytes:

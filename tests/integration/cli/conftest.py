@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from waiting import until
 
 from canfar_batch import cli
 from canfar_batch.local import LocalPlatform
@@ -111,10 +111,7 @@ def running(
         tmp_path, "run", "slow", *IMAGE, "--grid", "n=1,2", "--", "sh", "-c", "echo begun {n}; exec sleep 600",
         env={"CANFAR_URL": platform.url, "CANFAR_TOKEN": platform.token},
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while command("status", "slow", "--json").out.count('"running": 2') == 0:
-        assert time.monotonic() < deadline, "the jobs never ran"
-        time.sleep(0.05)
+    until(lambda: '"running": 2' in command("status", "slow", "--json").out, "the jobs never ran")
     yield driver
     driver.kill()
     driver.communicate()

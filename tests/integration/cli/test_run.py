@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 from integration.cli.conftest import IMAGE, ON_THIS_MACHINE, Command, process
+from waiting import until
 
 from canfar_batch import cli
 from canfar_batch.rest.transport import Timeouts
@@ -98,10 +98,7 @@ def test_final_jobs_are_run_again_and_a_batch_is_deleted(command: Command):
 def test_ctrl_c_on_the_local_platform_ends_the_jobs_until_the_next_run(tmp_path: Path, command: Command):
     words = ["run", "here", *IMAGE, "--url", "local", "--", "sh", "-c", "touch begun; test -e go || exec sleep 600"]
     driver = process(tmp_path, *words)
-    deadline = time.monotonic() + 60
-    while not Path("begun").exists():
-        assert time.monotonic() < deadline, "the job never ran"
-        time.sleep(0.05)
+    until(Path("begun").exists, "the job never ran")
     driver.send_signal(signal.SIGINT)
     said = driver.communicate(timeout=30)[1]
     assert driver.returncode == cli.DETACHED

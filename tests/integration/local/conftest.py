@@ -3,25 +3,16 @@
 import dataclasses
 import http.client
 import json
-import time
 import urllib.parse
 
 import pytest
+from waiting import until
 
 from canfar_batch.local import LocalPlatform
 
 IMAGE = "images.canfar.net/skaha/astroml:latest"
 FORM = "application/x-www-form-urlencoded; charset=UTF-8"
 FINAL = {"Completed", "Failed"}
-
-
-def eventually(condition, *, within=30.0):
-    """Ask until *condition* gives something true, and return that."""
-    deadline = time.monotonic() + within
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "this never came true"
-        time.sleep(0.005)
-    return value
 
 
 def quoted(text):
@@ -104,7 +95,7 @@ class Client:
     def wait(self, id_, status=None):
         """Wait until the job has ended, or is in *status*, and return its status."""
         wanted = FINAL if status is None else {status}
-        return eventually(lambda: (now := self.status(id_)) in wanted and now)
+        return until(lambda: (now := self.status(id_)) in wanted and now)
 
 
 @pytest.fixture
@@ -139,4 +130,4 @@ def client_of():
 
 @pytest.fixture
 def soon():
-    return eventually
+    return until

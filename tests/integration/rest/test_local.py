@@ -2,11 +2,11 @@
 
 import base64
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
+from waiting import until
 
 from canfar_batch import Session, errors
 from canfar_batch.local import LocalPlatform
@@ -40,11 +40,8 @@ def request(name, cmd="echo", args=None, **more):
 
 
 def finished(platform, id):
-    deadline = time.monotonic() + 30
-    while not (container := platform.container(id)).phase.final:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return container
+    until(lambda: platform.container(id).phase.final)
+    return platform.container(id)
 
 
 def test_container_is_launched_followed_read_and_removed(platform):
