@@ -350,18 +350,18 @@ class Finisher:
             return None
         if found.not_begun:
             return None
+        left = finishing.since + setup.grace - now
         if finishing.phase is not None and lacks_log(job, found):
-            # a container that never began, or was stopped at its beginning, has no log, and the events say why
-            patience = setup.grace if is_explained(job, found) else LOG_PATIENCE
-            if finishing.found_ended and found.trouble is None:
-                patience = setup.grace
+            if is_explained(job, found):  # it never began, or was stopped at its beginning: no log will come
+                return min(pause, left) if left > 0 else None
+            patience = setup.grace if finishing.found_ended and found.trouble is None else LOG_PATIENCE
             if now - finishing.since < patience or finishing.tries < ABSENT_POLLS:
                 return pause
         if finishing.phase is not None and is_half(job, found) and finishing.tries < ABSENT_POLLS:
             return pause
         if _may_still_report(job, finishing, found):
-            since = found.cancel_sent if found.cancel_sent is not None else finishing.since
-            left = since + setup.grace - now
+            if found.cancel_sent is not None:
+                left = found.cancel_sent + setup.grace - now
             return min(pause, left) if left > 0 else None
         return None
 
