@@ -29,7 +29,7 @@ attempt=$CANFAR_BATCH_ATTEMPT
 echo "$attempt $$" >>$me
 if [ "$attempt" != 1 ]; then
   read -r first pid <$me
-  if [ "$first" = 1 ] && kill -0 "$pid" && ! grep -q " Z " /proc/$pid/stat; then echo both >>$me; fi 2>/dev/null
+  if [ "$first" = 1 ] && grep -q " [RSD] " /proc/$pid/stat 2>/dev/null; then echo both >>$me; fi  # not a zombie
   touch out.{key}
   exit 0
 fi
@@ -37,10 +37,10 @@ runs=$(grep -c . $me)
 echo up
 """
 PLAIN = "exec sleep 60"
-SAVES = "trap 'echo saved; exit 0' TERM; sleep 60 & wait; echo finished"
-SAVES_LATE = "trap 'sleep 0.5; echo saved; exit 0' TERM; sleep 60 & wait; echo finished"
-ENDS_LATE = "trap 'sleep 0.5; exit 9' TERM; sleep 60 & wait"
-DEAF = "trap '' TERM; sleep 60"
+SAVES = "trap 'echo saved; exit 0' TERM\nsleep 60 & wait; echo finished"
+SAVES_LATE = "trap 'sleep 0.5; echo saved; exit 0' TERM\nsleep 60 & wait; echo finished"
+ENDS_LATE = "trap 'sleep 0.5; exit 9' TERM\nsleep 60 & wait"
+DEAF = "trap '' TERM\nsleep 60"
 UNTIL_GO = "until [ -e $me.go ]; do sleep 0.05; done; echo end; "
 
 
@@ -57,6 +57,7 @@ class Stage:
         self._settings, self._name, self._retry = settings, name, retry
         self.session = self.connect()
         self.batch = self.open()
+        self.prepared: dict[str, Any] = {}  #: situations that stand before the batch runs, by key
         self.notes: dict[str, Any] = {}
 
     def connect(self) -> cb.Session:
@@ -73,8 +74,11 @@ class Stage:
         return batch
 
     def add(self, key: str, script: str, **more: Any) -> None:
+        """Plan a job; if the first line of its script sets a trap, that is done before the run is noted."""
+        trap, _, rest = script.rpartition("TERM\n")
+        first = f"{trap}TERM\n" if trap else ""
         spec = cb.JobSpec(
-            ["sh", "-c", BEGIN + script], image=IMAGE, workdir=str(self.place), **{"cores": 1, "ram": 1, **more}
+            ["sh", "-c", first + BEGIN + rest], image=IMAGE, workdir=str(self.place), **{"cores": 1, "ram": 1, **more}
         )
         self.batch.add(spec, key=key, trace=str(self.trace))
 

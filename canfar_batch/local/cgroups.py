@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -151,8 +150,7 @@ class _Share:
 class Sampler:
     """The thread that keeps the accounts of all running jobs, and ends processes that outlive their job."""
 
-    def __init__(self, mark: bytes, tick: Callable[[], None]) -> None:
-        self._tick = tick
+    def __init__(self, mark: bytes) -> None:
         self._table = procfs.Table(mark)
         self._live: set[bytes] = set()
         self._accounts: list[Account] = []
@@ -186,9 +184,17 @@ class Sampler:
             self._look()
             self._changed.notify_all()
 
-    def end(self, mark: bytes, account: Account | None = None) -> None:
-        """Kill the remaining processes of the job of *mark*, which has ended."""
+    def end(self, mark: bytes, account: Account | None = None, *, killed: bool = False) -> None:
+        """Kill the remaining processes of the job of *mark*, which has ended.
+
+        Args:
+            mark: The text in the environment of its processes.
+            account: Its account, if it has begun.
+            killed: Whether it was killed, so that more than strays may remain: a kernel would have killed all at once.
+        """
         with self._changed:
+            if killed:
+                self._look()
             self._live.discard(mark)
             if account is None:
                 return
@@ -213,7 +219,6 @@ class Sampler:
                 began = time.monotonic()
                 self._look()
                 young = any(account.young for account in self._accounts)
-            self._tick()
             cost = time.monotonic() - began
             # a slow sample (many processes, or `ps`) is repeated less often: never more than a fifth of one core
             pause = max(OFTEN if young else SELDOM, 4 * cost)

@@ -41,6 +41,7 @@ from canfar_batch.local.templating import expand
 CGROUP_VARIABLE = "CANFAR_BATCH_CGROUP"
 ARC_VARIABLE = "CANFAR_BATCH_ARC"  #: names what stands for `/arc`, which no process here can have under that name
 DELETE_WAIT = 0.1  #: seconds at most that a deletion waits for the process, as the real request takes about that long
+_BY_SIGNAL = 128  #: exit codes above it stand for signals
 _STOP_GRACE = 2.0  #: seconds at most between SIGTERM and SIGKILL when the whole platform stops
 
 
@@ -115,7 +116,7 @@ class Cluster:
         for name in ("logs", "cgroups"):
             (directory / name).mkdir(parents=True, exist_ok=True)
         self.home.mkdir(parents=True, exist_ok=True)
-        self._sampler = Sampler(self._mark.encode(), self._kill_overdue)
+        self._sampler = Sampler(self._mark.encode())
         self._reaper = Reaper(self._mark, directory if settings.is_temporary else None)
 
     @property
@@ -505,7 +506,7 @@ class Cluster:
         code = process.wait()
         with self.lock:
             pod.pid = None  # the number may soon belong to another process
-        self._sampler.end(mark, account)
+        self._sampler.end(mark, account, killed=pod.kill_at is not None or code > _BY_SIGNAL)
         self._reaper.ends(process.pid)
         process.drain()
         return code
@@ -639,6 +640,8 @@ class Cluster:
         self._signal(pod, signal.SIGTERM)
         if grace <= 0:
             self.kill(pod)
+        else:
+            self.agenda.later(grace, lambda: self._kill_overdue(pod))
         self.changed.notify_all()
 
     def abandon(self, pod: Pod) -> None:
@@ -659,12 +662,11 @@ class Cluster:
             with contextlib.suppress(OSError):
                 os.kill(pod.pid, number)
 
-    def _kill_overdue(self) -> None:
-        """Kill processes that did not heed SIGTERM in time; the sampler's clock drives it."""
+    def _kill_overdue(self, pod: Pod) -> None:
+        """Kill a process that did not heed SIGTERM in time."""
         with self.lock:
-            for pod in self._threads:
-                if pod.kill_at is not None and pod.kill_at <= time.monotonic():
-                    self.kill(pod)
+            if pod.kill_at is not None and pod.kill_at <= time.monotonic():
+                self.kill(pod)
 
 
 def is_named(name: str, which: str) -> bool:
