@@ -345,8 +345,10 @@ class BatchPaused(CanfarBatchError, RuntimeError):
 
     Attributes:
         report: The batch's report so far.
+        why: The cause, without what to do about it.
     """
 
-    def __init__(self, message: str, *, report: object | None = None) -> None:
+    def __init__(self, message: str, *, report: object | None = None, why: str | None = None) -> None:
         super().__init__(message)
         self.report = report
+        self.why = why or message

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import heapq
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -85,8 +86,21 @@ def did_you_mean(
         cutoff: How alike they must be, from 0 to 1.
         shown: How to show one.
     """
-    near = difflib.get_close_matches(name, list(known), n=at_most, cutoff=cutoff)
+    near = _nearest(name, known, at_most=at_most, cutoff=cutoff)
     return f"did you mean {' or '.join(map(shown, near))}?" if near else ""
+
+
+def _nearest(name: str, known: Iterable[str], *, at_most: int, cutoff: float) -> list[str]:
+    """Return the names that are most alike; of those that are equally alike, the first ones."""
+    matcher = difflib.SequenceMatcher()
+    matcher.set_seq2(name)
+    found = []
+    for place, word in enumerate(known):
+        matcher.set_seq1(word)
+        is_like = matcher.real_quick_ratio() >= cutoff and matcher.quick_ratio() >= cutoff
+        if is_like and (ratio := matcher.ratio()) >= cutoff:
+            found.append((-ratio, place, word))
+    return [word for _, _, word in heapq.nsmallest(at_most, found)]
 
 
 def naming_arguments(

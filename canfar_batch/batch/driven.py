@@ -274,6 +274,7 @@ class DrivenBatch(PlannedBatch):
             BatchBusy: Another process, or another thread of this one, drives the batch.
         """
         with self._turn("step()") as engine:
+            self._defined.clear()
             wait = engine.step()
             self._raise_if_stuck()
             return min(wait, GLANCE) if engine.has_work_in_flight else wait
@@ -287,6 +288,7 @@ class DrivenBatch(PlannedBatch):
     def launch(self) -> int:
         """Let the launch strategy pick jobs, launch them, and return how many launches were sent."""
         with self._turn("launch()") as engine:
+            self._defined.clear()
             engine.acquire()
             self._raise_if_stuck()
             return engine.launch()
@@ -331,9 +333,10 @@ class DrivenBatch(PlannedBatch):
     def _raise_if_stuck(self) -> None:
         if self._engine.is_stuck:
             raise BatchPaused(
-                f"{self._engine.paused}. Fix the cause, then retry_failed() and run() launch them again; run() alone "
-                "goes on with the others",
+                f"{self._engine.paused}. Fix the cause (plan the jobs again if it is their command, else call "
+                "retry_failed()), then run(); run() alone goes on with the others",
                 report=self.report(),
+                why=self._engine.paused,
             )
 
     def _raise_unless(self, done: bool, timeout: float | None) -> None:
@@ -359,9 +362,12 @@ class DrivenBatch(PlannedBatch):
     def _check_specs(self) -> None:
         """Check what can stop every job, before the first is launched: secrets, and images that lack Python.
 
+        After that, a notebook's cell may define the jobs differently.
+
         Raises:
             SpecError: A job cannot run.
         """
+        self._defined.clear()
         records = self.records
         specs = list({id(job.spec): job.spec for job in records if not job.state.final}.values())
         read_secrets(specs)

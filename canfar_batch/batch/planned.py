@@ -56,6 +56,7 @@ class PlannedBatch(RecordedBatch):
     def __init__(self, home: Home, ledger: Ledger, *, clock: Clock, engine: Engine | None) -> None:
         super().__init__(home, ledger, clock=clock, engine=engine)
         self._asked: set[str] = set()  # keys that this process planned
+        self._defined: set[str] = set()  # those planned since the batch was last driven
         self._claims = OutputClaims(reads=self._files_read)  # the outputs that planned jobs write
         self._index = FieldIndex()  # the keys of the known jobs by their fields
         self._new: set[str] = set()  # of these, those that the ledger did not have, until a run has reported them
@@ -196,15 +197,16 @@ class PlannedBatch(RecordedBatch):
                     self._refuse_second_definition(plan.fresh)
                     engine.apply(plan)
             self._asked.update(plan.keys)
+            self._defined.update(plan.keys)
             self._new.update(job.key for job in plan.fresh if job.key not in plan.reopened)
             self._reopened.update(plan.reopened)
             return plan.keys
 
     def _refuse_second_definition(self, fresh: Iterable[JobRecord]) -> None:
-        """Refuse to define a key twice in one run; an edited script may define it differently from the last run."""
+        """Refuse to define a key twice in one run; an edited script or cell may define it differently from the last."""
         for wanted in fresh:
             known = self._ledger.jobs.get(wanted.key)
-            if known is not None and known.key in self._asked:
+            if known is not None and known.key in self._defined:
                 raise SpecChanged(
                     f"job {known.key!r} was planned a moment ago as another job: "
                     f"{changed_identity(known, wanted)}. Give one of them another key, such as "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,16 @@ LOG_LINES = 20  #: lines shown of the end of a log, unless asked otherwise
 def print_result(options: argparse.Namespace, data: Any, text: str) -> None:
     """Print a command's result: as JSON if asked, else the text."""
     sys.stdout.write(f"{json.dumps(data, indent=2, default=_plain) if options.json else text}\n")
+
+
+def show_report(options: argparse.Namespace, report: Report) -> None:
+    """Print the report on a batch, with the commands of the command line."""
+    print_result(options, report.as_dict(), report.printed(f"{retry_command(report.name)} launches"))
+
+
+def retry_command(name: str) -> str:
+    """Return the command that launches the failed jobs of the batch *name* again."""
+    return f"{program_name()} retry {shlex.quote(name)}"
 
 
 def _plain(value: Any) -> str:

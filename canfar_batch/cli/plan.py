@@ -58,6 +58,12 @@ def _plan(options: argparse.Namespace) -> Plan:
         raise PlanError(f"{' and '.join(given)} cannot be combined: each of them says which jobs there are")
     if options.replicas is not None:
         return Plan(*rows_of_replicas(spec, options.replicas), REPLICA_KEY)
+    if not given and (unknown := [name for name in spec.field_names if name not in ("key", "index")]):
+        field = unknown[0]
+        raise PlanError(
+            f"{{{field}}} is a field, and nothing gives its values: --each {field}=PATTERN, --range {field}=0:10, "
+            f"--grid {field}=A,B or --rows TABLE; write {{{{{field}}}}} to mean the braces"
+        )
     return Plan(spec, _rows(options), options.key)
 
 

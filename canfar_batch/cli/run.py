@@ -9,7 +9,7 @@ from typing import Any
 
 from canfar_batch.batch import Batch
 from canfar_batch.cli.batches import connect_for, find_job
-from canfar_batch.cli.output import FINE, SOME_FAILED, print_result, say
+from canfar_batch.cli.output import FINE, SOME_FAILED, retry_command, say, show_report
 from canfar_batch.cli.plan import Plan, nothing_to_run, preview, read_plan
 from canfar_batch.errors import BatchPaused, PlanError
 from canfar_batch.session import Session
@@ -87,9 +87,10 @@ def _run_until_final(options: argparse.Namespace, batch: Batch) -> int:
     try:
         report = batch.run(progress=not options.quiet, takeover=options.takeover, notify=options.notify)
     except BatchPaused as paused:
-        say(str(paused))
+        again = f"run this command again, changed if need be, or {retry_command(batch.name)}"
+        say(f"{paused.why}. Fix the cause, then {again}")
         report = batch.report()
-    print_result(options, report.as_dict(), str(report))
+    show_report(options, report)
     return FINE if report.ok else SOME_FAILED
 
 

@@ -6,7 +6,15 @@ import argparse
 
 from canfar_batch.batch import Batch
 from canfar_batch.cli.batches import all_batches, counts_by_name, find_job, no_driver
-from canfar_batch.cli.output import FINE, SOME_FAILED, exit_code, print_result, program_name, terminal_width
+from canfar_batch.cli.output import (
+    FINE,
+    SOME_FAILED,
+    exit_code,
+    print_result,
+    retry_command,
+    show_report,
+    terminal_width,
+)
 from canfar_batch.records import GIVEN_UP
 from canfar_batch.text import count
 from canfar_batch.views import explain
@@ -45,7 +53,7 @@ def show_status(options: argparse.Namespace) -> int:
         if not batch.done:
             lines.append(f"run by {driver}" if driver else no_driver(batch))
         elif report.failures:
-            lines.append(f"next: fix the cause, then: {program_name()} retry {batch.name}")
+            lines.append(f"next: fix the cause, then: {retry_command(batch.name)}")
         left = [job.record for job in batch if not job.state.final or job.failure is not None]
     if left:
         lines.append(overview(left, terminal_width(), _SHOWN, now=report.made_at))
@@ -81,7 +89,7 @@ def print_report(options: argparse.Namespace) -> int:
     with Batch.open(options.name, options.home) as batch:
         report = batch.report()
     if options.html is None:
-        print_result(options, report.as_dict(), str(report))
+        show_report(options, report)
     else:
         path = report.to_html(options.html or None)
         print_result(options, {"path": str(path)}, str(path))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from canfar_batch.batch import Batch
 from canfar_batch.cli.batches import all_batches, no_driver
-from canfar_batch.cli.output import FINE, exit_code, print_result, say
+from canfar_batch.cli.output import FINE, exit_code, print_result, say, show_report
 from canfar_batch.records import JobState
 from canfar_batch.views.progress import Progress
 from canfar_batch.views.report import Report
@@ -28,7 +28,7 @@ def watch(options: argparse.Namespace) -> int:
             report, hint = watched.read()
     if hint is not None:
         say(hint)
-    print_result(options, report.as_dict(), str(report))
+    show_report(options, report)
     return exit_code(report)
 
 

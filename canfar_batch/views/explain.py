@@ -40,7 +40,7 @@ _ADVICE: Mapping[type[Failure], str] = {
     failures.Lost: "Look for the job's outputs; launch it again if they are not there.",
     failures.Unwatched: "Look for the job's outputs; batch.retry_failed() launches it again if they are not there.",
     failures.MissingOutput: "Check the path that the command writes to; relative paths start at workdir=.",
-    failures.LaunchRefused: "Fix what the platform's answer names, then launch again.",
+    failures.LaunchRefused: "Fix what the platform's answer names, then launch again. preflight() checks images.",
     failures.Unknown: "Look at the log and the events; support_report() has what support@canfar.net will ask for.",
 }
 

@@ -33,6 +33,7 @@ MEANINGFUL = 10.0  #: seconds; shorter runs say little about CPU use, because st
 _DEFAULT_CORES = 1.0  # the platform's default for a job that asks for no cores, if the platform was not asked
 _EXAMPLES = 5  # keys that are kept for each cause
 _SHOWN = 8  # causes, and kinds of requests, that are printed
+_RETRY = "batch.retry_failed() and batch.run() launch"
 
 
 class ReportPath(type(Path())):  # type: ignore[misc] # the base is PosixPath or WindowsPath
@@ -286,7 +287,15 @@ class Report:
     # -- showing --------------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
-        return "\n\n".join(filter(None, ("\n".join(self._head()), self.why(), "\n".join(self._figures()))))
+        return self.printed()
+
+    def printed(self, retry: str = _RETRY) -> str:
+        """Return the report as `print` shows it.
+
+        Args:
+            retry: What launches failed jobs again, and the verb.
+        """
+        return "\n\n".join(filter(None, ("\n".join(self._head()), self.why(), "\n".join(self._figures(retry)))))
 
     def why(self) -> str:
         """Return why jobs failed and results are missing, by cause; empty if nothing is wrong."""
@@ -297,13 +306,17 @@ class Report:
         )
         return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
-    def next_steps(self) -> str:
-        """Return what to do with a batch whose jobs are all final and did not all succeed; empty for any other."""
+    def next_steps(self, retry: str = _RETRY) -> str:
+        """Return what to do with a batch whose jobs are all final and did not all succeed; empty for any other.
+
+        Args:
+            retry: As for `printed`.
+        """
         failed = sum(self.counts.get(state, 0) for state in GIVEN_UP)
         if self.unfinished or not failed:
             return ""
         them = "it" if failed == 1 else "them"
-        return f"fix the cause, then batch.retry_failed() and batch.run() launch {them} again"
+        return f"fix the cause, then {retry} {them} again"
 
     def _repr_html_(self) -> str:
         """Return the report as HTML, for a notebook."""
@@ -325,13 +338,13 @@ class Report:
             lines += wrapped(counts(self.counts), COLUMNS, first="  ")
         return lines
 
-    def _figures(self) -> list[str]:
-        facts = [(title, text) for title, text in self._facts() if text]
+    def _figures(self, retry: str) -> list[str]:
+        facts = [(title, text) for title, text in self._facts(retry) if text]
         margin = max(len(title) for title, _ in facts) + 4
         return [line for title, text in facts for line in wrapped(text, COLUMNS, first=f"  {title:<{margin - 2}}")]
 
-    def _facts(self) -> Iterator[tuple[str, str]]:
-        yield "next", self.next_steps()
+    def _facts(self, retry: str = _RETRY) -> Iterator[tuple[str, str]]:
+        yield "next", self.next_steps(retry)
         yield "waiting", _spread(self.waiting)
         yield "running", _spread(self.running)
         if self.running is not None:

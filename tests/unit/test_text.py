@@ -57,7 +57,7 @@ def test_sizes_are_in_gib_or_mib(amount, text):
 def test_a_name_that_was_nearly_right_is_suggested():
     assert did_you_mean("core", ["cores", "ram"]) == "did you mean cores?"
     assert did_you_mean("zzz", ["cores", "ram"]) == ""
-    assert did_you_mean("j", ["j1", "j2", "j3"], at_most=2, cutoff=0.1, shown=repr) == "did you mean 'j3' or 'j2'?"
+    assert did_you_mean("j", ["j1", "j2", "j3"], at_most=2, cutoff=0.1, shown=repr) == "did you mean 'j1' or 'j2'?"
 
 
 def test_a_notebook_shows_a_text_as_print_does():

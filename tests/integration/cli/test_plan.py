@@ -45,6 +45,14 @@ def test_replicas_differ_in_their_number_alone(command: Command):
     assert [command("logs", "twins", f"replica-{n}").out for n in (1, 2)] == ["1 of 2\n", "2 of 2\n"]
 
 
+def test_a_field_without_values_is_refused_with_the_options_that_give_them(command: Command):
+    ended = command("run", "x", *IMAGE, "--", "echo", "{path}")
+    assert ended.code == 2
+    assert "{path} is a field, and nothing gives its values: --each path=PATTERN" in ended.err
+    assert not Path("batches").exists()
+    assert "echo '{path}'" in command("run", "x", *IMAGE, "--preview", "--", "echo", "{{path}}").out
+
+
 def test_a_preview_remembers_nothing(command: Command):
     ended = command("run", "later", *IMAGE, "--cores", 2, "--preview", "--", "echo", "hello")
     assert ended.code == 0

@@ -56,3 +56,12 @@ def test_the_report_is_written_as_a_page(there: Command, ran: Path, tmp_path: Pa
     assert (ended.code, ended.out) == (1, f"{tmp_path}/page.html\n")
     assert "<title>count: report</title>" in (tmp_path / "page.html").read_text()
     assert there("report", "count", "--json", "--html").json == {"path": str(ran / "batches/count/report.html")}
+
+
+def test_advice_names_commands_and_not_calls(command: Command):
+    ended = command("run", "bad", *IMAGE, *ON_THIS_MACHINE, "--range", "n=0:20", "--window", "2", "--", "false", "{n}")
+    assert ended.code == 1
+    assert "Fix the cause, then run this command again, changed if need be, or canfar-batch retry bad" in ended.err
+    ended = command("run", "some", *IMAGE, *ON_THIS_MACHINE, "--range", "n=0:2", "--", "test", "{n}", "-eq", "0")
+    assert "canfar-batch retry some launches it again" in " ".join(ended.out.split())
+    assert "retry_failed" not in ended.out + ended.err

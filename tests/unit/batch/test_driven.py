@@ -86,7 +86,7 @@ def test_a_batch_whose_jobs_are_all_final_is_not_paused(world):
 
 def test_a_pause_says_how_to_go_on(world):
     world.platform.fate = lambda request: Fate(code=1)
-    with pytest.raises(errors.BatchPaused, match=r"Fix the cause, then retry_failed\(\) and run\(\)"):
+    with pytest.raises(errors.BatchPaused, match=r"Fix the cause .* retry_failed\(\)\), then run\(\)"):
         world.planned(20, launch=Window(2)).run(progress=False)
 
 

@@ -5,12 +5,14 @@ import base64
 import attrs
 import pytest
 from engine import SLOW, SPEC, connection_of, ledger_of, states
+from fakes import Fate
 from ledgers import statements
 
 from canfar_batch import errors
 from canfar_batch.records import JobState
 from canfar_batch.spec import JobSpec, Secret
 from canfar_batch.store import database
+from canfar_batch.strategies import Window
 
 # -- shapes -------------------------------------------------------------------------------------------------------
 
@@ -210,6 +212,21 @@ def test_one_script_may_not_define_a_job_twice(world):
     changed = world.batch()
     changed.map(JobSpec("stack {n}", image="skaha/x"), key="j{n}", n=range(2))  # a script that was edited
     assert [job.spec.words[0] for job in changed][:2] == ["stack", "stack"]
+
+
+def test_a_cell_that_was_edited_after_a_run_may_define_its_failed_jobs_differently(world):
+    world.platform.fate = lambda request: Fate(code=2)
+    batch = world.planned(20, launch=Window(2))
+    with pytest.raises(errors.BatchPaused):
+        batch.run(progress=False)  # some failed, others were never launched
+    world.platform.fate = lambda request: Fate()
+    stack = JobSpec("stack {n}", image="skaha/x")
+    batch.map(stack, key="j{n}", n=range(20))
+    batch.run(progress=False)
+    assert states(batch) == [S.SUCCEEDED] * 20
+    assert {job.spec for job in batch} == {stack}
+    with pytest.raises(errors.SpecChanged, match="succeeded"):
+        batch.map(JobSpec("other {n}", image="skaha/x"), key="j{n}", n=range(20))
 
 
 SPEC_ALONE = JobSpec("fit", image="skaha/x")
