@@ -285,6 +285,7 @@ class Cluster(FakePlatform):
         self.written = 0.0  # receipt files are written up to this time
         self.violations = []
         self.troubles = 0  # answers that went wrong
+        self.polls_by_id = True  # whether the monitor asks for each container
         self.is_unbroken = True  # one driver watches all the time, and no clock is set
         self.reopened = set()  # keys of the jobs that the user opened again
         self.contacts = [0.0]  # when a driver had an answer about containers
@@ -373,13 +374,26 @@ class Cluster(FakePlatform):
     def could_read(self, story):
         """Return whether a driver was there while the log of an ended container was, and soon enough to wait for it."""
         mute, contacts = story.last.mute, [at for at in self.contacts if story.final_at <= at]
-        latest = min(story.final_at + self.forget_after, min(contacts, default=NEVER) + PATIENCE)
+        latest = min(story.final_at + self.forget_after - PATIENCE, min(contacts, default=NEVER) + PATIENCE)
         return any(at <= latest and not mute[0] <= at < mute[1] for at in contacts)
 
     def lost_its_log(self, name):
         """Return whether the log of a launch could not be fetched after its end."""
         story = next(story for story in self.stories.values() if story.name == name)
         return not self.could_read(story) or "deleted" in story.end or story.end == "cancelled"
+
+    def running(self, key, *, newest):
+        """Return the runs of a job that are alive; with *newest*, of each container only the last.
+
+        The platform may begin a container again before its first pod is dead: that is its own doing.
+        """
+        stories = [story for story in self.stories.values() if story.key == key]
+        runs = [run for story in stories for run in ([story.last] if newest else story.runs) if run is not None]
+        return [run for run in runs if run.alive(self.clock.ticks())]
+
+    def began_again(self, key):
+        """Return whether the platform began a container of the job again."""
+        return any(story.key == key and len(story.runs) > 1 for story in self.stories.values())
 
     # -- requests of the driver
 
@@ -395,13 +409,13 @@ class Cluster(FakePlatform):
         self.contacts.append(self.clock.ticks())
         if info is None:
             raise JobNotFound(f"session {id} not found", status=404, server_text=f"session {id} not found")
-        return self.seen(info)
+        return self.seen(info, counts=self.polls_by_id)
 
-    def seen(self, info):
-        """Return what the driver gets to see."""
+    def seen(self, info, *, counts=True):
+        """Return what the driver gets to see; a check whether a container exists counts for nothing more."""
         story = self.stories[info.id]
         story.seen = True
-        story.seen_running |= info.phase is RUNNING
+        story.seen_running |= counts and info.phase is RUNNING
         return info
 
     def logs(self, id):
@@ -440,17 +454,23 @@ class Cluster(FakePlatform):
 
     def cancel(self, id):
         self._called("cancel")
+        self.note_cancel(id)
+        if self._info(id) is not None:
+            self.stories[id].delete(self.clock.ticks(), self.rng)
+
+    def note_cancel(self, id):
+        """Note a violation if a container is to be stopped without a reason; only the first try of each counts."""
         story, now = self.stories[id], self.clock.ticks()
-        if self._info(id) is None:
+        if self._info(id) is None or story.end.startswith("cancelled"):
             return
         is_mute = any(run.mute[0] <= now < run.mute[1] for run in story.runs)
         shows = (self.visible and self.wrapped) or (story.seen_running and not is_mute) or bool(self.log(story))
         ran = [run for run in story.runs if run.begun(now)]
         is_late = bool(ran) and self.timeout is not None and ran[-1].alive(now) and now - ran[-1].begin > self.timeout
-        if ran and shows and not is_late and story.key not in self.cancelled:
+        is_asked_for = is_late or story.key in self.cancelled
+        if ran and shows and not is_asked_for and not self.clock.was_set:
             self.violations.append(f"{story} is cancelled at {now}, though it has run")
         story.end = "cancelled for its time" if is_late and story.key not in self.cancelled else "cancelled"
-        story.delete(now, self.rng)
 
     def _info(self, id):
         story, now = self.stories[id], self.clock.ticks()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import random
 import tempfile
@@ -14,11 +15,12 @@ import attrs
 from engine import SPEC, World, abandon, engine_of, ledger_of
 
 from canfar_batch import failures
-from canfar_batch.errors import BatchBusy, LeaseLost, SpecChanged
+from canfar_batch.errors import BatchBusy, BatchPaused, LeaseLost, SpecChanged
 from canfar_batch.lifecycle import Adopted, Cancelled, Ended, LateSuccess, Reopened, Respecified
 from canfar_batch.records import JobState
-from canfar_batch.strategies import Adaptive, AtOnce, Chunks, Listing, OneByOne, Retry, Throttle, Window
-from simulation.checks import check_batch
+from canfar_batch.strategies import Adaptive, AtOnce, Bundle, Chunks, Listing, OneByOne, Retry, Throttle, Window
+from simulation.bundles import BundleCluster
+from simulation.checks import check_batch, check_job
 from simulation.cluster import OUTPUT, Cluster
 from simulation.trouble import Killed, Trouble
 
@@ -36,6 +38,13 @@ PLACE = next((place for place in ("/dev/shm",) if Path(place).is_dir()), None)
 class StormyCluster(Trouble, Cluster):
     """A cluster whose answers may go wrong."""
 
+    def check_job(self, job, *, retries_deleted):
+        check_job(job, self, retries_deleted=retries_deleted)
+
+
+class StormyBundles(Trouble, BundleCluster):
+    """A cluster of bundles whose answers may go wrong."""
+
 
 @attrs.frozen(kw_only=True)
 class Scenario:
@@ -50,6 +59,7 @@ class Scenario:
     timeout: float | None
     pending_timeout: float | None
     launch: Callable
+    bundles: int  #: tasks of a bundle at most; 0 for no bundles
     monitor: Callable
     retries_deleted: bool
     cancels: bool
@@ -58,17 +68,19 @@ class Scenario:
     outages: tuple[tuple[float, float, str], ...]
 
     @classmethod
-    def draw(cls, rng):
-        wrapped = rng.random() < 0.8
+    def draw(cls, rng, *, bundles=None):
+        bundles = rng.choice((0, 0, 0, 0, 1, 2, 6) if bundles is None else (1, 2, 6) if bundles else (0,))
+        wrapped = bool(bundles) or rng.random() < 0.8
         return cls(
-            jobs=rng.randint(1, 5),
+            bundles=bundles,
+            jobs=rng.randint(1, 12 if bundles else 5),
             drivers=rng.choice((1, 1, 2, 3, 4)),
             calm=rng.choice((0.7, 0.9, 0.97, 1.0)),
             visible=rng.random() < 0.6,
             wrapped=wrapped,
-            outputs=wrapped and rng.random() < 0.5,
-            timeout=rng.choice((None, None, 30.0, 200.0)) if wrapped else None,
-            pending_timeout=rng.choice((None, None, 60.0, 400.0)),
+            outputs=wrapped and not bundles and rng.random() < 0.5,
+            timeout=rng.choice((None, None, 30.0, 200.0)) if wrapped and not bundles else None,
+            pending_timeout=None if bundles else rng.choice((None, None, 60.0, 400.0)),
             launch=rng.choice(LAUNCHERS),
             monitor=rng.choice(MONITORS),
             retries_deleted=rng.random() < 0.5,
@@ -101,15 +113,19 @@ class PromiseBroken(AssertionError):
     """A history in which a promise of the package did not hold."""
 
 
-def play(seed):
+def play(seed, *, bundles=None):
     """Play the history of this seed, and return it.
+
+    Args:
+        seed: The seed.
+        bundles: Whether containers carry bundles; None lets the seed decide.
 
     Raises:
         PromiseBroken: A promise did not hold; its `__cause__` says which, and its `history` what happened.
     """
     rng = random.Random(seed)
     random.seed(seed)  # the monitors' jitter
-    scenario = Scenario.draw(rng)
+    scenario = Scenario.draw(rng, bundles=bundles)
     with tempfile.TemporaryDirectory(dir=PLACE) as place:
         playing = _Playing(scenario, rng, Path(place))
         history = History(seed=seed, scenario=scenario, lines=playing.lines, counts=playing.counts)
@@ -126,14 +142,21 @@ def play(seed):
     return history
 
 
+def make_cluster(scenario, rng):
+    if scenario.bundles:
+        return StormyBundles(rng, visible=scenario.visible)
+    return StormyCluster(
+        rng, visible=scenario.visible, outputs=scenario.outputs, wrapped=scenario.wrapped, timeout=scenario.timeout
+    )
+
+
 class _Playing:
     def __init__(self, scenario, rng, place):
         self.scenario, self.rng, self.place = scenario, rng, place
         self.lines, self.counts = [], collections.Counter(histories=1)
-        self.cluster = cluster = StormyCluster(
-            rng, visible=scenario.visible, outputs=scenario.outputs, wrapped=scenario.wrapped, timeout=scenario.timeout
-        )
+        self.cluster = cluster = make_cluster(scenario, rng)
         cluster.calm, cluster.outages = scenario.calm, scenario.outages
+        cluster.polls_by_id = isinstance(scenario.monitor, OneByOne)
         cluster.is_unbroken = scenario.drivers == 1 and not scenario.outages
         self.world = World(place)
         self.world.platform, self.world.clock = cluster, cluster.clock
@@ -190,9 +213,10 @@ class _Playing:
         """Let *batch* be driven for so long, or until it is done."""
         clock = self.world.clock
         end = clock.ticks() + seconds
-        while clock.ticks() < end and not batch.done:
-            wait = batch.step()
-            engine_of(batch).wait(min(wait, end - clock.ticks()))
+        with contextlib.suppress(BatchPaused):  # the first jobs all failed alike
+            while clock.ticks() < end and not batch.done:
+                wait = batch.step()
+                engine_of(batch).wait(min(wait, end - clock.ticks()))
 
     def cancel(self, batch):
         keys = sorted(job.key for job in batch.records if not job.state.final and self.rng.random() < 0.4)
@@ -258,6 +282,7 @@ class _Playing:
         cluster.quiet = True
         batch.run(progress=False, stop_alike=None, timeout=200_000)
         cluster.happen()
+        self.counts["of bundles"] += bool(self.scenario.bundles)
         self.counts["launches"] += len(cluster.launched)
         self.counts["answers gone wrong"] += cluster.troubles
         assert cluster.violations == [], cluster.violations[0]
@@ -279,9 +304,13 @@ class _Playing:
 
     def open(self):
         scenario = self.scenario
-        retry = Retry(2, classes=[failures.Deleted] * scenario.retries_deleted)
+        classes = [failures.Deleted] * scenario.retries_deleted
+        retry = Retry(3, classes=classes, at_most=30) if scenario.bundles else Retry(2, classes=classes)
+        launch = scenario.launch
+        if scenario.bundles:
+            launch = Bundle(tasks=scenario.bundles, parallel=2, then=launch)
         batch = self.world.batch(
-            launch=scenario.launch, monitor=scenario.monitor, retry=retry, random=self.rng.random,
+            launch=launch, monitor=scenario.monitor, retry=retry, random=self.rng.random,
             observers=(lambda event: self.witness(ledger_of(batch), event),),
         )  # fmt: skip
         (Path(batch.home) / "receipts").mkdir(exist_ok=True)
@@ -327,18 +356,9 @@ class _Playing:
         if before is not None and before.final and not isinstance(event, (LateSuccess, Reopened, Respecified, Adopted)):
             self.check(job.state is before, f"{event} changes a job that is {before}")
         if isinstance(event, (Ended, Cancelled)) and job.state in (JobState.SUCCEEDED, JobState.CANCELLED):
-            stories = [story for story in cluster.stories.values() if story.key == event.key]
-            # the platform may begin a container again before its first pod is dead: that is its own doing
-            runs = [
-                run
-                for story in stories
-                for run in (story.runs if job.state is JobState.CANCELLED else [story.last])
-                if run
-            ]
-            self.check(
-                not any(run.alive(now) for run in runs),
-                f"{event}, and it runs: {[run for run in runs if run.alive(now)]}",
-            )
+            runs = cluster.running(event.key, newest=job.state is JobState.SUCCEEDED)
+            # before a run that the platform began again has reported, its receipt may be that of the run before
+            self.check(not runs or cluster.began_again(event.key), f"{event}, and it runs: {runs}")
 
     def check(self, good, what):
         """Note a violation; an exception of an observer would be swallowed."""

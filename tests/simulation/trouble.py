@@ -142,6 +142,7 @@ class Trouble:
         return self.asked(super().events, id)
 
     def cancel(self, id):
+        self.note_cancel(id)
         return self.asked(super().cancel, id)
 
     def asked(self, call, *given):
