@@ -223,7 +223,7 @@ ROWS = {
     "complete": Row(
         case="3c", script=SAVES.replace("sleep", "touch out.{key}; sleep"), play=meets("delete_pod", None),
         ends=(None,), hidden_ends=AGAIN, more={"outputs": ["out.{key}"]},
-        says="it was told to stop (TERM); it ended with 0, and its outputs are there",
+        says="it was asked to stop (TERM); it ended with 0, and its outputs are there",
     ),
     "scheduler": Row(case="3b", play=meets("preempt_by_scheduler"), ends=AGAIN),
     "schedulersaves": Row(case="3c", script=SAVES, play=meets("preempt_by_scheduler"), ends=AGAIN),
@@ -249,7 +249,7 @@ ROWS = {
     ),
     "savesall": Row(
         case="3c", script="trap 'touch out.{key}; exit 0' TERM\nsleep 60 & wait", play=meets("delete_pod", None),
-        ends=(None,), hidden_ends=AGAIN, more={"outputs": ["out.{key}"]}, says="it was told to stop (TERM)",
+        ends=(None,), hidden_ends=AGAIN, more={"outputs": ["out.{key}"]}, says="it was asked to stop (TERM)",
     ),
     "blink": Row(case="1c", play=killed_while_events_blink, ends=(f.Killed, None), says="likely"),
     # the deadline
