@@ -117,6 +117,12 @@ class RecordedBatch(abc.ABC):
             return list(self._ledger.jobs.values())
 
     @property
+    def _snapshot(self) -> Sequence[JobRecord]:
+        """Every job's record, in plan order; records are made when they are asked for, and not kept."""
+        with self._between_steps():
+            return self._ledger.jobs.snapshot()
+
+    @property
     def jobs(self) -> list[Job]:
         """Every job, in plan order."""
         return [self._handle(record) for record in self.records]
@@ -218,7 +224,7 @@ class RecordedBatch(abc.ABC):
         """
         identity, limits = self._ledger.identity, None if self._its_engine is None else self._its_engine.limits
         origin = report_page.Provenance(platform=identity.platform, user=identity.user, created=self._created)
-        records = self.records
+        records = self._snapshot
         page = _PageWriter(jobs=records, origin=origin, live=self.live)
         is_driving = self._its_engine is not None and self._its_engine.is_driving
         gone = {} if is_driving else self._seen_files().gone_outputs(records)
@@ -313,7 +319,7 @@ class RecordedBatch(abc.ABC):
         return drawing
 
     def _repr_html_(self) -> str:
-        return notebook.batch(self.report(), self.records, live=self.live)
+        return notebook.batch(self.report(), self._snapshot, live=self.live)
 
     def preview(self, n: int = 3, *, seconds: float | None = None) -> str:
         """Return the exact commands, images and launch names of the next *n* jobs, and an estimate; send nothing.
@@ -399,5 +405,6 @@ class _PageWriter:
     def __call__(self, report: Report, path: Path) -> None:
         files = (cause.log for cause in (*report.failures, *report.not_collected) if cause.log is not None)
         logs = {file: end_of_log(file, report_page.LOG_LINES) for file in files}
-        page = report_page.render(report, self.jobs, origin=self.origin, live=self.live, logs=logs)
+        # the page needs each record several times
+        page = report_page.render(report, list(self.jobs), origin=self.origin, live=self.live, logs=logs)
         write_file(path, page.encode(errors="replace"))

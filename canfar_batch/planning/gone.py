@@ -54,8 +54,10 @@ class SeenFiles:
 
     def _outputs(self, job: JobRecord) -> list[Path]:
         """Return the paths of the outputs that *job* made, if this machine sees the files of its container."""
+        if not job.spec.outputs or job.state is not JobState.SUCCEEDED:
+            return []  # most jobs declare none: their receipts need not be parsed
         receipt = job.last_attempt.receipt if job.last_attempt else None
-        if job.state is not JobState.SUCCEEDED or receipt is None or not self._sees_files_of(job):
+        if receipt is None or not self._sees_files_of(job):
             return []
         directory = self.workdir / (job.filled.workdir or "")
         return [directory / os.path.normpath(output) for output in receipt.outputs]

@@ -177,10 +177,14 @@ def _filled(text: str) -> Filled:
 def _receipt(text: str | None) -> Receipt | None:
     if not text:
         return None
-    data, names = json.loads(text), {field.name for field in attrs.fields(Receipt)}
-    values = {name if name in names else _RENAMED.get(name, name): value for name, value in data.items()}
-    times = {name: schema.maybe_moment(values[name]) for name in ("started_at", "finished_at")}
-    return Receipt(**{**values, **times, "missing": tuple(values["missing"])})
+    values = json.loads(text)
+    for old, name in _RENAMED.items():
+        if old in values:
+            values[name] = values.pop(old)
+    values["started_at"] = schema.maybe_moment(values["started_at"])
+    values["finished_at"] = schema.maybe_moment(values["finished_at"])
+    values["missing"] = tuple(values["missing"])
+    return Receipt(**values)
 
 
 _RENAMED = {"workdir": "ran_in"}  # fields of receipts, from their names in earlier versions
@@ -350,6 +354,10 @@ class Jobs(Mapping[str, JobRecord]):
             recent = self._recent.get(key)
             yield recent[1] if recent is not None and recent[0] is kept else self.record(key, kept)
 
+    def snapshot(self) -> Snapshot:
+        """Return the jobs as they are now; it shares the packed jobs with this object."""
+        return Snapshot(self, tuple(self._kept.items()))
+
     def record(self, key: str, packed: Packed) -> JobRecord:
         """Return the record of a packed job."""
         job = _new(StoredJob)
@@ -401,6 +409,32 @@ class Jobs(Mapping[str, JobRecord]):
             found = next(number for number, known in self.specs.items() if known == spec), spec
             self._numbers[id(spec)] = found
         return found[0]
+
+
+@attrs.frozen(eq=False)
+class Snapshot(Sequence[JobRecord]):
+    """The jobs of one moment, in plan order; the record of a packed job is made whenever it is asked for."""
+
+    _jobs: Jobs
+    _kept: tuple[tuple[str, JobRecord | Packed], ...] = attrs.field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @overload
+    def __getitem__(self, at: int) -> JobRecord: ...
+    @overload
+    def __getitem__(self, at: slice) -> Snapshot: ...
+    def __getitem__(self, at: int | slice) -> JobRecord | Snapshot:
+        if isinstance(at, slice):
+            return attrs.evolve(self, kept=self._kept[at])
+        key, kept = self._kept[at]
+        return self._jobs.record(key, kept) if isinstance(kept, bytes) else kept
+
+    def __iter__(self) -> Iterator[JobRecord]:
+        record = self._jobs.record
+        for key, kept in self._kept:
+            yield record(key, kept) if isinstance(kept, bytes) else kept
 
 
 def _is_in_progress(job: JobRecord) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import statistics
 import urllib.parse
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,24 +12,17 @@ from typing import Any, TypeVar
 
 import attrs
 
-from canfar_batch.containers import offered_at_least
 from canfar_batch.errors import BatchFailed
-from canfar_batch.failures import Failure, Unknown
-from canfar_batch.records import GIVEN_UP, Attempt, JobRecord, JobState, Limits, Resources
+from canfar_batch.records import GIVEN_UP, JobRecord, JobState, Limits
 from canfar_batch.text import count, gib, printable
-from canfar_batch.views import explain, html
-from canfar_batch.views.attempt_times import Times, run_seconds
+from canfar_batch.views import html
+from canfar_batch.views.figures import Cause, Figures, Spread, Use
 from canfar_batch.views.format import TIMES, asked_for, counts, duration, first_few, rounded
-from canfar_batch.views.masking import secret_values, without_secrets
 from canfar_batch.views.terminal import clip, wrapped
 
 Self = TypeVar("Self", bound="Report")
 
 COLUMNS = 80  #: width of a printed report
-HEADROOM = 1.2  #: a suggestion is at least this multiple of the peak
-MEANINGFUL = 10.0  #: seconds; shorter runs say little about CPU use, because starting is most of them
-_DEFAULT_CORES = 1.0  # the platform's default for a job that asks for no cores, if the platform was not asked
-_EXAMPLES = 5  # keys that are kept for each cause
 _SHOWN = 8  # causes, and kinds of requests, that are printed
 _RETRY = "batch.retry_failed() and batch.run() launch"
 
@@ -43,56 +34,6 @@ class ReportPath(type(Path())):  # type: ignore[misc] # the base is PosixPath or
         # notebooks open links that are relative to the notebook's folder, which is the working directory
         address = urllib.parse.quote(os.path.relpath(self).replace(os.sep, "/"))
         return f'<a href="{html.text(address)}" target="_blank">{html.text(self)}</a>'
-
-
-@attrs.frozen(kw_only=True)
-class Cause:
-    """Jobs that failed for the same reason."""
-
-    cause: str  #: the reason in a few words: `"exit code 2"`, `"out of memory"`
-    count: int  #: jobs that failed for it
-    message: str  #: of the first job in `keys`: the line of its log, or of the platform's answer, that explains most
-    advice: str  #: what to do about it; empty if there is no advice
-    keys: tuple[str, ...]  #: the keys of some of the jobs; a job with a message comes first
-    inferred: int = 0  #: jobs whose cause no receipt reported: it was concluded from logs, events or silence
-    log: Path | None = None  #: the saved log of the first job in `keys`
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the cause as values that JSON can hold."""
-        return {**attrs.asdict(self), "keys": list(self.keys), "log": None if self.log is None else str(self.log)}
-
-
-@attrs.frozen(kw_only=True)
-class Spread:
-    """A summary of lengths of time, in seconds."""
-
-    total: float
-    median: float
-    longest: float
-
-    @classmethod
-    def of(cls, seconds: Sequence[float]) -> Spread | None:
-        """Return the summary of *seconds*; None if there are none."""
-        if not seconds:
-            return None
-        return cls(total=math.fsum(seconds), median=statistics.median(seconds), longest=max(seconds))
-
-
-@attrs.frozen(kw_only=True)
-class Use:
-    """Resource use of the attempts that asked for the same resources."""
-
-    asked: Resources
-    attempts: int  #: attempts that began to run
-    peak_ram: float | None  #: the highest of any attempt, GiB, file cache included: an upper bound
-    cpu_share: float | None  #: CPU time divided by cores and run time, all attempts together; 1 is full use
-    ran_out: int  #: attempts that ran out of memory, as their receipts report
-    likely_ran_out: int  #: further attempts that were killed without a report, most likely because memory ran out
-    suggestion: str  #: what to ask for instead, as `"ram=4 would do"`; empty if the request was right
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the use as values that JSON can hold."""
-        return attrs.asdict(self)
 
 
 @attrs.frozen(kw_only=True)
@@ -142,7 +83,7 @@ class Report:
     def of(
         cls,
         name: str,
-        jobs: Sequence[JobRecord],
+        jobs: Iterable[JobRecord],
         *,
         home: Path,
         now: datetime,
@@ -163,37 +104,30 @@ class Report:
             page: A function that writes the report to a path as a page, for `to_html`.
             exception: A function that returns the first exception that a job's function raised.
         """
-        counted = Counter(job.state for job in jobs)
-        attempts = [attempt for job in jobs for attempt in job.attempts]
-        succeeded = [job for job in jobs if job.state is JobState.SUCCEEDED]
-        begun = [attempt for attempt in attempts if attempt.started_at is not None]
-        ran = [(attempt, run_seconds(attempt, now) or 0.0) for attempt in begun]
-        ends = [Times.of(attempt, now).ended for attempt in attempts if attempt.ended]
+        figures = Figures(now=now, limits=limits, gone=gone or {})
+        for job in jobs:
+            figures.add(job)
         return cls(
             name=name,
             home=home,
             made_at=now,
-            counts={state: counted[state] for state in JobState if counted[state]},
-            failures=_causes(
-                (job, job.failure or Unknown(message="no reason is known")) for job in jobs if job.state in GIVEN_UP
-            ),
-            not_collected=_causes(
-                (job, _NotCollected(message=job.collect_error)) for job in succeeded if job.collect_error is not None
-            ),
-            warnings=_warnings(jobs, gone or {}),
-            restarts=sum(attempt.restarts for attempt in attempts),
-            lost_seconds=math.fsum(attempt.lost_seconds for attempt in attempts),
-            unverified=sum(job.last_attempt is not None and not job.last_attempt.verified for job in succeeded),
-            attempts=len(attempts),
-            retries=_retries(jobs),
-            recovered=sum(len(job.attempts) > 1 for job in succeeded),
-            began_at=min((attempt.intended_at for attempt in attempts), default=None),
-            ended_at=max(ends, default=None) if all(job.state.final for job in jobs) else None,
-            waiting=Spread.of([Times.of(attempt, now).waited for attempt in begun if attempt.launched_at is not None]),
-            running=Spread.of([seconds for _, seconds in ran]),
-            core_hours=math.fsum(_cores(attempt, limits) * seconds for attempt, seconds in ran) / 3600,
-            estimated=any(attempt.resources.cores is None for attempt in begun),
-            uses=_uses(begun, limits),
+            counts={state: figures.counts[state] for state in JobState if figures.counts[state]},
+            failures=figures.failures.causes(),
+            not_collected=figures.not_collected.causes(),
+            warnings=figures.warnings.counted(),
+            restarts=figures.restarts,
+            lost_seconds=math.fsum(figures.lost),
+            unverified=figures.unverified,
+            attempts=figures.attempts,
+            retries=dict(figures.retries.most_common()),
+            recovered=figures.recovered,
+            began_at=figures.began_at,
+            ended_at=figures.ended_at if all(state.final for state in figures.counts) else None,
+            waiting=Spread.of(figures.waited),
+            running=Spread.of(figures.ran),
+            core_hours=math.fsum(figures.core_seconds) / 3600,
+            estimated=figures.estimated,
+            uses=figures.uses(),
             page=page,
             exception=exception,
         )
@@ -368,156 +302,6 @@ class Report:
             again = f"{count(self.restarts, 'run')} stopped by the platform and begun again"
             yield "restarts", f"{again}, {duration(self.lost_seconds)} lost"
         yield "home", printable(str(self.home))
-
-
-# -- gathering ----------------------------------------------------------------------------------------------------
-
-
-def _warnings(jobs: Iterable[JobRecord], gone: Mapping[str, Sequence[Path]]) -> dict[str, int]:
-    """Return the warnings about jobs, the most frequent first; names and numbers make no difference."""
-    first: dict[str, str] = {}
-    counted: Counter[str] = Counter()
-    for job in jobs:
-        for warning in (*(job.last_attempt.warnings if job.last_attempt else ()), *_of_results(job, gone)):
-            kind = warning.partition(": ")[0]
-            counted[kind] += 1
-            first.setdefault(kind, f"{warning} ({job.key})")
-    return {first[kind]: number for kind, number in counted.most_common()}
-
-
-def _of_results(job: JobRecord, gone: Mapping[str, Sequence[Path]]) -> Iterator[str]:
-    """Yield the warnings about the result of a job."""
-    if job.key in gone:
-        yield f"outputs that no longer exist: {gone[job.key][0]}"
-    if not job.stored and job.spec.function is None:  # a function's return value is in a file
-        yield "results that only this process has, since they are not JSON or larger than 64 KiB"
-
-
-@attrs.frozen(kw_only=True)
-class _NotCollected(Failure):
-    """The error of a collector: not a failure of the job, but reported in the same way."""
-
-    label = "result not collected"
-
-
-def _causes(failed: Iterable[tuple[JobRecord, Failure]]) -> tuple[Cause, ...]:
-    """Failures grouped by cause and by the kind of their message, the most frequent first."""
-    groups: dict[str, list[tuple[JobRecord, Failure]]] = {}
-    for job, failure in failed:
-        groups.setdefault(failure.group, []).append((job, failure))
-    causes = [_cause(group) for group in groups.values()]
-    return tuple(sorted(causes, key=lambda cause: -cause.count))
-
-
-def _cause(group: Sequence[tuple[JobRecord, Failure]]) -> Cause:
-    job, failure = max(group, key=_explains)  # of equals, the first
-    others = [other.key for other, _ in group[:_EXAMPLES] if other is not job]
-    return Cause(
-        cause=failure.cause,
-        count=len(group),
-        message=printable(without_secrets(failure.headline, secret_values([job]))),
-        advice=explain.advice(failure),
-        keys=(job.key, *others)[:_EXAMPLES],
-        inferred=sum(explain.is_supposition(other) for _, other in group),
-        log=_log(job),
-    )
-
-
-def _explains(failed: tuple[JobRecord, Failure]) -> tuple[bool, bool]:
-    """How much a failed job explains: a message counts most, then a saved log."""
-    job, failure = failed
-    return bool(failure.message), _log(job) is not None
-
-
-def _log(job: JobRecord) -> Path | None:
-    return job.last_attempt.log if job.last_attempt is not None else None
-
-
-def _retries(jobs: Iterable[JobRecord]) -> dict[str, int]:
-    """The number of attempts that were followed by another, by the cause of their end, the most frequent first."""
-    ended = (attempt for job in jobs for attempt in job.attempts[:-1])
-    return dict(Counter(map(_end_of, ended)).most_common())
-
-
-def _end_of(attempt: Attempt) -> str:
-    if attempt.failure is not None:
-        return attempt.failure.cause
-    return "rerun after a success" if attempt.succeeded else "cancelled"
-
-
-def _cores(attempt: Attempt, limits: Limits | None) -> float:
-    if attempt.resources.cores is not None:
-        return attempt.resources.cores
-    return limits.default_cores if limits is not None else _DEFAULT_CORES
-
-
-# -- resources asked for and used ---------------------------------------------------------------------------------
-
-
-def _uses(begun: Iterable[Attempt], limits: Limits | None) -> tuple[Use, ...]:
-    groups: dict[Resources, list[Attempt]] = {}
-    for attempt in begun:
-        groups.setdefault(attempt.resources, []).append(attempt)
-    uses = [_use_of(asked, attempts, limits) for asked, attempts in groups.items()]
-    return tuple(sorted(uses, key=lambda use: -use.attempts))
-
-
-def _use_of(asked: Resources, attempts: Sequence[Attempt], limits: Limits | None) -> Use:
-    peaks = [a.receipt.peak_ram for a in attempts if a.receipt is not None and a.receipt.peak_ram is not None]
-    peak = max(peaks, default=None)
-    short_of_memory = [a.failure for a in attempts if a.failure is not None and explain.is_out_of_memory(a.failure)]
-    likely = sum(failure.inferred for failure in short_of_memory)
-    clocked = [(cpu, ran) for cpu, ran in map(_cpu, attempts) if cpu is not None and ran > 0]
-    cores = _cores(attempts[0], limits)
-    ran_in_all = math.fsum(ran for _, ran in clocked)
-    busy = math.fsum(cpu for cpu, _ in clocked) / ran_in_all / cores if ran_in_all >= MEANINGFUL else None
-    most = max((cpu / ran for cpu, ran in clocked if ran >= MEANINGFUL), default=None)
-    ram_tip = _more_ram(asked, limits) if short_of_memory else _less_ram(asked, peak, limits)
-    return Use(
-        asked=asked,
-        attempts=len(attempts),
-        peak_ram=peak,
-        cpu_share=busy,
-        ran_out=len(short_of_memory) - likely,
-        likely_ran_out=likely,
-        suggestion=", ".join(filter(None, (ram_tip, _fewer_cores(asked, most, limits)))),
-    )
-
-
-def _cpu(attempt: Attempt) -> tuple[float | None, float]:
-    """An attempt's CPU time and run time in seconds, both from its receipt."""
-    receipt = attempt.receipt
-    if receipt is None or receipt.started_at is None or receipt.finished_at is None:
-        return None, 0.0
-    return receipt.cpu_seconds, (receipt.finished_at - receipt.started_at).total_seconds()
-
-
-def _less_ram(asked: Resources, peak: float | None, limits: Limits | None) -> str:
-    if asked.ram is None or peak is None:
-        return ""
-    enough = _offered(peak * HEADROOM, limits.ram if limits is not None else ())
-    return f"ram={enough} would do" if enough is not None and enough < asked.ram else ""
-
-
-def _more_ram(asked: Resources, limits: Limits | None) -> str:
-    if asked.ram is None:
-        return "set ram="
-    more = _offered(asked.ram * 2, limits.ram if limits is not None else ())
-    return f"try ram={more}" if more is not None else "no more is offered: split the work"
-
-
-def _fewer_cores(asked: Resources, used: float | None, limits: Limits | None) -> str:
-    if asked.cores is None or used is None:
-        return ""
-    enough = _offered(used * HEADROOM, limits.cores if limits is not None else ())
-    return f"cores={enough} would do" if enough is not None and enough < asked.cores else ""
-
-
-def _offered(amount: float, options: Sequence[int]) -> int | None:
-    """The smallest option that is not less than *amount*; a whole number if the options are unknown."""
-    if not options:
-        return max(1, math.ceil(amount))
-    return offered_at_least(options, amount)
 
 
 # -- wording ------------------------------------------------------------------------------------------------------

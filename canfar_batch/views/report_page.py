@@ -32,11 +32,12 @@ from canfar_batch.records import (
 from canfar_batch.spec import JobSpec, full_image, shown_value
 from canfar_batch.text import count, gib, printable
 from canfar_batch.views import html, tables, timeline_svg
+from canfar_batch.views.figures import Cause, Spread, Use
 from canfar_batch.views.format import EXACT, TIMES, asked_for, duration, first_few, in_use, rounded, timestamp
 from canfar_batch.views.html import text
 from canfar_batch.views.log_tail import log_tail
 from canfar_batch.views.masking import secret_values, without_secrets
-from canfar_batch.views.report import Cause, Report, Spread, Use, inferred
+from canfar_batch.views.report import Report, inferred
 from canfar_batch.views.timeline import Timeline
 
 FIRST = 100  #: rows in the page itself, for readers without scripts; as many as one page of the table has

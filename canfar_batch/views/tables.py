@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import heapq
 import io
 import json
 import numbers
@@ -404,7 +405,7 @@ def html_overview(
 
 
 def _chosen(jobs: Collection[JobRecord], at_most: int) -> list[JobRecord]:
-    return list(jobs) if len(jobs) <= at_most else sorted(jobs, key=_urgency)[:at_most]
+    return list(jobs) if len(jobs) <= at_most else heapq.nsmallest(at_most, jobs, key=_urgency)
 
 
 def _html_cell(name: str, row: Row) -> str:

@@ -63,6 +63,15 @@ def test_a_transaction_is_all_or_nothing(made, db, home, clock):
     assert list(made.history()) == []
 
 
+def test_a_snapshot_shows_the_jobs_of_its_moment_and_shares_what_is_packed(made, clock):
+    before, snapshot = list(made.jobs.values()), made.jobs.snapshot()
+    made.record([Intended(key="j0", at=clock.now(), launch_name="t", resources=Resources())])
+    assert list(snapshot) == before
+    assert (len(snapshot), snapshot[1], list(snapshot[1:])) == (3, before[1], before[1:])
+    assert made.jobs.snapshot()[0].state is JobState.LAUNCHING
+    assert snapshot[0] is not snapshot[0]  # made when it is asked for, so that no record stays in memory
+
+
 def test_a_key_that_differs_in_case_only_is_refused(made):
     twin = attrs.evolve(record(7), key="J0")
     with pytest.raises(errors.LedgerError):
