@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from canfar_batch.records import JobRecord, JobState
+from canfar_batch.storage.names import MOUNT, is_remote
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +61,7 @@ class SeenFiles:
         if receipt is None or not self._sees_files_of(job):
             return []
         directory = self.workdir / (job.filled.workdir or "")
-        return [directory / os.path.normpath(output) for output in receipt.outputs]
+        return list(filter(_is_mounted, (directory / os.path.normpath(output) for output in receipt.outputs)))
 
     def _sees_files_of(self, job: JobRecord) -> bool:
         receipt = job.last_attempt.receipt if job.last_attempt else None
@@ -70,7 +71,7 @@ class SeenFiles:
     def _is_visible(self, job: JobRecord, path: Path) -> bool:
         """Return whether this machine would see *path* if it existed."""
         is_in_home = self.home is not None and path.is_relative_to(self.home)
-        return path.is_absolute() and (is_in_home or self._sees_files_of(job))
+        return path.is_absolute() and (is_in_home or (self._sees_files_of(job) and _is_mounted(path)))
 
     def _has(self, path: Path) -> bool:
         if path.parent not in self._listings:
@@ -79,3 +80,8 @@ class SeenFiles:
             except OSError:
                 self._listings[path.parent] = frozenset()
         return path.name in self._listings[path.parent] or not path.name  # the root has no name
+
+
+def _is_mounted(path: Path) -> bool:
+    """Return whether this machine sees *path*, if it is on the platform's storage: a local platform has its own."""
+    return not is_remote(path) or Path(MOUNT).is_dir()

@@ -326,11 +326,17 @@ def _folder_warnings(folders: dict[Path, str], look: _Look) -> Iterator[str]:
             yield f"{output} cannot be written"
 
 
+#: a value that is a word of its own, and not a part of another path; an option or an extension of CFITSIO may touch it
+_ALONE = r"(?<![^\s'\"=:@,(]){}(?![^\s'\",)\[+])"
+
+
 def _inputs(job: JobRecord, directory: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the fields that look like paths, except those of outputs."""
+    """Yield the fields that look like paths and are words of the command, except those of outputs."""
     outputs = {literal_path(output) for output in job.filled.outputs}
+    command = " ".join(job.filled.argv)
     for name, value in job.fields.items():
-        if isinstance(value, str) and _looks_like_a_path(value) and value not in outputs:
+        is_path = isinstance(value, str) and _looks_like_a_path(value) and value not in outputs
+        if is_path and re.search(_ALONE.format(re.escape(value)), command):
             yield directory / value, f"job {job.key}: {name}={value} is not there"
 
 

@@ -43,6 +43,16 @@ def test_a_run_warns_of_deleted_outputs_and_says_what_makes_them_again(made, tmp
     assert "rerun(missing_outputs=True) and run() make them again" in caplog.text
 
 
+def test_outputs_on_a_storage_that_this_machine_does_not_mount_are_not_missed(made, monkeypatch, caplog):
+    monkeypatch.setattr("canfar_batch.planning.gone.MOUNT", "/nowhere")
+    monkeypatch.setattr("canfar_batch.planning.gone.is_remote", lambda path: True)
+    for path in made.results().values():
+        path.unlink()
+    made.run(progress=False)
+    assert "no longer exist" not in caplog.text
+    assert made.rerun(missing_outputs=True) == []
+
+
 def test_rerun_opens_the_jobs_whose_outputs_were_deleted(made, tmp_path):
     assert made.rerun(missing_outputs=True) == []
     (tmp_path / "out1.txt").unlink()

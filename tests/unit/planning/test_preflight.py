@@ -251,3 +251,16 @@ def test_a_notebook_shows_the_result_as_print_does():
     pretty = pytest.importorskip("IPython.lib.pretty").pretty
     found = Preflight(("a is missing",), 1)
     assert pretty(found) == str(found)
+
+
+@pytest.mark.parametrize(
+    ("command", "is_missing"),
+    [
+        ("fit {path}", True), ("fit --input={path}", True), ("fit {path}[1]", True), ("fit -o x,{path}", True),
+        ("fit raw/{path}", False), ("fit {path}.bak", False), ("fit {path.stem}", False),
+    ],
+)  # fmt: skip
+def test_a_name_is_an_input_if_it_is_a_word_of_the_command(world, tmp_path, monkeypatch, command, is_missing):
+    monkeypatch.chdir(tmp_path)
+    told = found(world, JobSpec(command, image="skaha/astroml"), shared=True, path=[Path("a.fits")])
+    assert any("path=a.fits is not there" in warning for warning in told) == is_missing
