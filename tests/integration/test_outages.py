@@ -19,6 +19,10 @@ JOBS = 40
 #: outages of one batch: after how many launches it begins, how many seconds it lasts, and whether it strikes everything
 TIMES = ((8, 5.0, False), (16, 5.0, True), (24, 2400.0, False), (32, 2400.0, True))
 BUSY = {
+    "queue away": faults.queue_away(),
+    "poisoned replica": faults.poisoned_replica(),
+    "redis hung": attrs.evolve(faults.redis_hung(), waits=0.0),
+    "api server away": faults.api_server_away(),
     "429": faults.answer(429, "slow down\n"),
     "503 with a long wait": faults.answer(503, "temporarily unavailable: null\n", {"Retry-After": "120"}),
     "proxy": faults.bad_gateway(),
@@ -54,7 +58,7 @@ def served():
 
 
 @pytest.mark.parametrize("outage", [*distinct_outages(), *BUSY])
-def test_no_outage_costs_a_job_or_a_container(tmp_path, served, outage):
+def test_no_outage_costs_a_job_or_a_container(tmp_path, served, caplog, outage):
     """The clock is held: the client's pauses, the engine's waits and the outages pass on it."""
     world = World(tmp_path)
     clock, launched = world.clock, world.platform.launched
@@ -72,6 +76,7 @@ def test_no_outage_costs_a_job_or_a_container(tmp_path, served, outage):
         batch = world.planned(JOBS, SPEC, launch=Window(4), platform=client)
         batch.run(progress=False)
         assert batch.counts == {JobState.SUCCEEDED: JOBS}
+        assert "no answer came" not in caplog.text
         assert all(len(job.attempts) == 1 for job in batch) or outage in ("proxy", "reset") or "hang" in outage
         batch.close()
     assert len(launched) == JOBS
