@@ -6,6 +6,7 @@ events and the log are of the kinds that were recorded; what differs is named.
 """
 
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -56,7 +57,7 @@ class Stage:
         usual = {"cores": 4, "ram": 16, "strict_quota": True, "termination_grace": 30 / FASTER, "pull": 0.15}
         self.platform = LocalPlatform(**{**usual, "pending_at_end": 0.12, **settings}).start()
         self.situations = self.platform.situations
-        self.ids, self.samples = {}, {}
+        self.ids, self.samples, self.rows = {}, {}, {}
         self.notes = []
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -87,7 +88,7 @@ class Stage:
         asked = {"cores": cores, "ram": ram} if cores else {}
         code, text = self.ask("", "POST", name=name, image=IMAGE, cmd="sh", args=f"{name}.sh", **asked, **fields)
         if code == 200:
-            self.ids[name], self.samples[name] = text.strip(), []
+            self.ids[name], self.samples[name], self.rows[name] = text.strip(), [], []
         return code, text
 
     def pause(self, seconds):
@@ -103,11 +104,12 @@ class Stage:
     def _watch(self):
         while not self._stopped.wait(0.03):
             for name, id in list(self.ids.items()):
-                self.samples[name].append(self._sample(id))
+                self.samples[name].append(self._sample(id, self.rows[name]))
 
-    def _sample(self, id):
+    def _sample(self, id, rows):
         code, text = self.ask(f"/{id}")
         row = json.loads(text) if code == 200 else {}
+        rows += [row] if row else []
         code, events = self.ask(f"/{id}?view=events")
         kind = "404" if code == 404 else "none" if events == "<none>\n" else "table"
         reasons = {line.split()[1] for line in events.splitlines()[1:]} if kind == "table" else set()
@@ -375,6 +377,37 @@ def test_the_events_have_the_recorded_reasons(played, situation, job):
     ours = set().union(*(sample["reasons"] for sample in played[situation].samples[job]))
     real = set().union(*(sample["reasons"] for sample in of_recording(RECORDING[situation]["jobs"][job])))
     assert ours ^ real <= {"Killing"}, (ours, real)  # of a pod that dies at once, the note is seen or not
+
+
+def test_the_use_of_a_job_is_shown_after_a_while_and_until_its_end():
+    """The twelfth recording, `metrics`: what it shows differs in its values, so that only their form is compared."""
+    recording = RECORDING["metrics"]
+    real = [note["row"] for note in recording["notes"] if "row" in note]
+    stage = Stage(metrics_delay=0.3)
+    try:
+        stage.create("fixed", seconds=8, ram=2)
+        stage.until("fixed", "Completed")
+        rows = stage.rows["fixed"]
+    finally:
+        stage.finish()
+    ours, recorded = (without_repeats([use_in(row) for row in one]) for one in (rows, real))
+    assert ours[:3] == recorded[:3]
+    for phases_ in (ours, recorded):  # after the end, none is shown, be it Running or Pending before the final status
+        assert [len(phase) for phase in phases_[3:]] == [1] * len(phases_[3:])
+        assert phases_[-1] == ("Completed",)
+    more = [name for row in rows if "ramInUse" in row for name in row if name not in rows[-1]]
+    assert set(more) == {"ramInUse", "cpuCoresInUse"}
+    assert {row["requestedRAM"] for row in rows} == {row["requestedRAM"] for row in real}
+
+
+def use_in(row):
+    """The status, and the form of the use of memory and cores that a row shows."""
+    forms = [row[name] and re.sub(r"\d", "9", row[name]) for name in ("ramInUse", "cpuCoresInUse") if row.get(name)]
+    return (row["status"], *forms)
+
+
+def without_repeats(phases):
+    return [phase for place, phase in enumerate(phases) if place == 0 or phase != phases[place - 1]]
 
 
 def test_what_the_queue_cannot_do_is_refused_in_the_recorded_words(played):
