@@ -166,7 +166,7 @@ class Session:
             raise
 
     @classmethod
-    def connect_for(cls, batch: Batch, url: str | None = None) -> Session:
+    def connect_for(cls, batch: Batch, url: str | None = None, *, long_wait: float | None = None) -> Session:
         """Connect to the platform of *batch*, if it is the configured one.
 
         The address in a batch's ledger decides nothing: a ledger may be another person's, and a credential goes only
@@ -175,12 +175,13 @@ class Session:
         Args:
             batch: The batch.
             url: As for `connect`.
+            long_wait: As for `connect`.
 
         Raises:
             LedgerError: The batch ran on another platform than the configured one.
             CredentialMissing: No credential was found.
         """
-        session = cls.connect(url)
+        session = cls.connect(url, long_wait=long_wait)
         if session.address == batch.address:
             return session
         session.close()

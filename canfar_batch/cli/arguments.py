@@ -251,6 +251,10 @@ def _add_how(command: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--notify", metavar="COMMAND", help="a shell command to run at the end, and when the batch is paused"
     )
+    how.add_argument(
+        "--long-wait", type=number_above(0), metavar="S",
+        help="report a job that has not begun after S seconds: it may wait for ever (default: 3600)",
+    )  # fmt: skip
     how.add_argument("--takeover", action="store_true", help="run it even if another process seems to")
     how.add_argument("--quiet", action="store_true", help="do not show progress")
     _add_connection(command)

@@ -81,6 +81,8 @@ def find_job(batch: Batch, key: str | None) -> Job:
     raise UnknownJob(f"batch {batch.name} has no job {key!r}; {hint or listed}")
 
 
-def connect_for(batch: Batch, url: str | None) -> Session:
+def connect_for(batch: Batch, url: str | None, long_wait: float | None = None) -> Session:
     """Connect to the batch's platform; a local one lives as long as the session alone, so there it is a new one."""
-    return Session.connect("local") if batch.address == "local" else Session.connect_for(batch, url)
+    if batch.address == "local":
+        return Session.connect("local", long_wait=long_wait)
+    return Session.connect_for(batch, url, long_wait=long_wait)

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def planned_batch(options: argparse.Namespace, plan: Plan | None) -> Iterator[Batch]:
     """Open the batch with the jobs that the options describe, checked."""
-    with _opened(options, Session.connect(options.url)) as (session, batch):
+    with _opened(options, Session.connect(options.url, long_wait=options.long_wait)) as (session, batch):
         if plan is not None:
             batch.rows(plan.spec, plan.rows, key=plan.key)
         if not len(batch):
@@ -63,7 +63,7 @@ def _run_again(
         has_outputs = any(job.spec.outputs for job in batch.records)
     options.output = options.collect is None and has_outputs
     changes = {name: getattr(options, name) for name in ("cores", "ram", "gpus", "timeout", "pending_timeout")}
-    with _opened(options, connect_for(batch, options.url)) as (_, batch):
+    with _opened(options, connect_for(batch, options.url, options.long_wait)) as (_, batch):
         opened = reopen(batch, keys, {name: value for name, value in changes.items() if value is not None})
         if not opened:
             raise PlanError(f"batch {options.name} has no job to run again")

@@ -9,6 +9,7 @@ from integration.cli.conftest import IMAGE, ON_THIS_MACHINE, Command, process
 from waiting import until
 
 from canfar_batch import cli
+from canfar_batch.local import LocalPlatform
 from canfar_batch.rest.transport import Timeouts
 
 
@@ -105,6 +106,17 @@ def test_ctrl_c_on_the_local_platform_ends_the_jobs_until_the_next_run(tmp_path:
     assert "its jobs end with this session, and the next run launches them again" in said
     Path("go").touch()
     assert command("run", "here", "--quiet", "--json", "--url", "local").json["counts"] == {"succeeded": 1}
+
+
+def test_a_job_that_may_wait_for_ever_is_reported_when_the_user_says(
+    tmp_path: Path, command: Command, monkeypatch, caplog
+):
+    with LocalPlatform(cores=1, ram=4, strict_quota=True) as platform:
+        monkeypatch.setenv("CANFAR_TOKEN", platform.token)
+        asked = ["--home", tmp_path, "--cores", "8", "--pending-timeout", "2", "--retry", "0", "--long-wait", "0.5"]
+        ended = command("run", "large", *IMAGE, "--url", platform.url, "--quiet", *asked, "--", "true")
+    assert ended.code == cli.SOME_FAILED
+    assert "has waited for long" in caplog.text
 
 
 def test_a_second_driver_is_refused_with_the_first_ones_name(running, command: Command):
