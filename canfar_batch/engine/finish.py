@@ -348,8 +348,8 @@ class Finisher:
             return pause if finishing.tries < ABSENT_POLLS else None
         if finishing.phase is None and not finishing.stopping:
             return None
-        if found.not_begun:
-            return None
+        if found.not_begun and found.trouble is None:
+            return None  # else its receipt may be late, and the log, which is not available, would show its run
         left = finishing.since + setup.grace - now
         if finishing.phase is not None and lacks_log(job, found):
             if is_explained(job, found):  # it never began, or was stopped at its beginning: no log will come

@@ -44,6 +44,7 @@ from canfar_batch.protocols import BatchView, Bundle, LaunchStrategy, Pick, Plat
 from canfar_batch.records import JobRecord, JobState, Resources
 from canfar_batch.setup import Outcome
 from canfar_batch.store.memory import LedgerLike
+from canfar_batch.text import count as counted
 
 log = logging.getLogger("canfar_batch")
 
@@ -261,9 +262,13 @@ class Launcher:
             count += 1
         if count < len(bundle.jobs) and not self._announced_size:
             self._announced_size = True
+            if any(job.filled.secrets for job in bundle.jobs):
+                why = "a Secret is never written to a file, by which they would travel whole"
+            else:
+                why = "they travel whole, as a file, where containers see the batch's home"
             self._context.health.say(
                 f"the commands of {len(bundle.jobs)} jobs are too large for one launch, so bundles are made smaller, "
-                f"of about {max(1, count)} jobs"
+                f"of about {counted(max(1, count), 'job')}: {why}"
             )
         return attrs.evolve(bundle, jobs=bundle.jobs[: max(1, count)])
 

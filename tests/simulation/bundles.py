@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from pathlib import Path
 
 import attrs
@@ -17,6 +18,26 @@ from simulation.cluster import ClusterClock
 DIES = 0.15  #: the share of containers that do not live to their end
 
 
+class Steady(random.Random):
+    """Dice by which every container begins at once, lives to its end, and every task takes 20 s.
+
+    Args:
+        codes: The exit codes of the tasks, in order; 0 for all others.
+    """
+
+    def __init__(self, *codes):
+        super().__init__(0)
+        self.codes = list(codes)
+
+    def random(self):
+        return 0.99
+
+    def choice(self, kinds):
+        if kinds == (0, 0, 0, 0, 3):
+            return self.codes.pop(0) if self.codes else 0
+        return 20 if kinds == (0.5, 3, 20) else kinds[0]
+
+
 @attrs.define
 class TaskRun:
     """What truly happens to one task in one container. Times are the clock's ticks."""
@@ -29,6 +50,7 @@ class TaskRun:
     code: int
     cut: bool = False  #: whether its container died before its end
     told: bool = False  #: whether it was asked to stop
+    delay: float = 0.0  #: seconds after which the files of its receipts are seen: a network disk may be slow
 
     def alive(self, now):
         return self.begin <= now < self.end
@@ -80,7 +102,8 @@ class BundleCluster(FakePlatform):
             end = begin + self.rng.choice((0.5, 3, 20))
             lanes[lanes.index(begin)] = end
             code = self.rng.choice((0, 0, 0, 0, 3)) if number < 3 else 0
-            runs.append(TaskRun(key, number, name, begin, end, code))
+            delay = 0.0 if self.quiet else self.rng.choice((0.0, 0.0, 0.0, 20.0))
+            runs.append(TaskRun(key, number, name, begin, end, code, delay=delay))
         end = max(lanes)
         if dies:
             end = self.rng.uniform(now + queue, end)
@@ -102,11 +125,11 @@ class BundleCluster(FakePlatform):
             if run.end > now and (home / "running" / f"{run.name}.stop").exists():
                 run.told, run.code, run.end = True, 143, max(now, run.begin)
             start, end = map(Path, receipt_paths(str(home), file_name(run.key), run.number))
-            if self.written <= run.begin <= now and not start.exists():
+            if run.begin <= now - run.delay and self.written <= run.begin + run.delay and not start.exists():
                 start.write_text(self.lines(run)[0])
                 (home / "running").mkdir(exist_ok=True)
                 (home / "running" / run.name).write_bytes(b"own")
-            if run.end <= now and not run.cut and not end.exists():
+            if run.end <= now - run.delay and not run.cut and not end.exists():
                 start.write_text(self.lines(run)[0])
                 end.write_text(self.lines(run)[1])
         self.written = now
