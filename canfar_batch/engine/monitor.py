@@ -129,7 +129,7 @@ class Monitor:
         self.running: set[str] = set()
         self.polls = 0
         self._surplus: dict[str, int] = {}  # polls in a row that showed an unexpected container, by id
-        self._finished: set[str] = set()  # ids of ended containers that need no more attention
+        self._dismissed: set[str] = set()  # ids of containers that need no attention: of others, or ended
         self._last_seen: dict[str, datetime] = {}  # when this driver last saw a container, by launch name
         self._memory: float | None = None  # seconds; as the newest poll shows it, if it was asked for
         self._check_pull_after: dict[str, float] = {}  # seconds of waiting after which events are read, by id
@@ -235,7 +235,8 @@ class Monitor:
         """Compare all that was seen with what is known, and record the differences in one transaction."""
         context, journal = self._context, self._journal
         self.polls += 1
-        self.running = {id for id, info in observation.containers.items() if info and info.phase is Phase.RUNNING}
+        live = _live(observation)
+        self.running = {info.id for info in live if info.phase is Phase.RUNNING}
         ours = self._ours(observation)
         by_name = {info.name: info for info in reversed(ours)}
         self._memory = None
@@ -245,7 +246,7 @@ class Monitor:
                 events.extend(self._compare(job, observation, by_name, good))
         events.extend(self._unexpected(ours, by_name, observation.at))
         if observation.complete:
-            context.health.usage = Usage.of(filter(None, observation.containers.values()), context.health.limits)
+            context.health.usage = Usage.of(live, context.health.limits)
         journal.record(events)
         for key in [event.key for event in events if isinstance(event, Adopted)]:
             self._act_on(journal.job(key), by_name[journal.job(key).attempts[-1].launch_name])
@@ -253,15 +254,24 @@ class Monitor:
     def _ours(self, observation: Observation) -> list[ContainerInfo]:
         """Return the containers that bear a launch name of this batch, but for ended ones that need no attention.
 
-        The list may show many more containers than are active, so this is the only loop over all of them.
+        The list may show many more containers than are active, and each is looked at once. One that bears no name of
+        this batch when it is first seen never will, as names are recorded before they are sent.
         """
         seen, by_name = observation.containers, self._journal.index.by_name
-        if observation.complete and len(self._finished) > 2 * len(seen) + _FEW:
-            self._finished.intersection_update(seen)
+        dismissed = self._dismissed
+        if observation.complete and len(dismissed) > 2 * len(seen) + _FEW:
+            dismissed.intersection_update(seen)
         if len(self._last_seen) > 2 * len(self._journal.index.active) + _FEW:
             self._forget_ended()
-        finished = self._finished
-        return [info for info in seen.values() if info is not None and info.id not in finished and info.name in by_name]
+        ours = []
+        for id, info in seen.items():
+            if id in dismissed or info is None:
+                continue
+            if info.name in by_name:
+                ours.append(info)
+            else:
+                dismissed.add(id)
+        return ours
 
     def _forget_ended(self) -> None:
         """Forget when containers were seen whose jobs are not active any more."""
@@ -384,7 +394,7 @@ class Monitor:
             if newest and job.state in _MAY_REAPPEAR and may_reappear(job) and by_name[info.name] is info:
                 yield Adopted(key=key, at=at, id=info.id)
             elif info.phase.final:
-                self._finished.add(info.id)
+                self._dismissed.add(info.id)
             else:
                 surplus[info.id] = self._surplus.get(info.id, 0) + 1
         self._surplus = surplus
@@ -411,7 +421,7 @@ class Monitor:
             for job in jobs:
                 yield Adopted(key=job.key, at=at, id=info.id)
         elif info.phase.final:
-            self._finished.add(info.id)
+            self._dismissed.add(info.id)
         else:
             surplus[info.id] = self._surplus.get(info.id, 0) + 1
 
@@ -475,6 +485,13 @@ def _ran_too_long(job: JobRecord, now: datetime) -> TimedOut | None:
     if ran <= timeout + TIMEOUT_MARGIN:
         return None
     return TimedOut(message=f"it ran for {ran:.0f} s; its timeout is {timeout:.0f} s", inferred=True)
+
+
+def _live(observation: Observation) -> list[ContainerInfo]:
+    """Return the containers that are pending or running."""
+    pending, running = Phase.PENDING, Phase.RUNNING  # a list may have thousands that ended
+    seen = observation.containers.values()
+    return [info for info in seen if info is not None and (info.phase is running or info.phase is pending)]
 
 
 def _ended_by_itself(attempt: Attempt) -> bool:
