@@ -34,7 +34,7 @@ _ADVICE: Mapping[type[Failure], str] = {
     failures.Evicted: "Nothing is wrong with the job: launch it again.",
     failures.Interrupted: "Run the batch again: it is launched again.",
     failures.DiskFull: "Write to /arc, not to the container's own disk; remove temporary files; check your quota.",
-    failures.DeadlineExceeded: "Headless jobs end after 14 days: split the work, or write checkpoints to resume from.",
+    failures.DeadlineExceeded: "Its 14 days were over: call renew() in time, split the work, or write checkpoints.",
     failures.ChildKilled: "Ask for more ram, or let fewer processes work at a time; its outputs may be incomplete.",
     failures.Deleted: "If that was not on purpose, retry_failed() launches it again.",
     failures.Lost: "Look for the job's outputs; launch it again if they are not there.",
@@ -100,7 +100,8 @@ def advice(failure: Failure) -> str:
         found = next((tip for sign, tip in known if sign.search(failure.message)), "")
         if not found and failure.code not in _COMMANDS:
             found = next((tip for sign, tip in _SIGNS if sign in failure.message), "")
-        return found or _ADVICE.get(type(failure)) or _CODES.get(failure.code, "")
+        fallback = "" if failure.message else "Look at what it printed: job.logs()."
+        return found or _ADVICE.get(type(failure)) or _CODES.get(failure.code, fallback)
     if isinstance(failure, failures.Evicted) and failures.USED_MORE_MEMORY in failure.message:
         return "Ask for as much memory as it uses (ram=): a node that runs short evicts such jobs first."
     return _ADVICE.get(type(failure), "")

@@ -293,5 +293,5 @@ def test_failures_of_one_exit_code_are_grouped_by_message():
     found = {cause.keys: (cause.count, cause.message, bool(cause.advice)) for cause in report(*jobs).failures}
     assert found == {
         ("a", "b"): (2, said["a"], True), ("d", "e"): (2, said["d"], False), ("c",): (1, said["c"], False),
-        ("f",): (1, "", False),
+        ("f",): (1, "", True),
     }  # fmt: skip
