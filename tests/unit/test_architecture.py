@@ -25,6 +25,7 @@ ELSEWHERE = {
     "records.py": "property/test_lifecycle.py",
     "setup.py": "unit/engine/test_engine.py",
     "engine/evidence.py": "unit/engine/test_finish.py",
+    "engine/stages.py": "unit/engine/test_engine.py",
     "engine/cluster_events.py": "unit/engine/test_verdict.py",
     "engine/job_index.py": "property/test_job_index.py",
     "engine/log_reasons.py": "unit/engine/test_verdict.py",
