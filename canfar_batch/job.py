@@ -380,9 +380,10 @@ class Job:
         return self
 
     def cancel(self: Self, timeout: float = 120.0) -> Self:
-        """Stop the job, wait until the platform no longer shows its container, and return the job itself.
+        """Stop the job, wait until its container has ended, and return the job itself.
 
-        A job that turns out to have succeeded stays SUCCEEDED.
+        The platform no longer shows the container at once, and gives it up to 30 s to stop. A job that turns out to
+        have succeeded stays SUCCEEDED.
 
         Args:
             timeout: Seconds to wait for the confirmation.

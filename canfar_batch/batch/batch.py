@@ -333,7 +333,8 @@ class Batch(DrivenBatch):
 
         Args:
             keys: The keys of the jobs; None for all.
-            wait: Whether to wait until the platform no longer shows their containers.
+            wait: Whether to wait until their containers have ended. The platform no longer shows them at once, and
+                gives each up to 30 s to stop; with False, they may write for that long.
             timeout: Seconds to wait at most.
 
         Raises:
