@@ -133,6 +133,7 @@ class Figures:
         if attempt.restarts:
             self.restarts += attempt.restarts
             self.lost.append(attempt.lost_seconds)
+            self._use_cores(attempt, attempt.lost_seconds)
         asked = attempt.intended_at
         self.began_at = asked if self.began_at is None else min(self.began_at, asked)
         has_begun = attempt.started_at is not None
@@ -146,9 +147,12 @@ class Figures:
                 self.waited.append(times.waited)
             ran = run_seconds(attempt, self.now) or 0.0
             self.ran.append(ran)
-            self.core_seconds.append(_cores(attempt.resources, self.limits) * ran)
-            self.estimated = self.estimated or attempt.resources.cores is None
+            self._use_cores(attempt, ran)
             self._uses.setdefault(attempt.resources, _Usage()).add(attempt)
+
+    def _use_cores(self, attempt: Attempt, seconds: float) -> None:
+        self.core_seconds.append(_cores(attempt.resources, self.limits) * seconds)
+        self.estimated = self.estimated or attempt.resources.cores is None
 
     def uses(self) -> tuple[Use, ...]:
         """Return the use of resources by request; the one with the most attempts first."""

@@ -73,7 +73,7 @@ class Report:
     ended_at: datetime | None  #: time of the last end; None while jobs are unfinished
     waiting: Spread | None  #: from the launch to the start of each attempt
     running: Spread | None  #: from the start to the end of each attempt, or to now
-    core_hours: float  #: cores asked for x run time, over all attempts
+    core_hours: float  #: cores asked for x run time, over all attempts and the runs that the platform stopped
     estimated: bool  #: True if some attempts asked for no cores and are counted with the platform's default
     uses: tuple[Use, ...]  #: by request; the one with the most attempts first
     _page: Callable[[Report, Path], None] | None = attrs.field(default=None, repr=False, eq=False)

@@ -134,6 +134,14 @@ def test_clocks_that_differ_make_no_negative_times():
     assert found.waiting.longest == 0.0
 
 
+@pytest.mark.parametrize("is_suspended", [True, False])
+def test_core_hours_count_the_runs_that_the_platform_stopped(is_suspended: bool):
+    restarted = attrs.evolve(attempt(ran=None), restarts=1, lost_seconds=1800.0)
+    restarted = attrs.evolve(restarted, started_at=None if is_suspended else after(1800))
+    found = report(job("x", restarted), now=1800.0)
+    assert found.core_hours == pytest.approx(2 * 0.5)
+
+
 def test_core_hours_count_every_attempt():
     found = report(job("a", attempt(1, ran=1800, failure=Evicted()), attempt(2, begun=2000, ran=3600)))
     assert found.core_hours == pytest.approx(2 * 1.5)
