@@ -109,7 +109,7 @@ class Outcome:
                 traceback=printable_lines(str(header.get("traceback", ""))),
                 pickled=packed,
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def value(self) -> Any:

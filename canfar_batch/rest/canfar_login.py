@@ -28,6 +28,8 @@ except ImportError:  # Windows: two programs that refresh at the same moment may
 
 log = logging.getLogger("canfar_batch.rest")
 
+_MOST_BRACKETS = 1000  #: in a login, of which the official client writes a few
+
 Tree = Mapping[str, Any]
 Keys = tuple[str, ...]
 
@@ -150,7 +152,8 @@ def parse_config(file: Path, text: bytes) -> dict[str, Any]:
     except ImportError:
         raise CredentialMissing(f"{file} cannot be read without PyYAML: pip install PyYAML") from None
     try:
-        tree = yaml.safe_load(text)
+        # a parser in Python takes minutes for thousands of brackets in each other
+        tree = yaml.safe_load(text) if text.count(b"[") + text.count(b"{") < _MOST_BRACKETS else None
     except (yaml.YAMLError, ValueError, RecursionError):
         tree = None  # the complaint would quote the line, and with it perhaps a token
     if not isinstance(tree, dict):

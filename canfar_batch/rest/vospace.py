@@ -17,6 +17,8 @@ from urllib.parse import quote, unquote
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
+import attrs
+
 from canfar_batch.errors import (
     NameRefused,
     PlatformBroken,
@@ -42,6 +44,7 @@ _MOVE_WAIT = 5  #: seconds that one question about a rename waits for its end
 #: letters in names that the service takes for something else, or fails at
 _UNUSABLE = re.compile(r'[\x00-\x20\x7f\[\]\\<>"^`{|}#?%;]')
 _LONGEST_NAME = 255  #: bytes
+_DEEPEST = 200  #: folders in each other
 
 
 class VOSpace:
@@ -87,16 +90,23 @@ class VOSpace:
         def read(answer: Answer) -> RemoteFile | None:
             if answer.status == 404 and is_service(answer):
                 return None
-            return self._described(self._document(answer, path))
+            return attrs.evolve(self._described(self._document(answer, path)), path=path)
 
         return self._ask("GET", f"/nodes{_quoted(path)}", read, {"limit": "0"})
 
     def children(self, path: str) -> list[RemoteFile]:
-        """Return all files and folders in a folder; the service has no pages."""
+        """Return all files and folders in a folder; the service has no pages.
+
+        Raises:
+            StorageError: The service names something that is not in the folder, and might be written elsewhere here.
+        """
 
         def read(answer: Answer) -> list[RemoteFile]:
             node = self._document(answer, path)
-            return [self._described(child) for child in node.findall(f"{{{_SPACE}}}nodes/{{{_SPACE}}}node")]
+            children = [self._described(child) for child in node.findall(f"{{{_SPACE}}}nodes/{{{_SPACE}}}node")]
+            if path.count("/") > _DEEPEST or not all(_is_in(path, child.path) for child in children):
+                raise StorageError(f"{self.where} lists things in /arc{path} that cannot be there")
+            return children
 
         return self._ask("GET", f"/nodes{_quoted(path)}", read)
 
@@ -228,7 +238,7 @@ class VOSpace:
         return RemoteFile(
             path=f"/{unquote(uri.partition('://')[2].partition('/')[2])}".rstrip("/"),
             is_folder=is_folder,
-            size=int(length) if length.isdigit() and not is_folder else 0,
+            size=int(length) if re.fullmatch("[0-9]{1,19}", length) and not is_folder else 0,
             md5=_hexadecimal(properties.get(f"{_CORE}MD5")),
             modified=properties.get(f"{_CORE}date"),
         )
@@ -265,6 +275,12 @@ class VOSpace:
         if status in (400, 409):
             return StorageError(f"the storage refuses /arc{path} ({status}: {text})")
         return error_for(answer, doing)
+
+
+def _is_in(folder: str, path: str) -> bool:
+    """Return whether *path* is that of a file or folder directly in *folder*."""
+    parent, _, name = path.rpartition("/")
+    return parent == folder and name not in ("", ".", "..") and "\0" not in name
 
 
 def _quoted(path: str) -> str:

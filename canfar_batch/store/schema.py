@@ -197,8 +197,15 @@ def maybe_seconds(moment: datetime | None) -> float | None:
 
 
 def as_moment(seconds: float) -> datetime:
-    """Return the moment, aware, UTC, that is this number of seconds after 1970."""
-    return datetime.fromtimestamp(seconds, timezone.utc)
+    """Return the moment, aware, UTC, that is this number of seconds after 1970.
+
+    Raises:
+        ValueError: There is no such moment.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc)
+    except (OverflowError, OSError) as error:
+        raise ValueError(f"{seconds} is not a time") from error
 
 
 def maybe_moment(seconds: float | None) -> datetime | None:

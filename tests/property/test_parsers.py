@@ -83,7 +83,6 @@ def containers(body):
     for container in wire.read_containers(answer(body)):
         if container.phase is Phase.COMPLETED:
             assert b"ompleted" in body or b"OMPLETED" in body or b"ucceeded" in body or b"UCCEEDED" in body
-        assert wire.is_id(container.id)
         assert "\x1b" not in repr(container)
 
 
@@ -121,7 +120,7 @@ def node(body):
 def status_word(body):
     phase = parse_phase(body.decode("utf-8", "replace"))
     if phase is Phase.COMPLETED:
-        assert body.strip().lower().startswith((b"completed", b"succeeded"))
+        assert body.strip().lower().startswith((b"complete", b"succeeded"))
 
 
 def outcome_lines(body):
@@ -227,6 +226,18 @@ def test_a_long_input_takes_no_longer_than_its_length(name, piece):
 
 
 TABLES = (schema.META, schema.LEASE, schema.SPEC, schema.JOB, schema.ATTEMPT, schema.EVENT, schema.REQUEST)
+#: by parser: what once broke it
+BROKE = {
+    "outcomes in files": b"[" * 100_000 + b"\n",  # RecursionError
+    "login files": b"[" * 18_000,  # 40 s
+}
+
+
+@pytest.mark.parametrize("name", BROKE)
+def test_what_once_broke_a_parser_does_not_do_so_again(name):
+    check(*PARSERS[name][:2], BROKE[name])
+
+
 COLUMNS = [(table.name, column) for table in TABLES for column in table.columns]
 
 
@@ -276,6 +287,12 @@ VALUES = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(ma
 @given(st.sampled_from(COLUMNS), VALUES | st.sampled_from([piece.decode("latin-1") for piece in NASTY]))
 def test_a_ledger_with_any_value_in_any_column_is_read_or_refused(column, value):
     ledger_with(column, value)
+
+
+@pytest.mark.parametrize("moment", [67_768_036_191_676_796, 1e300, -1e17])
+def test_a_ledger_with_a_time_that_no_calendar_has_is_refused_as_damaged(moment):
+    ledger_with(("event", "at"), moment)
+    ledger_with(("attempt", "intended_at"), moment)
 
 
 @pytest.mark.soak
