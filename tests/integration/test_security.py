@@ -1,12 +1,10 @@
 """Secrets in everything that is written or said, forged receipts, and hostile words on the way to a terminal."""
 
-import io
 import logging
 import os
 import pickle
 import re
 import socket
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -28,7 +26,8 @@ def platform(local_platform):
 
 
 @pytest.fixture
-def session(platform, session_on):
+def session(platform, session_on, monkeypatch, tmp_path):
+    monkeypatch.setenv("CANFAR_BATCH_HOME", str(tmp_path / "batches"))
     return session_on(platform)
 
 
@@ -87,23 +86,22 @@ def test_the_token_is_in_no_job_and_in_no_command_line(platform, session, tmp_pa
     job.cancel()
 
 
-def test_what_a_job_prints_reaches_a_terminal_without_its_escapes(session, monkeypatch, capsys, tmp_path):
-    spec = cb.JobSpec(["sh", "-c", f"printf 'x{ESCAPES}\\n'; exit 5"], image=IMAGE)
+def test_what_a_job_prints_reaches_a_terminal_without_its_escapes(session, capsys):
+    spec = cb.JobSpec(f"printf 'Error: bad {ESCAPES}\\n'; exit 5", image=IMAGE, shell=True)
     batch = session.batch("escapes", retry=cb.never)
     batch.map(spec, key="j{n}", n=[1])
-    terminal = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", terminal)
     report = batch.run(progress=True)
-    monkeypatch.undo()
+    terminal = capsys.readouterr()
     job = batch.failed[0]
     with pytest.raises(errors.JobFailed) as caught:
         job.raise_if_failed()
     texts = [str(report), str(batch), batch.explain(), job.explain(), job.support_report(), str(caught.value)]
-    assert "red" in job.explain()
+    assert "Error: bad" in job.explain()
     for text in texts:
         assert not CONTROL.search(text), text
-    assert "owned" not in terminal.getvalue() or "\x1b]0" not in terminal.getvalue()
-    for words in (["status", "escapes"], ["explain", "escapes"], ["report", "escapes"]):
+    assert "\x1b]" not in terminal.out + terminal.err
+    assert "\x1b[3" not in terminal.out + terminal.err
+    for words in (["status", "escapes"], ["failures", "escapes"], ["ls"]):
         cli.main(words)
         assert not CONTROL.search(capsys.readouterr().out), words
 
