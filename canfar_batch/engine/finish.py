@@ -580,4 +580,4 @@ def _may_still_report(job: JobRecord, finishing: Finishing, found: Gathered) -> 
         return found.is_gone and not found.pod_is_gone and has_run
     if finishing.phase is Phase.COMPLETED:
         return job.spec.receipt
-    return has_run or found.events.pod is False
+    return has_run or found.events.pod is False or found.trouble is not None

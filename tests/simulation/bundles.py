@@ -186,7 +186,9 @@ class BundleCluster(FakePlatform):
         mine = sorted(self.runs_of(job.key), key=lambda run: run.begin)
         truth = f"{job.state} {job.failure} {mine}"
         well = [run for run in mine if not run.cut and run.code == 0]
-        assert len(well) == (job.state is JobState.SUCCEEDED), truth
+        # a job that the user cancels may have ended well just before, and its report have gone with its container
+        was_stopped = job.state is JobState.CANCELLED and len(well) < 2
+        assert was_stopped or len(well) == (job.state is JobState.SUCCEEDED), truth
         assert all(one.end <= other.begin for one, other in itertools.pairwise(mine)), truth
         if job.state is JobState.SUCCEEDED:
             assert (well[0].name, well[0].number) == (job.attempts[-1].run_name, job.attempts[-1].number), truth

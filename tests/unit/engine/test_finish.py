@@ -256,6 +256,17 @@ def test_what_failed_unseen_without_the_wrapper_has_its_grace_time(world):
     assert (second.intended_at - first.ended_at).total_seconds() >= GRACE
 
 
+def test_what_failed_has_its_grace_time_if_nothing_can_be_learnt_about_it(world):
+    fates = iter([Fate(queue=20, lasts=1, code=1, receipt=False), Fate(receipt=False)])
+    world.platform.fate = lambda request: next(fates)
+    unwrapped = attrs.evolve(SPEC, receipt=False)
+    batch = world.planned(1, unwrapped, monitor=OneByOne(), retry=Retry(1, classes=failures.Unknown, pause=0))
+    world.platform.before["events"] = always(errors.PlatformBroken("not now"))
+    world.turn(batch, 2000)
+    first, second = batch["j0"].attempts
+    assert (second.intended_at - first.ended_at).total_seconds() >= GRACE
+
+
 def test_a_log_that_comes_late_overrules_no_known_cause(world):
     world.platform.fate = lambda request: SLOW
     batch = world.planned(1, attrs.evolve(SPEC, receipt=False), retry=never)
