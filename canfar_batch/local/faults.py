@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import io
 import itertools
 import json
 import random
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -173,6 +175,57 @@ def cut_short() -> Action:
     return cut
 
 
+def drip(seconds: float) -> Action:
+    """Send the body a little at a time, so that all of it takes *seconds* (a slow loris)."""
+
+    def dripped(call: Call) -> Response:
+        real = call.proceed()
+        return attrs.evolve(real, body=b"", source=_Drops(real.body, seconds, call.sleep), length=len(real.body))
+
+    return dripped
+
+
+class _Drops(io.BytesIO):
+    """Bytes that come in a hundred pieces, with a pause before each."""
+
+    def __init__(self, body: bytes, seconds: float, sleep: Callable[[float], None]) -> None:
+        super().__init__(body)
+        self._piece, self._pause, self._sleep = max(1, len(body) // 100), seconds / 100, sleep
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Wait, and return the next piece."""
+        self._sleep(self._pause)
+        return super().read(self._piece)
+
+
+def redirect(place: str = "https://elsewhere.example/") -> Action:
+    """Answer that the service is elsewhere, as a wrong gateway or an attacker does."""
+    return answer(307, "", {"Location": place})
+
+
+def nested(depth: int = 100_000) -> Action:
+    """Answer with JSON of so many lists in each other."""
+    return lambda call: Response(200, b"[" * depth + b"]" * depth, "application/json")
+
+
+def bomb(size: float = 0.1) -> Action:
+    """Answer with a compressed body, which nobody asked for, of *size* GB of blanks."""
+    megabyte = zlib.compressobj(9, zlib.DEFLATED, 31)
+    body = b"".join(megabyte.compress(b" " * 1_000_000) for _ in range(int(size * 1000))) + megabyte.flush()
+    return lambda call: Response(200, body, "application/json", (("Content-Encoding", "gzip"),))
+
+
+def huge(size: float = 20.0) -> Action:
+    """Answer with a list of *size* MB of rows that are no containers."""
+    return lambda call: Response(200, b"[" + b"{}," * int(size * 1e6 / 3) + b"{}]", "application/json")
+
+
+def escapes() -> Action:
+    """Put a terminal's escape sequences and other control characters before each line of a text."""
+    evil = b"\x1b]0;owned\x07\x1b[2J\x08"
+    return rewrite(lambda body: b"".join(evil + line for line in body.splitlines(keepends=True)))
+
+
 def half() -> Action:
     """Send half the body as if it were all."""
     return rewrite(lambda body: body[: len(body) // 2])
@@ -243,6 +296,10 @@ def status_words(words: Mapping[str, str]) -> Action:
         return shown
 
     return _on_json(renamed)
+
+
+def _unknown_words(word: str) -> Action:
+    return status_words(dict.fromkeys(_WORDS, word))
 
 
 def _on_json(change: Callable[[Any], Any]) -> Action:
@@ -389,6 +446,9 @@ def _outage(illness: str, effect: Callable[[str], outages.Illness]) -> Outage:
 # Rules
 
 
+#: the words of the service for the state of a session
+_WORDS = ("Pending", "Running", "Terminating", "Completed", "Succeeded", "Failed", "Error", "Unknown")
+
 #: actions by the name that `from_text` knows
 NAMED: Mapping[str, Callable[..., Action]] = {
     "answer": lambda status: answer(int(status), f"unexpected answer {status}\n"),
@@ -398,11 +458,18 @@ NAMED: Mapping[str, Callable[..., Action]] = {
     "stall": lambda seconds: stall(float(seconds)),
     "late": lambda seconds: late(float(seconds)),
     "partial_list": lambda share="0.5": partial_list(float(share)),
+    "drip": lambda seconds: drip(float(seconds)),
+    "redirect": redirect,
+    "nested": lambda depth="100000": nested(int(depth)),
+    "bomb": lambda size="0.1": bomb(float(size)),
+    "huge": lambda size="20": huge(float(size)),
+    "unknown_words": lambda word="Busy": _unknown_words(word),
     "flapping": lambda seed="0": flapping(int(seed)),
     **{
         action.__name__: action
         for action in (
-            *(bad_gateway, proxy_not_found, login_page, drop, cut_short, half, empty_list, stale_list, duplicate),
+            *(bad_gateway, proxy_not_found, login_page, drop, cut_short, half, corrupt, escapes),
+            *(empty_list, stale_list, duplicate),
             *(groups_ill, posix_ill, storage_ill, issuer_ill, registry_ill, images_ill),
             *(queue_away, queue_missing, poisoned_replica, limits_unreadable, redis_hung, api_server_away),
         )

@@ -158,3 +158,17 @@ def test_a_web_page_elsewhere_gets_nothing_from_the_local_platform(platform):
             "Access-Control-Request-Method: POST\r\nConnection: close\r\n\r\n".encode(),
         )
         assert b"access-control-allow" not in answer.lower()
+
+
+@pytest.mark.parametrize("fault", ["redirect", "nested", "bomb=0.05", "huge=20", "corrupt", "unknown_words"])
+def test_a_hostile_answer_costs_a_session_little_time(fault, local_platform):
+    platform = local_platform(faults=[f"{fault} on=list"])
+    with cb.Session.connect(platform.url, token=platform.token, timeout=1.0) as session:
+        session.launch(["sleep", "60"], image=IMAGE)
+        begun = time.monotonic()
+        try:
+            states = {job.state for job in session.jobs()}
+        except errors.CanfarBatchError:
+            states = set()
+        assert cb.JobState.SUCCEEDED not in states
+    assert time.monotonic() - begun < 20

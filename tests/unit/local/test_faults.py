@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 
 import attrs
 import pytest
@@ -200,7 +201,7 @@ def test_an_outage_counts_only_requests_that_ask_the_ill_neighbour(bench):
 
 # Faults as text
 
-ARGUMENTS = {"answer": "500", "stall": "0", "late": "0"}
+ARGUMENTS = {"answer": "500", "drip": "0", "stall": "0", "late": "0"}
 
 
 @pytest.mark.parametrize("name", sorted(faults.NAMED))
@@ -250,3 +251,8 @@ def test_a_bad_day_is_the_same_for_the_same_seed():
 
     assert day(1) == day(1) != day(2)
     assert 10 < day(1).count(599) < 120
+
+
+def test_the_reference_lists_every_named_fault():
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "local.md").read_text()
+    assert [name for name in faults.NAMED if f"`{name}" not in text] == []
