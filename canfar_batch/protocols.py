@@ -162,8 +162,11 @@ class RemoteStorage(Protocol):
     def write(self, remote: str | os.PathLike[str], data: bytes) -> None:
         """Store a small file, and make its folders."""
 
-    def find(self, remote: str | os.PathLike[str]) -> object | None:
-        """Return a description of a file or folder; None if there is none."""
+    def find(self, remote: str | os.PathLike[str]) -> RemoteFile | None:
+        """Return the file or folder; None if there is none."""
+
+    def glob(self, pattern: str | os.PathLike[str]) -> Sequence[PurePosixPath]:
+        """Return the files and folders that match a pattern; `*` does not match a slash."""
 
     def contents(self, remote: str | os.PathLike[str]) -> Mapping[str, RemoteFile]:
         """Return the files and folders in a folder by their names; nothing if there is no such folder."""

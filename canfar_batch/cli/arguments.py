@@ -249,6 +249,11 @@ def _add_how(command: argparse.ArgumentParser) -> None:
         help="a job's result (default: files if the jobs have outputs, else logs)",
     )  # fmt: skip
     how.add_argument(
+        "--input", dest="inputs", action="append", default=[], metavar="PATTERN",
+        help="a file, folder or pattern that jobs need, brought to the platform unless containers see it",
+    )  # fmt: skip
+    how.add_argument("--download", metavar="FOLDER", help="bring outputs into FOLDER if this machine does not see them")
+    how.add_argument(
         "--notify", metavar="COMMAND", help="a shell command to run at the end, and when the batch is paused"
     )
     how.add_argument(

@@ -78,6 +78,7 @@ def _opened(options: argparse.Namespace, session: Session) -> Iterator[tuple[Ses
         launch=_launch(options),
         retry=_retry(options),
         collect=_collector(options),
+        inputs=options.inputs or None,
         home=options.home,
     ) as batch:  # fmt: skip
         yield session, batch
@@ -106,4 +107,6 @@ def _retry(options: argparse.Namespace) -> Retry:
 
 def _collector(options: argparse.Namespace) -> Any:
     kind = options.collect or ("files" if options.output else "logs")
-    return {"files": Files, "json": Json, "logs": Logs}[kind]()
+    if kind == "files":
+        return Files(download=options.download)
+    return Json() if kind == "json" else Logs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import BinaryIO, Protocol
 
 import attrs
@@ -19,6 +20,15 @@ class RemoteFile:
     size: int = 0  #: bytes; of a folder, 0
     md5: str | None = None  #: 32 hexadecimal digits; None if the storage knows none
     modified: str | None = None  #: when it changed last, in the storage's own words
+
+    @property
+    def modified_at(self) -> datetime | None:
+        """When it changed last; None if the storage's words are no time."""
+        try:
+            found = datetime.fromisoformat(str(self.modified))
+        except ValueError:
+            return None
+        return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
     @property
     def name(self) -> str:

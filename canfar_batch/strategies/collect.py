@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import glob
 import json
 import logging
 import mmap
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from datetime import datetime, timedelta, timezone
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import attrs
@@ -92,7 +94,7 @@ class Files:
         patterns = self.reads(job)
         if not patterns:
             raise CollectError(f"job {job.key} declares no outputs: name them in JobSpec(outputs=…) or Files(…)")
-        found = [path for pattern in patterns for path in _files(job, pattern)]
+        found = [path for pattern in patterns for path in _files(job, pattern, platform)]
         if self.download is not None:
             folder = Path(Template.read(self.download).fill(_fields(job)))
             found = [self._brought(job, platform, path, folder) for path in found]
@@ -153,9 +155,14 @@ class Json:
         patterns = self.reads(job)
         if not patterns:
             return _json_of_log(job, platform)
-        paths = _files(job, patterns[0])
+        paths = _files(job, patterns[0], platform)
         if len(paths) > 1:
-            raise CollectError(f"{len(paths)} files of job {job.key} match {patterns[0]}: {paths[0]}, {paths[1]}…")
+            shown = ", ".join(map(str, paths[:2]))
+            more = f" and {len(paths) - 2} more" if len(paths) > 2 else ""
+            raise CollectError(
+                f"{len(paths)} files of job {job.key} match {patterns[0]}: {shown}{more}; Json() takes one, so name it "
+                "in full or by a narrower pattern"
+            )
         raw = _read(job, paths[0], platform)
         try:
             return _parsed(raw)
@@ -335,30 +342,72 @@ def as_collector(
     return check_player(collect, "collect", "Json()")  # type: ignore[no-any-return]
 
 
-def _files(job: JobRecord, pattern: str) -> list[Path]:
-    """Return the files that match *pattern*, as this machine sees them, else as the receipt names them."""
+def _files(job: JobRecord, pattern: str, platform: Platform | None) -> list[Path]:
+    """Return the files that match *pattern*: those seen here, those that the receipt names, or those on the storage."""
     directory = Path(job.filled.workdir or "")
     # never in the current directory: its files may belong to another run
     seen = directory.is_absolute() or Path(pattern).is_absolute()
     here = sorted(glob.glob(pattern, root_dir=directory)) if seen else []  # noqa: PTH207 (takes no absolute pattern)
     plain = literal_path(pattern)
     found = [directory / name for name in here]
-    own = [path for path in found if _is_own(job, path)]
-    if plain is not None and found and not own:
-        log.warning("%s was not written by job %s: it was there before, or was changed since", found[0], job.key)
-        own = found
-    if own:
+    if own := _own_of(job, found, pattern, _when_here):
         return own
     receipt = job.last_attempt.receipt if job.last_attempt else None
     outputs = receipt.outputs if receipt else {}
-    named = [Path(path) for path in outputs if path == plain or (plain is None and Path(path).match(pattern))]
+    named = [Path(path) for path in outputs if path == plain or (plain is None and _matches(path, pattern))]
     if named:
         return [directory / path for path in named]
+    if there := _on_storage(job, pattern, platform):
+        return there
     where = f"below {directory}" if seen else "that this machine sees"
     raise CollectError(f"job {job.key} left no {plain or pattern} {where}, and its receipt names none")
 
 
-def _is_own(job: JobRecord, path: Path) -> bool:
+def _matches(path: str, pattern: str) -> bool:
+    """Return whether a path matches a pattern as it would on a disk: each part the part in its place."""
+    parts, patterns = PurePosixPath(path).parts, PurePosixPath(pattern).parts
+    return len(parts) == len(patterns) and all(
+        fnmatch.fnmatchcase(part, one) and (not part.startswith(".") or one.startswith("."))
+        for part, one in zip(parts, patterns, strict=True)
+    )
+
+
+def _on_storage(job: JobRecord, pattern: str, platform: Platform | None) -> list[Path]:
+    """Return the files of a job that match *pattern* on the platform's storage, as containers see them.
+
+    Raises:
+        CollectError: The storage cannot be asked.
+    """
+    storage = None if platform is None else storage_of(platform)
+    if storage is None or platform is None:
+        return []
+    plain = literal_path(pattern)
+    try:
+        place = _remote(job, platform, Path(job.filled.workdir or "") / (plain or pattern))
+    except CollectError:
+        return []  # it is not below /arc
+    try:
+        paths = [PurePosixPath(place)] if plain is not None else storage.glob(place)
+        there = {Path(path): found for path in paths if (found := storage.find(path)) and not found.is_folder}
+    except (CanfarBatchError, OSError) as error:
+        raise CollectError(f"{place} of job {job.key} cannot be looked for on the storage: {error}") from error
+    return _own_of(job, list(there), pattern, lambda path: there[path].modified_at)
+
+
+def _own_of(job: JobRecord, found: list[Path], pattern: str, when: Callable[[Path], datetime | None]) -> list[Path]:
+    """Return those of the files that may be the job's; one that is named in full is taken in any case."""
+    own = [path for path in found if _is_own(job, path, when)]
+    if found and not own and literal_path(pattern) is not None:
+        log.warning("%s was not written by job %s: it was there before, or was changed since", found[0], job.key)
+        return found
+    return own
+
+
+def _when_here(path: Path) -> datetime | None:
+    return datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+
+
+def _is_own(job: JobRecord, path: Path, when: Callable[[Path], datetime | None]) -> bool:
     """Return whether *path* may be the job's: it declares it, or the file was written during its attempt."""
     attempt = job.last_attempt
     receipt = attempt.receipt if attempt else None
@@ -368,11 +417,13 @@ def _is_own(job: JobRecord, path: Path) -> bool:
     if any(directory / output == path for output in receipt.outputs):
         return True
     try:
-        written = path.stat().st_mtime
+        written = when(path)
     except OSError:
         return False
-    begin, end = receipt.started_at.timestamp(), receipt.finished_at.timestamp()
-    return begin - CLOCK_TOLERANCE <= written <= end + CLOCK_TOLERANCE
+    if written is None:
+        return True  # nothing speaks against it
+    tolerance = timedelta(seconds=CLOCK_TOLERANCE)
+    return receipt.started_at - tolerance <= written <= receipt.finished_at + tolerance
 
 
 def _quoted(raw: bytes) -> str:

@@ -26,7 +26,7 @@ def platform():
 
 
 @pytest.fixture
-def session(platform, monkeypatch):
+def without_pauses(monkeypatch):
     def at_once(seconds):
         """Pauses between attempts are not slept."""
 
@@ -36,6 +36,10 @@ def session(platform, monkeypatch):
 
     monkeypatch.setattr("canfar_batch.rest.platform.Transport", functools.partial(Transport, sleep=at_once))
     monkeypatch.setattr("canfar_batch.storage.Storage", WithoutPauses)
+
+
+@pytest.fixture
+def session(platform, without_pauses):
     with cb.Session.connect(platform.url, token=platform.token, timeout=5.0) as connected:
         yield connected
 
@@ -229,3 +233,75 @@ def test_the_file_system_of_a_local_session_is_its_arc(tmp_path):
         (tmp_path / "a").write_bytes(b"x")
         session.upload(tmp_path / "a", f"{HOME}/a")
         assert session.storage().cat("/home/local/a") == b"x"
+
+
+@pytest.mark.parametrize("played", [(), *((fault,) for fault in sorted(faults.STORAGE_FAULTS)), faults.STORAGE_FAULTS])
+def test_each_fault_of_the_real_service_costs_nothing(without_pauses, raw, tmp_path, played):
+    """One at a time, and all together: content, an overwrite, the same file again, names, and nothing left half."""
+    with (
+        LocalPlatform(storage_faults=played) as platform,
+        cb.Session.connect(platform.url, token=platform.token) as session,
+    ):
+        (raw / "日本.fits").write_bytes(os.urandom(1000))
+        session.upload(raw, f"{HOME}/raw")
+        (raw / "night0.fits").write_bytes(os.urandom(SIZE))
+        (raw / "empty.fits").touch()
+        session.upload(raw, f"{HOME}/raw")
+        platform.requests.clear()
+        session.upload(raw, f"{HOME}/raw")
+        assert not [each for each in platform.requests.recent if each.kind == "upload"], "nothing has changed"
+        session.download(f"{HOME}/raw", tmp_path / "back")
+        there = platform.arc / "home/local/raw"
+        assert content(there) == content(raw) == content(tmp_path / "back")
+        platform.faults.add(faults.cut_short(), on="download", first=1)
+        session.download(f"{HOME}/raw/night1.fits", tmp_path / "again.fits")
+        assert (tmp_path / "again.fits").read_bytes() == (raw / "night1.fits").read_bytes()
+
+
+def test_an_upload_that_stalls_is_given_up_and_repeated(session, platform, raw):
+    platform.faults.add(faults.stall(30), on="upload", first=1)
+    with cb.Session.connect(platform.url, token=platform.token, timeout=0.5) as hurried:
+        hurried.upload(raw / "night0.fits", f"{HOME}/a.fits")
+    assert (platform.arc / "home/local/a.fits").read_bytes() == (raw / "night0.fits").read_bytes()
+    assert [path.name for path in (platform.arc / "home/local").iterdir()] == ["a.fits"]
+
+
+def test_an_upload_that_is_damaged_on_the_way_is_repeated_and_the_old_content_stays(session, platform, raw):
+    """The real service empties a file whose new content is damaged: therefore it never gets the file's own name."""
+    session.upload(raw / "night0.fits", f"{HOME}/a.fits")
+    place, seen = platform.arc / "home/local/a.fits", []
+
+    def damaged(call):
+        call.request.headers["digest"] = "md5=AAAAAAAAAAAAAAAAAAAAAA=="
+        answer = call.proceed()
+        seen.append(place.read_bytes() == (raw / "night0.fits").read_bytes())
+        return answer
+
+    platform.faults.add(damaged, on="upload", first=2)
+    session.upload(raw / "night1.fits", f"{HOME}/a.fits")
+    assert seen == [True, True]
+    assert place.read_bytes() == (raw / "night1.fits").read_bytes()
+
+
+@pytest.mark.parametrize("count", [1999, 2000, 2001, 2600])
+def test_a_folder_of_any_size_is_listed_whole(session, platform, count):
+    """The service has no pages; a client that asks for them fails at exactly 2,000 entries."""
+    folder = platform.arc / "home/local/many"
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"f{number:04}.dat").touch()
+    assert len(session.platform.storage.contents(f"{HOME}/many")) == count
+
+
+def test_a_file_that_changes_while_it_is_sent_is_sent_again(session, platform, raw):
+    local, changed = raw / "night0.fits", []
+
+    def change(call):
+        real = call.proceed()
+        if not changed:
+            changed.append(local.write_bytes(b"other content"))
+        return real
+
+    platform.faults.add(change, on="upload")
+    session.upload(local, f"{HOME}/a.fits")
+    assert (platform.arc / "home/local/a.fits").read_bytes() == b"other content"

@@ -133,3 +133,15 @@ def test_a_first_run_at_a_dead_address_ends(command: Command, monkeypatch):
     ended = command("run", "wrong", *IMAGE, "--quiet", "--", "true")
     assert ended.code == 2
     assert "127.0.0.1:9" in ended.err
+
+
+def test_inputs_are_named_and_results_brought_as_from_a_script(command: Command):
+    Path("calib.py").write_text("print('calibrated')")
+    words = ["--input", "calib.py", "--output", "out.txt", "--download", "results"]
+    ended = command("run", "inputs", *IMAGE, *ON_THIS_MACHINE, *words, "--", "sh", "-c", "cat calib.py >out.txt")
+    assert ended.code == 0
+    assert Path("out.txt").read_text() == "print('calibrated')"  # this machine sees it, so nothing is copied
+    assert not Path("results").exists()
+    ended = command("run", "typo", *IMAGE, *ON_THIS_MACHINE, "--input", "calb.py", "--", "true")
+    assert ended.code not in (0, 1)
+    assert "the input calb.py does not exist" in ended.err

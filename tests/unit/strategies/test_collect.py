@@ -7,11 +7,13 @@ from pathlib import Path
 import attrs
 import pytest
 from fakes import EPOCH, FakePlatform
+from spaces import MemorySpace
 
-from canfar_batch.errors import CollectError, StrategyError
+from canfar_batch.errors import CollectError, PlatformUnreachable, StrategyError
 from canfar_batch.protocols import files_read
 from canfar_batch.records import Attempt, JobRecord, JobState, Receipt, Resources
 from canfar_batch.spec import JobSpec
+from canfar_batch.storage import Storage
 from canfar_batch.strategies import Files, Json, LastLine, Logs, Serial, Several, as_collector
 
 PLATFORM = FakePlatform()
@@ -224,3 +226,79 @@ def test_a_late_receipt_warns_of_what_a_success_did_not_have():
 def test_what_is_no_collector_is_refused(wrong):
     with pytest.raises(StrategyError, match=r"write collect=cb\.Json\(\)"):
         as_collector(wrong)
+
+
+# -- files that only the storage has ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def storage():
+    """A platform with a storage in memory, on which jobs leave files at the 30th second."""
+    platform, space = FakePlatform(), MemorySpace()
+    platform.storage = Storage(space, sleep=lambda seconds: None)
+
+    def leave(path, data, second=30):
+        folder = path.rpartition("/")[0]
+        space.folders.update("/".join(folder.split("/")[:depth]) for depth in range(2, folder.count("/") + 2))
+        space.files[path] = (data, f"2026-11-22T12:00:{second:02}.000")
+
+    platform.leave = leave
+    return platform
+
+
+def far(workdir="/arc/projects/mine", **receipt):
+    """A job of which this machine sees no file; it ran from second 20 to 40."""
+    made = job(workdir, started_at=EPOCH + timedelta(seconds=20), finished_at=EPOCH + timedelta(seconds=40), **receipt)
+    return attrs.evolve(made, filled=attrs.evolve(made.filled, workdir=workdir))
+
+
+def test_json_that_is_not_declared_is_found_on_the_storage(storage):
+    storage.leave("/projects/mine/q.json", b'{"chi2": 1.5}')
+    assert Json("q.json")(far(), storage) == {"chi2": 1.5}
+    assert Json("/arc/projects/mine/q.json")(far(), storage) == {"chi2": 1.5}
+
+
+def test_a_job_without_a_place_of_its_own_leaves_its_files_in_the_users_home(storage):
+    storage.leave("/home/fake/q.json", b"2")
+    assert Json("q.json")(far(workdir=None), storage) == 2
+
+
+def test_a_pattern_finds_on_the_storage_what_the_job_wrote(storage, tmp_path):
+    storage.leave("/projects/mine/old.json", b"1", second=2)
+    storage.leave("/projects/mine/new.json", b"2")
+    storage.leave("/projects/mine/deep/other.json", b"3")
+    assert Json("*.json")(far(), storage) == 2
+    assert Files("*.json")(far(), storage) == [Path("/arc/projects/mine/new.json")]
+    (brought,) = Files("*.json", download=tmp_path / "results")(far(), storage)
+    assert (brought, brought.read_bytes()) == (tmp_path / "results/new.json", b"2")
+
+
+def test_several_files_on_the_storage_are_refused_with_their_names(storage):
+    for name in "abc":
+        storage.leave(f"/projects/mine/{name}.json", b"1")
+    with pytest.raises(CollectError, match=r"3 files of job a match \*\.json: .*/a\.json, .*/b\.json and 1 more; Json"):
+        Json("*.json")(far(), storage)
+
+
+def test_no_file_on_the_storage_is_an_error(storage):
+    for pattern in ("q.json", "*.json"):
+        with pytest.raises(CollectError, match=r"left no .*\.json"):
+            Json(pattern)(far(), storage)
+
+
+def test_a_file_that_was_there_before_is_taken_if_it_is_named_in_full_and_that_is_said(storage, caplog):
+    storage.leave("/projects/mine/q.json", b"1", second=2)
+    assert Json("q.json")(far(), storage) == 1
+    assert "was not written by job a" in caplog.text
+
+
+def test_an_outage_of_the_storage_is_no_missing_file(storage):
+    storage.storage.space.find = lambda path: (_ for _ in ()).throw(PlatformUnreachable("no answer"))
+    with pytest.raises(CollectError, match=r"cannot be looked for on the storage: .*no answer"):
+        Json("q.json")(far(), storage)
+
+
+def test_a_declared_pattern_matches_the_receipts_paths_part_by_part(storage):
+    made = far(outputs={"a.json": 1, "deep/a.json": 1, ".hidden.json": 1})
+    assert Files("*.json")(made, storage) == [Path("/arc/projects/mine/a.json")]
+    assert Files("*/*.json")(made, storage) == [Path("/arc/projects/mine/deep/a.json")]
