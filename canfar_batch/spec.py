@@ -25,7 +25,8 @@ from canfar_batch.fields.environment import (
 from canfar_batch.fields.image_names import full_image
 from canfar_batch.fields.keys import check_key, job_key, readable_key
 from canfar_batch.fields.patterns import literal, literal_path
-from canfar_batch.fields.shell import check_shell, hides_failures, shell_argv, shell_doubts, shown_command
+from canfar_batch.fields.shell import check_shell, shell_argv, shown_command
+from canfar_batch.fields.shell_doubts import argv_doubts, shell_doubts
 from canfar_batch.fields.templates import Template, shell_quoted
 from canfar_batch.fields.values import plain_fields
 from canfar_batch.fields.words import split_words
@@ -245,11 +246,8 @@ class JobSpec:
             ]
         if self.shell:
             doubts += shell_doubts(self._shell_text, self.shell)
-        if by_shell and self.words[1:2] == ("-c",) and len(self.words) > 2 and hides_failures(self.words[2]):
-            doubts.append(
-                f"{self.words[0]} -c does not end at the first failure, which may pass unnoticed: give its text as "
-                "cmd, with shell=True"
-            )
+        else:
+            doubts += argv_doubts(self.words)
         return tuple(doubts)
 
     def fill(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from canfar_batch.errors import SpecError
+from canfar_batch.fields.shell_syntax import Masked
 from canfar_batch.fields.values import shortened
 
 #: Runs a pipeline with pipefail: by sh if it has that (busybox, newer dash, bash), else by bash as a POSIX shell.
@@ -37,8 +38,8 @@ def shell_argv(text: str, shell: bool | str) -> tuple[str, ...]:
 
 
 def _has_pipeline(text: str) -> bool:
-    live = _Masked(text).live
-    return _PIPE.search(live) is not None or re.search(r"\beval\b", live) is not None
+    live = Masked(text).live
+    return PIPE.search(live) is not None or re.search(r"\beval\b", live) is not None
 
 
 def shown_command(argv: tuple[str, ...]) -> str:
@@ -52,7 +53,7 @@ def shown_command(argv: tuple[str, ...]) -> str:
 
 def hides_failures(text: str) -> bool:
     """Return whether *text*, run by a shell that is not strict, may fail before its end without notice."""
-    return re.search(r"[|;\n&]", _Masked(text.strip()).live) is not None
+    return re.search(r"[|;\n&]", Masked(text.strip()).live) is not None
 
 
 def check_shell(text: str, shell: bool | str) -> None:
@@ -66,7 +67,7 @@ def check_shell(text: str, shell: bool | str) -> None:
         SpecError: The message says what to write instead.
     """
     try:
-        masked = _Masked(text)
+        masked = Masked(text)
     except RecursionError:
         _refuse(text, "too many parentheses or quotes within each other", "write it to a script, and run that")
     if shell != "bash":
@@ -81,43 +82,8 @@ def check_shell(text: str, shell: bool | str) -> None:
     _refuse_ignored_failure(text, masked.live)
     _refuse_tested_lists(text, masked.live)
     _refuse_trap(text, masked.live)
-
-
-def shell_doubts(text: str, shell: bool | str) -> Iterator[str]:
-    """Yield what may let a failure of a shell command pass unnoticed, although it may be meant, as sentences.
-
-    Args:
-        text: The command, each field replaced by a word.
-        shell: True for a plain sh, or `"bash"`.
-    """
-    live = _Masked(text).live
-    if found := _LAX.search(live):
-        yield f"{found['what']} lets the command go on after a failure"
-    if found := _REPORTED.search(live):
-        commands = _KEYWORD.sub("", live[: found.start()].rpartition("\n")[2].rpartition(";")[2])
-        if (commands.split() or ["true"])[0] not in _TESTS:
-            yield (
-                f"with || {found[1]} a failure counts as a success: write || {{ {found[1]} …; exit 1; }}, or leave it "
-                "out, because a failure is reported anyway"
-            )
-    for inner in _NESTED_SHELL.finditer(live):
-        quoted = _QUOTED_WORD.match(text, inner.end())
-        if quoted and "e" not in inner["flags"] and hides_failures(quoted[2]):
-            yield (
-                f"{inner['shell']} -c does not end at the first failure, which may pass unnoticed: write its text "
-                f"directly, or {inner['shell']} -ec"
-            )
-    if found := _FIND_EXEC.search(text):
-        yield "find -exec … \\; ignores failures: write -exec … {} +, or find … | xargs"
-    if shell == "bash" and (found := re.search(r"[<>]\(|\bcoproc\b", live)):
-        yield f"the failure of a command in {'coproc' if found[0] == 'coproc' else found[0] + '…)'} is not noticed"
-    for found in _SUBSTITUTION.finditer(live):
-        if found["command"] not in _HARMLESS and not _ASSIGNED.search(live[: found.start()]):
-            yield (
-                f"a failure of {found['command']} in $(…) is not noticed, because it is part of another command: write "
-                "NAME=$(…) on a line of its own, then $NAME"
-            )
-            return
+    for inner in evaluated_texts(text, masked.live):
+        check_shell(inner, shell)
 
 
 def _refuse(text: str, what: str, instead: str) -> NoReturn:
@@ -158,7 +124,7 @@ _BASH_VARIABLE = re.compile(
 )
 
 
-def _refuse_bash(text: str, masked: _Masked) -> None:
+def _refuse_bash(text: str, masked: Masked) -> None:
     for pattern, what, instead in _ONLY_BASH:
         if pattern.search(masked.live):
             _refuse(text, what, f'{instead}, or say shell="bash"')
@@ -170,12 +136,14 @@ def _refuse_bash(text: str, masked: _Masked) -> None:
 
 # -- failures that the shell does not notice ------------------------------------------------------------------------
 
-_PIPE = re.compile(r"(?<![|>])\|(?!\|)")
+PIPE = re.compile(r"(?<![|>])\|(?!\|)")
 _BACKGROUND = re.compile(r"(?<![&<>|;])&(?![&>])")
 _WAIT_FOR_ONE = re.compile(r"\bwait[ \t]+(?:-n|[^\s;&|)]+)[ \t]*(?=[\s;&|)]|\Z)(?![ \t]*[^\s;&|)])")
+_WAIT_FOR_ALL = re.compile(r"\bwait[ \t]*(?=[;&|)\n]|\Z)")
+_LISTED_JOBS = re.compile(r"\bjobs\b")  # a list without those that have ended; always empty in $(…) of a plain sh
 _DETACHED = re.compile(r"\bsetsid\s+(?:-\w*f|--fork)|\bscreen\s+(?:-\w+\s+)*-\w*d|\btmux\s+new\S*\s[^;\n]*-d\b")
 _LOOP = re.compile(r"\b(?:do|done)\b")
-_LOST_SUBSTITUTION = re.compile(_BEGIN + r"(?:export|readonly|local|declare|typeset)\s[^;\n]*?=\"?(?:\$\(|`)")
+_LOST_SUBSTITUTION = re.compile(_BEGIN + r"(?:export|readonly|local|declare|typeset)\s[^;\n]*?=[^\s;&|(]*?(?:\$\(|`)")
 
 
 def _refuse_background(text: str, live: str) -> None:
@@ -183,7 +151,9 @@ def _refuse_background(text: str, live: str) -> None:
     jobs = [found.end() for found in _BACKGROUND.finditer(live)]
     waits = [found.start() for found in _WAIT_FOR_ONE.finditer(live, jobs[-1])] if jobs else []
     has_one_each = len(waits) >= len(jobs) and not any(_in_loop(live, job) for job in jobs)
-    is_waited_for = has_one_each or any(_in_loop(live, wait) for wait in waits)
+    in_loops = [wait for wait in waits if _in_loop(live, wait)]
+    leaves_some = _LISTED_JOBS.search(live) or (in_loops and _WAIT_FOR_ALL.search(live, in_loops[-1]))
+    is_waited_for = not jobs or (not leaves_some and (has_one_each or bool(in_loops)))
     if _DETACHED.search(live) or not is_waited_for:
         _refuse(
             text,
@@ -199,9 +169,9 @@ def _in_loop(live: str, at: int) -> bool:
 
 #: an and-or list with its pipelines: everything up to ; or the end of the line, lines continued after an operator
 _LIST = re.compile(r"(?:[^;\n()&|]|&&\s*|\|\|\s*|\|\s*|[<>]&)+")
-_KEYWORD = re.compile(r"^(?:\s|\b(?:then|do|else)\b|\{\s)*")
+KEYWORD = re.compile(r"^(?:\s|\b(?:then|do|else)\b|\{\s)*")
 _CONDITION = re.compile(r"(?:if|elif|while|until|case|for)\b")
-_TESTS = frozenset(
+TESTS = frozenset(
     ("[", "[[", "test", "!", "command", "type", "which", "hash", "grep", "egrep", "fgrep", "cmp", "diff", "true", ":")
 )
 _CLOSED = re.compile(r"[\s;)}]*(?:(?:fi|esac)\b[\s;)}]*)*")
@@ -210,7 +180,7 @@ _CLOSED = re.compile(r"[\s;)}]*(?:(?:fi|esac)\b[\s;)}]*)*")
 def _refuse_ignored_failure(text: str, live: str) -> None:
     """Refuse ``a && b`` before another command: if *a* fails, the shell goes on with that command."""
     for found in _LIST.finditer(live):
-        commands = _KEYWORD.sub("", found[0])
+        commands = KEYWORD.sub("", found[0])
         if re.match(r"!\s", commands) and "&&" not in commands and "||" not in commands:
             if not _CLOSED.fullmatch(live[found.end() :]):
                 _refuse(text, "a command after a ! …, whose result the shell ignores", "write if …; then exit 1; fi")
@@ -219,7 +189,7 @@ def _refuse_ignored_failure(text: str, live: str) -> None:
             continue
         firsts = [(command.split() or [""])[0] for command in commands.split("&&")[:-1]]
         rest = live[found.end() :]
-        if set(firsts) <= _TESTS or rest.lstrip().startswith(")") or _CLOSED.fullmatch(rest):
+        if set(firsts) <= TESTS or rest.lstrip().startswith(")") or _CLOSED.fullmatch(rest):
             continue
         _refuse(
             text,
@@ -235,32 +205,76 @@ _TESTED_END = re.compile(
 _TESTED_BEGIN = re.compile(
     r"\b(?:if|elif|while|until)\s+(?:!\s+)?(?P<bracket>\(|\{\s)|(?:^|[;\n&|(]\s*)!\s+(?P<not>\(|\{\s)"
 )
+_TESTED_LIST = re.compile(
+    r"(?:^|[;&|(\n]|(?<![\w}]){\s|\b(?:then|do|else)\s)\s*(?:if|elif|while|until)\s(?P<list>.*?)"
+    r"[;\n]\s*(?:then|do)\b",
+    re.DOTALL,
+)
+_TESTED_SUBSTITUTION = re.compile(r"(?:^|[\s;&|(])\w+\+?=\S*?\$(?P<bracket>\()")
 _FUNCTION = re.compile(
     r"(?:^|[\s;&|(])(?P<word>function[ \t]+)?(?P<name>[A-Za-z_]\w*)[ \t]*(?(word)(?:\(\))?|\(\))\s*(?P<open>[{(])"
 )
 _SEVERAL = re.compile(r"[;\n]\s*\S")
+_TESTING = r"(?:[^;&|\n]|\|(?!\|)|[<>]&)*(?:&&|\|\|(?!\s*(?:true\b|:(?:\s|$))))"  #: up to an operator that tests
 
 
 def _refuse_tested_lists(text: str, live: str) -> None:
     """Refuse several commands whose result is tested: inside, no shell ends at the first failure."""
+    bodies = _several_in_functions(live)
+    evaluated = any(_SEVERAL.search(Masked(inner).live.strip("; \n")) for inner in evaluated_texts(text, live))
+    names = "|".join(map(re.escape, bodies)) + (r"|eval(?=\s)" if bodies and evaluated else "eval" if evaluated else "")
+    call = re.compile(rf"(?:{_BEGIN}|\btime\s+)(?P<name>{names})\b(?!\s*\()") if names else _NEVER
+
+    def is_several(begin: int) -> bool:
+        inside = text_inside(live, begin)
+        return _SEVERAL.search(inside) is not None or call.search(inside) is not None
+
     for found in _TESTED_END.finditer(live):
         begin = _opening(live, found.start("bracket")) if found["bracket"] else None
         is_loop = found["bracket"] is None
         is_group = begin is not None and not live[: begin + 1].endswith(("$(", "${", "<(", ">(", "=("))
-        if is_loop or (is_group and _SEVERAL.search(_inside(live, begin or 0))):
+        if is_loop or (is_group and is_several(begin or 0)):
             _refuse_tested(text, "several commands before && or ||")
     for found in _TESTED_BEGIN.finditer(live):
         begin = found.start("bracket") if found["bracket"] else found.start("not")
-        if live[begin : begin + 2] != "((" and _SEVERAL.search(_inside(live, begin)):
+        if live[begin : begin + 2] != "((" and is_several(begin):
             _refuse_tested(text, "several commands as a condition")
-    for found in _FUNCTION.finditer(live):
-        if not _SEVERAL.search(_inside(live, found.start("open"))):
-            continue
-        name = re.escape(found["name"])
-        call = _BEGIN + rf"{name}\b(?!\s*\()"
-        in_condition = rf"\b(?:if|elif|while|until)\s+(?:!\s+)?{name}\b|(?:^|[;\n&|(]\s*)!\s+{name}\b"
-        if re.search(call + r"[^;&|\n]*(?:&&|\|\|(?!\s*(?:true\b|:(?:\s|$))))", live) or re.search(in_condition, live):
+    for found in _TESTED_LIST.finditer(live):
+        if _SEVERAL.search(found["list"].strip()) or call.search(found["list"]):
+            _refuse_tested(text, "several commands as a condition")
+    for found in _TESTED_SUBSTITUTION.finditer(live):
+        begin = found.start("bracket")
+        end = begin + 1 + len(text_inside(live, begin, strip=False))
+        if is_several(begin) and re.match(r"\)[^\s;&|]*" + _TESTING, live[end:]):
+            _refuse_tested(text, "several commands before && or ||")
+    for found in call.finditer(live):
+        if re.match(_TESTING, live[found.end() :]) or re.search(r"(?:^|[;\n&|(]\s*)!\s*$", live[: found.start("name")]):
             _refuse_tested(text, f"the function {found['name']} as a condition")
+
+
+_NEVER = re.compile(r"(?!)")
+
+
+def _several_in_functions(live: str) -> dict[str, str]:
+    """Return the functions that run several commands, themselves or by others, and their texts."""
+    bodies = {found["name"]: text_inside(live, found.start("open")) for found in _FUNCTION.finditer(live)}
+    several = {name: body for name, body in bodies.items() if _SEVERAL.search(body)}
+    while True:
+        call = re.compile(_BEGIN + f"(?:{'|'.join(map(re.escape, several))})\\b") if several else _NEVER
+        more = {name: body for name, body in bodies.items() if name not in several and call.search(body)}
+        if not more:
+            return several
+        several |= more
+
+
+_EVAL = re.compile(_BEGIN + r"eval\s+")
+
+
+def evaluated_texts(text: str, live: str) -> Iterator[str]:
+    """Yield the quoted commands that the command gives to eval."""
+    for found in _EVAL.finditer(live):
+        if quoted := QUOTED_WORD.match(text, found.end()):
+            yield quoted[2]
 
 
 def _refuse_tested(text: str, what: str) -> NoReturn:
@@ -287,157 +301,46 @@ def _opening(live: str, closing: int) -> int | None:
     return None
 
 
-def _inside(live: str, opening: int) -> str:
+def text_inside(live: str, opening: int, *, strip: bool = True) -> str:
     """Return the text between the bracket at *opening* and the one that closes it, without a last semicolon."""
     depth = 0
     for found in _BRACKETS.finditer(live, opening):
         depth += 1 if found[0] in "({" else -1
         if depth == 0:
-            return live[opening + 1 : found.start()].strip().rstrip(";")
+            inside = live[opening + 1 : found.start()]
+            return inside.strip().rstrip(";") if strip else inside
     return ""
 
 
 _TRAP = re.compile(_BEGIN + r"trap\s+(?:--\s+)?")
-_QUOTED_WORD = re.compile(r"(['\"])((?:(?!\1).)*)\1", re.DOTALL)
+QUOTED_WORD = re.compile(r"(['\"])((?:(?!\1).)*)\1", re.DOTALL)
+_TRAPPED = re.compile(r"[^;\n]*\b(?:EXIT|ERR|0)\b")
+_EXIT = re.compile(r"(?:^|[\s;&|{(])exit(?:[ \t]+(?P<code>[^\s;&|})]+))?")
 
 
 def _refuse_trap(text: str, live: str) -> None:
-    """Refuse ``trap 'exit 0' EXIT``, which makes every failure a success."""
+    """Refuse ``trap 'exit 0' EXIT``, and others that make every failure a success."""
+    bodies = {found["name"]: text_inside(live, found.start("open")) for found in _FUNCTION.finditer(live)}
     for found in _TRAP.finditer(live):
-        action = _QUOTED_WORD.match(text, found.end())
-        if action is None or not re.search(r"\bexit\s+0\b", action[2]):
-            continue
-        if re.match(r"[^;\n]*\b(?:EXIT|ERR|0)\b", live[action.end() :]):
-            _refuse(text, "a trap that ends the command with 0, also after a failure", "leave the exit 0 out of it")
+        quoted = QUOTED_WORD.match(text, found.end())
+        bare = re.compile(r"\w+").match(text, found.end())
+        action = quoted[2] if quoted else bare[0] if bare else ""
+        end = quoted.end() if quoted else bare.end() if bare else found.end()
+        action = bodies.get(action.strip(), action)
+        if _TRAPPED.match(live[end:]) and (lost := _exit_of_success(action)):
+            _refuse(
+                text,
+                "a trap that may end the command with 0 after a failure",
+                f"leave the {lost} out; the command ends with its own exit code anyway",
+            )
 
 
-# -- failures that may be ignored on purpose ------------------------------------------------------------------------
-
-_LAX = re.compile(_BEGIN + r"(?P<what>set\s+(?:\+\w*e\w*|\+o\s+(?:errexit|pipefail)))")
-_REPORTED = re.compile(r"\|\|\s*(echo|printf)\b(?=[^;\n&|]*(?:\s*\Z|[;\n]|\)))")
-_NESTED_SHELL = re.compile(_BEGIN + r"(?:\S*/)?(?P<shell>(?:ba|da|k|z)?sh)\s+(?P<flags>(?:-\w+\s+)*-\w*c)\s+")
-_FIND_EXEC = re.compile(r"\bfind\s[^\n|]*-(?:exec|execdir|ok)\s[^\n|]*(?:\\;|';'|\";\")")
-_SUBSTITUTION = re.compile(r"(?:\$\(|(?<!\\)`)\s*(?P<command>[\w./-]+)")
-_ASSIGNED = re.compile(r"(?:^|[\s;&|(])\w+\+?=[^\s]*$|(?:^|[\s;&|(])(?:\[\[?|test)\s[^;\n]*$")
-#: commands that do not fail, or whose failure shows
-_HARMLESS = frozenset(
-    ("seq", "date", "nproc", "basename", "dirname", "pwd", "echo", "printf", "expr", "whoami", "hostname", "id",
-     "uname", "mktemp", "true", "which", "command", "jobs")
-)  # fmt: skip
-
-# -- live syntax ----------------------------------------------------------------------------------------------------
-
-
-class _Masked:
-    """A shell command without its literal text.
-
-    Attributes:
-        live: The command, characters that mean nothing to the shell replaced by ``_``: in quotes, after a backslash,
-            in comments, here-documents, arithmetic and ``${…}``.
-        expanded: The command, only those replaced in which a shell fills in no variable.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._live, self._expanded = list(text), list(text)
-        self._documents: list[tuple[str, bool]] = []
-        self._at = 0
-        while self._at < len(text):
-            self._code("")
-            self._at += 1  # a closing parenthesis that none opened, as in a case
-        self.live, self.expanded = "".join(self._live), "".join(self._expanded)
-
-    def _hide(self, begin: int, end: int, *, literal: bool) -> None:
-        end = min(end, len(self._text))
-        self._live[begin:end] = "_" * (end - begin)
-        if literal:
-            self._expanded[begin:end] = "_" * (end - begin)
-
-    def _code(self, closing: str) -> None:
-        """Read commands up to *closing*, a parenthesis or backquote that the caller opened."""
-        text = self._text
-        while self._at < len(text):
-            char = text[self._at]
-            if char == closing or char == ")":
-                return
-            if char == "(":
-                self._nested(1, ")")
-            elif char == "`":
-                self._nested(1, "`")
-            elif char == "\n" and self._documents:
-                self._here_documents()
-            elif char == "#" and (self._at == 0 or text[self._at - 1] in " \t\n;&|("):
-                self._literal(re.compile(r"#[^\n]*"), 0)
-            elif char == "'":
-                self._literal(re.compile(r"'[^']*'?"), 1)
-            elif char == '"':
-                self._double_quotes()
-            else:
-                self._piece()
-
-    def _nested(self, opening: int, closing: str) -> None:
-        self._at += opening
-        self._code(closing)
-        self._at += 1
-
-    def _literal(self, pattern: re.Pattern[str], edge: int) -> None:
-        found = pattern.match(self._text, self._at)
-        assert found is not None
-        self._hide(found.start() + edge, max(found.end() - edge, found.start() + edge), literal=True)
-        self._at = found.end()
-
-    def _piece(self) -> None:
-        """Read one construct that means the same in and outside double quotes, or one character."""
-        text, at = self._text, self._at
-        if text[at] == "\\":
-            self._hide(at, at + 2, literal=True)
-            self._at += 2
-        elif found := _ARITHMETIC.match(text, at):
-            self._hide(at + 1, found.end(), literal=False)
-            self._at = found.end()
-        elif text.startswith("$(", at):
-            self._nested(2, ")")
-        elif found := _EXPANSION.match(text, at):
-            self._hide(at + 1, found.end(), literal=False)
-            self._at = found.end()
-        elif found := _HERE_DOCUMENT.match(text, at):
-            self._documents.append((found["word"], bool(found["tabs"])))
-            self._hide(at + 2, found.end(), literal=True)
-            self._at = found.end()
-        else:
-            self._at += 1
-
-    def _double_quotes(self) -> None:
-        self._at += 1
-        while self._at < len(self._text) and self._text[self._at] != '"':
-            begin = self._at
-            if self._text[begin] == "`":
-                self._nested(1, "`")
-            elif self._text.startswith("<<", begin):
-                self._hide(begin, begin + 2, literal=False)
-                self._at += 2
-            else:
-                self._piece()
-                if self._at == begin + 1:
-                    self._hide(begin, self._at, literal=False)
-        self._at += 1
-
-    def _here_documents(self) -> None:
-        """Hide the documents that begin on the next line."""
-        begin = end = self._at + 1
-        for word, tabs in self._documents:
-            while end < len(self._text):
-                line, newline, _ = self._text[end:].partition("\n")
-                end += len(line) + len(newline)
-                if (line.lstrip("\t") if tabs else line) == word:
-                    break
-        self._documents.clear()
-        self._hide(begin, end, literal=True)
-        if end > begin and self._text[end - 1] == "\n":
-            self._live[end - 1] = "\n"
-        self._at = max(end, begin)
-
-
-_ARITHMETIC = re.compile(r"\$\(\((?:[^()]|\([^()]*\))*\)\)")
-_EXPANSION = re.compile(r"\$\{[^{}]*\}")
-_HERE_DOCUMENT = re.compile(r"<<(?!<)(?P<tabs>-?)[ \t]*\\?['\"]?(?P<word>[^\s'\";&|<>()]+)['\"]?")
+def _exit_of_success(action: str) -> str | None:
+    """Return an exit in the action of a trap that forgets with which code the command ended; None if there is none."""
+    kept = re.match(r"\s*(?:local\s+)?(\w+)=\"?\$\?", action)
+    for found in _EXIT.finditer(action):
+        code = (found["code"] or "").strip("\"'")
+        is_kept = (kept and code.strip("${}") == kept[1]) or (code == "$?" and not action[: found.start()].strip())
+        if code and not re.fullmatch(r"[1-9]\d*", code) and not is_kept:
+            return f"exit {code}"
+    return None

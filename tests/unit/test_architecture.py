@@ -35,6 +35,7 @@ ELSEWHERE = {
     "fields/environment.py": "unit/test_spec.py",
     "fields/image_names.py": "unit/test_spec.py",
     "fields/patterns.py": "unit/planning/test_outputs.py",
+    "fields/shell_syntax.py": "unit/fields/test_shell.py",
     "functions/archive.py": "integration/test_functions.py",
     "functions/image_python.py": "integration/test_functions.py",
     "local": "integration/local",
