@@ -28,7 +28,7 @@ from canfar_batch.engine.evidence import (
 from canfar_batch.engine.job_index import shape_of
 from canfar_batch.engine.retry import Retrier
 from canfar_batch.engine.tasks import Companions, ContainerAnswers, gather_task
-from canfar_batch.engine.verdict import Verdict, classify
+from canfar_batch.engine.verdict import Verdict, classify, explains_no_start
 from canfar_batch.errors import (
     CanfarBatchError,
     CredentialError,
@@ -580,4 +580,4 @@ def _may_still_report(job: JobRecord, finishing: Finishing, found: Gathered) -> 
         return found.is_gone and not found.pod_is_gone and has_run
     if finishing.phase is Phase.COMPLETED:
         return job.spec.receipt
-    return has_run or found.events.pod is False or found.trouble is not None
+    return has_run or not explains_no_start(found.events)

@@ -255,6 +255,43 @@ def sound_ledger():
             return home.ledger.read_bytes(), {key: job.state for key, job in book.jobs.items()}
 
 
+def open_torn(page, cut, kind, chance):
+    """Read a ledger of which one page was written in part."""
+    sound, states = sound_ledger()
+    size = int.from_bytes(sound[16:18], "big")
+    begin = page % (len(sound) // size) * size
+    rest = {"zeros": bytes(size), "noise": chance.randbytes(size), "another page": sound[:size]}[kind]
+    torn = sound[: begin + cut] + rest[cut:size] + sound[begin + size :]
+    assert len(torn) == len(sound)
+    with tempfile.TemporaryDirectory() as place:
+        home = Home(Path(place) / "b")
+        home.path.mkdir()
+        home.ledger.write_bytes(torn)
+        with (
+            contextlib.suppress(errors.LedgerError, errors.HomeError, errors.UnknownBatch),
+            contextlib.closing(ledgers.reopened(home, FakeClock())) as book,
+        ):
+            succeeded = {key for key, job in book.jobs.items() if job.state is JobState.SUCCEEDED}
+            list(book.history())
+            assert succeeded <= {key for key, state in states.items() if state is JobState.SUCCEEDED}
+
+
+TORN = (st.integers(0, 99), st.integers(0, 1024), st.sampled_from(["zeros", "noise", "another page"]))
+
+
+@settings(max_examples=FEW, deadline=None, suppress_health_check=list(HealthCheck))
+@given(*TORN, st.randoms(use_true_random=False))
+def test_a_torn_page_of_a_ledger_invents_no_success(page, cut, kind, chance):
+    open_torn(page, cut, kind, chance)
+
+
+@pytest.mark.soak
+@settings(max_examples=3_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(*TORN, st.randoms(use_true_random=False))
+def test_a_torn_page_of_a_ledger_invents_no_success_many_times(page, cut, kind, chance):
+    open_torn(page, cut, kind, chance)
+
+
 def ledger_with(column, value):
     """Read a ledger in which this value stands in a column of every row."""
     table, name = column

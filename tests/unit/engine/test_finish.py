@@ -267,6 +267,19 @@ def test_what_failed_has_its_grace_time_if_nothing_can_be_learnt_about_it(world)
     assert (second.intended_at - first.ended_at).total_seconds() >= GRACE
 
 
+def test_what_was_evicted_unseen_and_in_silence_has_its_grace_time(world):
+    fates = iter([Fate(queue=20, lasts=1, code=1, receipt=False), Fate(receipt=False)])
+    world.platform.fate = lambda request: next(fates)
+    world.platform.noted = (
+        "TYPE   REASON   MESSAGE   FIRST-TIME   LAST-TIME\nNormal Evicted  low      <nil>        <nil>\n"
+    )
+    batch = world.planned(1, attrs.evolve(SPEC, receipt=False), monitor=OneByOne(), retry=Retry(1, pause=0))
+    batch.run(progress=False)
+    first, second = batch["j0"].attempts
+    assert isinstance(first.failure, failures.Evicted)
+    assert (second.intended_at - first.ended_at).total_seconds() >= GRACE
+
+
 def test_a_log_that_comes_late_overrules_no_known_cause(world):
     world.platform.fate = lambda request: SLOW
     batch = world.planned(1, attrs.evolve(SPEC, receipt=False), retry=never)
