@@ -689,5 +689,5 @@ def _refusing_nonsense(path: Path) -> Iterator[None]:
         raise database.damaged(path, f"{type(error).__name__}: {error}") from error
     except CanfarBatchError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise database.damaged(path, f"{type(error).__name__}: {error}") from error

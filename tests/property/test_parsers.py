@@ -110,11 +110,22 @@ def login(body):
     assert found is not None
 
 
+class Told:
+    """A transport to a storage service that answers with these bytes."""
+
+    url = "https://host/arc"
+
+    def __init__(self, body):
+        self.body = body
+
+    def ask(self, method, place, query, *, read, **more):
+        return read(answer(self.body, "text/xml"))
+
+
 def node(body):
-    space = VOSpace.__new__(VOSpace)
-    space._authority, space._transport = None, type("T", (), {"where": "x", "url": "https://x/arc"})()
-    found = space._described(space._document(answer(body, "text/xml"), "/home/me/a.fits"))
+    found = VOSpace(Told(body)).find("/home/me/a.fits")
     assert found.size >= 0
+    assert found.path == "/home/me/a.fits"
 
 
 def status_word(body):
@@ -330,6 +341,11 @@ def test_a_ledger_with_any_value_in_any_column_is_read_or_refused(column, value)
 def test_a_ledger_with_a_time_that_no_calendar_has_is_refused_as_damaged(moment):
     ledger_with(("event", "at"), moment)
     ledger_with(("attempt", "intended_at"), moment)
+
+
+@pytest.mark.parametrize("column", [("event", "body"), ("spec", "body"), ("job", "fields"), ("attempt", "receipt")])
+def test_a_ledger_with_thousands_of_nested_lists_is_refused_as_damaged(column):
+    ledger_with(column, "[" * 30_000)
 
 
 @pytest.mark.soak
