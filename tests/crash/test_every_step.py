@@ -1,6 +1,6 @@
 """A driver that dies at any step loses nothing, invents nothing, and runs nothing twice.
 
-The batch has six jobs, twenty in the soak. The driver is killed at its first point, and the same script run again;
+The batch has four jobs, twenty in the soak. The driver is killed at its first point, and the same script run again;
 then, with a new batch, at its second point; and so on, until one gets through without passing the point at which it
 would die.
 """
@@ -20,7 +20,7 @@ FORGET = 10.0  #: seconds after which the platform forgets, so that its list doe
 
 @pytest.mark.timeout(900)
 def test_whatever_step_a_driver_dies_at_the_next_one_ends_the_batch_as_planned(tmp_path):
-    died = kill_at_every_step(tmp_path, kills=1, jobs=6)
+    died = kill_at_every_step(tmp_path, kills=1, jobs=4)
     assert any("commit" in place for place in died)
     assert any("POST" in place for place in died)
     assert any("view=logs" in place for place in died)
@@ -34,7 +34,7 @@ def test_a_driver_may_die_at_every_step_of_its_resumption_too(tmp_path):
 
 @pytest.mark.timeout(900)
 def test_a_driver_of_bundles_may_die_at_every_step(tmp_path):
-    died = kill_at_every_step(tmp_path, kills=1, jobs=6, bundle=3, window=4)
+    died = kill_at_every_step(tmp_path, kills=1, jobs=4, bundle=2, window=4)
     assert any("POST" in place for place in died)
     assert any("commit" in place for place in died)
 

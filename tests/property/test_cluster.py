@@ -20,7 +20,7 @@ from canfar_batch.errors import LeaseLost
 from canfar_batch.strategies import Listing, OneByOne, Retry
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32 - 1),
     jobs=st.integers(1, 6),

@@ -21,7 +21,7 @@ from canfar_batch.payload.launch_names import launch_name, single_launch_name
 from canfar_batch.payload.receipts import parse_receipt, split_log
 
 IN_ONE_EXAMPLE = 20
-EXAMPLES = 60  # times IN_ONE_EXAMPLE: more than 1,000 commands in a run, each in every shell
+EXAMPLES = 30  # times IN_ONE_EXAMPLE: 600 commands in a run, each in every shell
 NAME = "calib-ngc1275-k3x9z1-1f-2"
 
 # what shells, YAML, Java's regular expressions, Kubernetes and env each have their own ideas of

@@ -47,7 +47,7 @@ outages = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(outages=outages, launch=st.sampled_from([Window(1), Window(4), AtOnce()]), lasts=st.floats(1, 900))
 def test_outages_cost_no_job_and_no_second_run(outages, launch, lasts):
     with tempfile.TemporaryDirectory() as directory:
