@@ -62,7 +62,7 @@ class Stage:
 
     def connect(self) -> cb.Session:
         link = open_platform(self.platform.url, token=self.platform.token)
-        return cb.Session(link, **{"settle": 0.4, "grace": 1.5, **self._settings})
+        return cb.Session(link, **{"settle": 0.4, "grace": 3.0, **self._settings})
 
     def open(self) -> cb.Batch:
         batch = self.session.batch(

@@ -212,7 +212,7 @@ class Row:
 
 
 AGAIN = (f.Evicted, None)
-ALLOWED = 4.0  #: seconds to begin
+ALLOWED = 8.0  #: seconds to begin
 WAITS = {"pending_timeout": ALLOWED}
 ROWS = {
     # ends from outside
