@@ -26,10 +26,12 @@ BEGIN = """
 me={trace}/{key}
 attempt=$CANFAR_BATCH_ATTEMPT
 [ "$attempt" ] || attempt=1
-echo "$attempt $$" >>$me
+state() { cut -d " " -f 3,22 /proc/$1/stat 2>/dev/null; }  # how it is, and when it began: numbers are used again
+born=$(state $$)
+echo "$attempt $$ ${{born#* }}" >>$me
 if [ "$attempt" != 1 ]; then
-  read -r first pid <$me
-  if [ "$first" = 1 ] && grep -q " [RSD] " /proc/$pid/stat 2>/dev/null; then echo both >>$me; fi  # not a zombie
+  read -r first pid born <$me
+  case "$first $(state $pid)" in "1 "[RSD]" $born") echo both >>$me ;; esac  # not a zombie
   touch out.{key}
   exit 0
 fi

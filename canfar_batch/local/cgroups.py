@@ -192,6 +192,8 @@ class Sampler:
             account: Its account, if it has begun.
             killed: Whether it was killed, so that more than strays may remain: a kernel would have killed all at once.
         """
+        if account is not None:
+            _kill_members(account)  # at once: when many jobs begin, the lock is taken for seconds
         with self._changed:
             if killed:
                 self._look()
@@ -204,10 +206,7 @@ class Sampler:
             self._changed.notify_all()
         with contextlib.suppress(OSError):
             os.killpg(account.leader, signal.SIGKILL)
-        for pid, started in account.members.items():
-            if pid != account.leader and procfs.started(pid) == started:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+        _kill_members(account)
 
     def _run(self) -> None:
         while True:
@@ -240,3 +239,11 @@ class Sampler:
             elif procfs.started(process.pid) == process.started:
                 with contextlib.suppress(OSError):
                     os.kill(process.pid, signal.SIGKILL)
+
+
+def _kill_members(account: Account) -> None:
+    """Kill the processes of a job that the last sample found, but for its first, which has ended."""
+    for pid, started in list(account.members.items()):
+        if pid != account.leader and procfs.started(pid) == started:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
