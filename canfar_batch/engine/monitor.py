@@ -30,7 +30,7 @@ SHORTEST_WAIT = 0.05  #: seconds between two polls at least, whatever a monitor 
 TIMEOUT_MARGIN = 60.0  #: seconds beyond its time-out after which a job is stopped that its wrapper should have stopped
 PULL_CHECK = 120.0  #: seconds of waiting after which a pending container's events are read, and again at twice that
 _CLOCK_STEP = 60.0  #: seconds by which a clock may go back without a doubt
-_AWAY = 120.0  #: seconds without a poll after which a run's beginning was not seen, and an end may be forgotten
+AWAY = 120.0  #: seconds without a poll after which a run's beginning was not seen, and an end may be forgotten
 _ASKED_BY_ID = 5  #: containers that are asked for one by one if a list is empty against expectation
 _DISOWNED = 2  #: of them, how many the platform must disown for the list to be believed
 
@@ -307,7 +307,7 @@ class Monitor:
         attempt = job.attempts[-1]
         last = self._last_seen.get(attempt.launch_name) or self._context.schedule.last_contact or attempt.seen_at
         gap = 0.0 if last is None else (observation.at - last).total_seconds()
-        if gap <= _AWAY:
+        if gap <= AWAY:
             return gap >= -_CLOCK_STEP
         if self._memory is None:
             self._memory = self._remembered(observation)
@@ -370,7 +370,7 @@ class Monitor:
         if info.phase is not Phase.RUNNING:
             return None
         last = self._context.schedule.last_contact
-        was_away = last is None or (at - last).total_seconds() > _AWAY
+        was_away = last is None or (at - last).total_seconds() > AWAY
         return min(info.started_at or at, at) if was_away else at
 
     def _unexpected(

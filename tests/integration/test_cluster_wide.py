@@ -55,7 +55,7 @@ def kinds(job):
 
 def test_jobs_that_ended_and_were_forgotten_while_no_driver_ran_are_not_launched_again(staged, visible, monkeypatch):
     """As when a driver is killed in its first minute, before it has noted when it last had an answer (4a-4e)."""
-    monkeypatch.setattr(monitor, "_AWAY", 0.5)
+    monkeypatch.setattr(monitor, "AWAY", 0.5)
     stage = staged(visible=visible, platform={"forget_after": 0.4}, memory=1.0)
     stage.add("zero", UNTIL_GO)
     stage.add("three", UNTIL_GO + "exit 3")
