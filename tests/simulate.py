@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import logging
 import sys
@@ -34,7 +35,6 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, help="play only the history of this seed")
     parser.add_argument("--tell", action="store_true", help="print all that happened in it")
     asked = parser.parse_args(arguments)
-    logging.getLogger("canfar_batch").setLevel(logging.CRITICAL)
     if asked.seed is not None:
         return tell(asked.seed, everything=asked.tell)
     begun, total, broken = time.monotonic(), collections.Counter(), []
@@ -73,20 +73,33 @@ def outcomes(first, last, until, *, processes):
 
 def play_all(seeds):
     """Play these histories; return the counts, and a line for each broken promise."""
-    logging.getLogger("canfar_batch").setLevel(logging.CRITICAL)  # in a process of the pool
     counts, broken = collections.Counter(), []
-    for seed in seeds:
-        try:
-            counts.update(play(seed).counts)
-        except PromiseBroken as error:
-            broken.append(str(error).splitlines()[0][:300])
+    with silence():
+        for seed in seeds:
+            try:
+                counts.update(play(seed).counts)
+            except PromiseBroken as error:
+                broken.append(str(error).splitlines()[0][:300])
     return counts, broken
+
+
+@contextlib.contextmanager
+def silence():
+    """Let the package log nothing inside: every history has hundreds of warnings."""
+    log = logging.getLogger("canfar_batch")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def tell(seed, *, everything):
     """Play one history, and print how it went."""
     try:
-        history, error = play(seed), None
+        with silence():
+            history, error = play(seed), None
     except PromiseBroken as broken:
         history, error = broken.history, broken
     if everything:

@@ -24,9 +24,11 @@ def duration(length: timedelta | float) -> str:
 
 
 def rounded(number: float) -> str:
-    """Return a number with the digits that a person needs: `"1,234"`, `"31.4"`, `"0.25"`."""
+    """Return a number with the digits that a person needs: `"1,234"`, `"31.4"`, `"0.25"`, `"under 0.001"`."""
     if number >= 100:
         return f"{number:,.0f}"
+    if 0 < number < 0.001:
+        return "under 0.001"
     return f"{number:.1f}" if number >= 1 else f"{number:.2g}"
 
 

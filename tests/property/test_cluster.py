@@ -39,6 +39,7 @@ def test_no_verdict_contradicts_the_truth(
 ):
     outputs, timeout = outputs and wrapped, timeout if wrapped else None  # the wrapper polls after both
     cluster = Cluster(random.Random(seed), visible=visible, outputs=outputs, wrapped=wrapped, timeout=timeout)
+    cluster.is_unbroken = not drivers  # one that is replaced may not have recorded its last poll
     spec = attrs.evolve(
         SPEC, outputs=(OUTPUT,) * outputs, pending_timeout=pending_timeout, receipt=wrapped, timeout=timeout
     )
