@@ -99,9 +99,6 @@ STATE_OF_PHASE: Mapping[Phase, JobState] = MappingProxyType(
     {Phase.PENDING: JobState.PENDING, Phase.RUNNING: JobState.RUNNING}
 )
 
-#: seconds by which the clock of a disk may differ from the container's, whole seconds of file times included
-CLOCK_TOLERANCE = 2.0
-
 
 @attrs.frozen(kw_only=True)
 class Receipt:
@@ -122,9 +119,7 @@ class Receipt:
     host: str | None = None
     ran_in: str | None = None  #: `driver` (the driver's directory), `own` (the spec's workdir) or `home`
     outputs: Mapping[str, int | None] = attrs.field(factory=dict, converter=MappingProxyType, hash=False)  #: bytes
-    written: Mapping[str, float] = attrs.field(
-        factory=dict, converter=MappingProxyType, hash=False
-    )  #: when each output was last changed, in seconds since 1970
+    unchanged: tuple[str, ...] = ()  #: outputs that existed before the command began and were not changed by it
     missing: tuple[str, ...] = ()  #: declared outputs that were not there
     trouble: str | None = None  #: why the command could not be begun, if it could not
 
@@ -134,16 +129,8 @@ class Receipt:
         return self.exit_code is not None
 
     @property
-    def stale(self) -> tuple[str, ...]:
-        """Outputs that existed before the command began and were not written by it."""
-        if self.started_at is None:
-            return ()
-        begin = self.started_at.timestamp() - CLOCK_TOLERANCE
-        return tuple(path for path, written in self.written.items() if written < begin)
-
-    @property
     def empty(self) -> tuple[str, ...]:
-        """Outputs of 0 bytes."""
+        """Outputs of 0 bytes, and directories with nothing in them."""
         return tuple(path for path, size in self.outputs.items() if size == 0)
 
     @classmethod
@@ -174,7 +161,7 @@ class Receipt:
             host=fields.get("host"),
             ran_in=fields.get("workdir"),
             outputs=fields.get("outputs") or {},
-            written=fields.get("written") or {},
+            unchanged=tuple(fields.get("unchanged") or ()),
             missing=tuple(fields.get("missing") or ()),
             trouble=fields.get("trouble") or None,
         )
@@ -260,7 +247,8 @@ class Attempt:
             found.append("whether its declared outputs are there is not known: no receipt reports them")
         receipt = self.receipt
         if receipt is not None and self.succeeded:
-            there = ", and its outputs are there" if receipt.outputs and not receipt.missing else ""
+            is_complete = receipt.outputs and not receipt.missing and not receipt.unchanged
+            there = ", and its outputs are there" if is_complete else ""
             if receipt.timed_out:
                 found.append(f"its time-out stopped it; it ended with 0{there}")
             elif receipt.stopped_by is not None:
@@ -269,8 +257,8 @@ class Attempt:
                 found.append(f"declared outputs that were not there: {_few(receipt.missing)}")
             if receipt.oom_kills:
                 found.append(f"{receipt.oom_kills} of its processes were killed for lack of memory")
-            if receipt.stale:
-                found.append(f"outputs that were there before and were not written: {_few(receipt.stale)}")
+            if receipt.unchanged:
+                found.append(f"outputs that were there before and were not written: {_few(receipt.unchanged)}")
             if receipt.empty:
                 found.append(f"outputs that are empty: {_few(receipt.empty)}")
         if self.ended and self.log is None and self.has_run and self.id is not None:

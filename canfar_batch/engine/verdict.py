@@ -120,7 +120,9 @@ def _stopped(evidence: Evidence) -> bool:
 def _is_complete(evidence: Evidence) -> bool:
     """Whether the declared outputs prove that a command that was asked to stop had done its work."""
     receipt = evidence.receipt
-    return _code(evidence) == 0 and evidence.has_outputs and receipt is not None and not receipt.missing
+    if _code(evidence) != 0 or not evidence.has_outputs or receipt is None:
+        return False
+    return not receipt.missing and not receipt.unchanged
 
 
 def _finished(evidence: Evidence) -> datetime | None:
@@ -371,7 +373,7 @@ RULES: tuple[Rule, ...] = (
         conclude=_fails(_start_error_in_workdir),
     ),
     Rule(
-        seen="an end receipt: stopped by SIGTERM, code 0, and every declared output is there",
+        seen="an end receipt: stopped by SIGTERM, code 0, and every declared output is there and was written",
         outcome="success, with a warning",
         certain=False,
         applies=lambda it: _stopped(it) and _is_complete(it),

@@ -254,7 +254,7 @@ def parse_receipt(text: str | bytes) -> dict[str, Any] | None:
     limit_cores        float: the container's CPU limit
     workdir            str: where it ran: `own` (the spec's workdir), `driver` (the driver's directory) or `home`
     outputs            dict: size in bytes by path, for declared outputs that were found; None for a directory or pipe
-    written            dict: when each output was last changed, in seconds since 1970; paths without a time are left out
+    unchanged          list: outputs that were there before the command began and were not changed by it, if known
     found              dict: number of files by declared output; may count more files than `outputs` names
     missing            list: declared outputs of which nothing was found
     trouble            str: `workdir` (could not be entered; nothing was run), `no-sleep` (no time-out enforced) or
@@ -326,7 +326,7 @@ def _receipt(kind: str, name: str, text: str, lines: Sequence[str]) -> dict[str,
         "limit_cores": quota / period if quota is not None and period else None,
         "workdir": facts.get("workdir") or None,
         "outputs": outputs.sizes,
-        "written": outputs.written,
+        "unchanged": outputs.unchanged,
         "found": outputs.found,
         "missing": [pattern for pattern, count in outputs.found.items() if not count],
         "trouble": facts.get("trouble") or None,
@@ -361,16 +361,16 @@ class _Outputs:
     """What the wrapper's list says of the declared outputs."""
 
     sizes: dict[str, int | None]
-    written: dict[str, float]
+    unchanged: list[str]
     found: dict[str, int]
 
-    _FILE = re.compile(r"f(?P<size>[0-9]{0,20})(?:@(?P<written>[0-9]{1,11}))? (?P<name>.*)", re.DOTALL)
+    _FILE = re.compile(r"f(?P<size>[0-9]{0,20})(?:@[0-9]{1,11})? (?P<name>.*)", re.DOTALL)
     _COUNT = re.compile(r"n(?P<count>[0-9]{1,20}) (?P<name>.*)", re.DOTALL)
 
     @classmethod
     def read(cls, encoded: str) -> _Outputs:
         """Decode the list; one that is damaged is empty."""
-        outputs = cls({}, {}, {})
+        outputs = cls({}, [], {})
         try:
             items = base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape").split("\0")
         except (binascii.Error, ValueError):
@@ -378,8 +378,8 @@ class _Outputs:
         for item in items:
             if file := cls._FILE.fullmatch(item):
                 outputs.sizes[file["name"]] = int(file["size"]) if file["size"] else None
-                if file["written"]:
-                    outputs.written[file["name"]] = float(file["written"])
+            elif item[:1] == "u" and item[1:] in outputs.sizes:
+                outputs.unchanged.append(item[1:])
             elif count := cls._COUNT.fullmatch(item):
                 outputs.found[count["name"]] = int(count["count"])
         return outputs

@@ -105,16 +105,27 @@ cb_save() {
   ) </dev/null >/dev/null 2>&1
   cb_text=
 }
-# Leaves `size@time` of the file $1 in cb_v, or the size alone if there is no stat; the time is that of its last change.
-cb_size() {
-  cb_v=
-  [ -f "$1" ] || return 0
-  if cb_v=$(stat -L -c %s@%Y -- "$1"); then
-    case $cb_v in *[!0-9@]*) cb_v= ;; esac
-  else
-    cb_v=$(wc -c <"$1") || cb_v=
-    cb_v=${cb_v##*[!0-9]}
+# Leaves in cb_v the size of the file $1, a blank, and what differs once it is changed; either is empty if not known. A
+# directory has a size if it is empty, and counts as changed if anything in it was, unless there is too much in it.
+cb_look_at() {
+  cb_v=' '
+  if [ -d "$1" ]; then
+    # shellcheck disable=SC2012 # the lines are only counted
+    cb_c=$(ls -AR -- "$1" | head -n @MOST@ | wc -l)
+    case ${cb_c##*[!0-9]} in
+      0 | 1) cb_v="0 $(ls -lniAR -c --full-time -- "$1")" ;;
+      '' | @MOST@) ;;
+      *) cb_v=" $(ls -lniAR -c --full-time -- "$1")" ;;
+    esac
+  elif [ -f "$1" ]; then
+    cb_v=$(stat -L -c '%s %i %y %z' -- "$1") || { cb_v=$(wc -c <"$1") && cb_v="${cb_v##*[!0-9]} " || cb_v=' '; }
   fi
+}
+# Remembers the outputs that are there before the command.
+cb_remember() {
+  cb_early=1 cb_left=@MOST@ cb_before=
+  cb_declared
+  cb_early= cb_left=@MOST@
 }
 # $1 is a declared output, the other arguments are the names that it expands to.
 cb_seek() {
@@ -125,10 +136,16 @@ cb_seek() {
     cb_n=$((cb_n + 1))
     [ "$cb_left" -gt 0 ] || continue
     cb_left=$((cb_left - 1))
-    cb_size "$cb_f"
-    printf 'f%s %s\0' "$cb_v" "$cb_f"
+    cb_look_at "$cb_f"
+    cb_w="$cb_nl${cb_v#* }/$cb_f$cb_nl"
+    if [ -n "$cb_early" ]; then
+      [ -z "${cb_v#* }" ] || cb_before=$cb_before$cb_w
+      continue
+    fi
+    printf 'f%s %s\0' "${cb_v%% *}" "$cb_f"
+    case $cb_before in *"$cb_w"*) [ -z "${cb_v#* }" ] || printf 'u%s\0' "$cb_f" ;; esac
   done
-  printf 'n%s %s\0' "$cb_n" "$cb_p"
+  [ -n "$cb_early" ] || printf 'n%s %s\0' "$cb_n" "$cb_p"
 }
 # Names may contain any byte, so they are sent in base64, in lines that a pipe takes whole (PIPE_BUF).
 cb_outputs() {
@@ -191,7 +208,7 @@ cb_alarm() {
 # -- the run
 
 cb_job= cb_gone= cb_dog= cb_told= cb_dying= cb_late= cb_again= cb_trouble= cb_text= cb_mine= cb_where=
-cb_group= cb_lines=0 cb_left=@MOST@
+cb_group= cb_lines=0 cb_left=@MOST@ cb_early= cb_before=
 if [ -n "$cb_task" ]; then cb_log=8; else cb_log=1 cb_self=$$; fi
 
 if [ -n "$cb_timeout" ]; then
@@ -212,6 +229,7 @@ elif [ -n "${HOME:-}" ] && cd "$HOME" 2>/dev/null; then
 fi
 cb_enter
 unset OLDPWD
+[ -z "$cb_outs" ] || [ -n "$cb_trouble" ] || cb_remember 2>/dev/null
 
 cb_now; cb_t=$cb_v
 cb_gauge 2>/dev/null

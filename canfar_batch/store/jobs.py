@@ -183,7 +183,9 @@ def _receipt(text: str | None) -> Receipt | None:
             values[name] = values.pop(old)
     values["started_at"] = schema.maybe_moment(values["started_at"])
     values["finished_at"] = schema.maybe_moment(values["finished_at"])
-    values["missing"] = tuple(values["missing"])
+    values.pop("written", None)  # of earlier versions
+    for several in ("missing", "unchanged"):
+        values[several] = tuple(values.get(several, ()))
     return Receipt(**values)
 
 

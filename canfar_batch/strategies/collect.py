@@ -22,7 +22,7 @@ from canfar_batch.fields.keys import file_name
 from canfar_batch.fields.templates import Template
 from canfar_batch.payload.calls import Outcome, outcome_path
 from canfar_batch.protocols import Platform, RemoteStorage, ResultCollector, files_read, is_serial, storage_of
-from canfar_batch.records import CLOCK_TOLERANCE, JobRecord
+from canfar_batch.records import JobRecord
 from canfar_batch.spec import literal, literal_path
 from canfar_batch.storage.names import is_remote
 from canfar_batch.strategies.roles import check_player
@@ -407,6 +407,10 @@ def _when_here(path: Path) -> datetime | None:
     return datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
 
 
+#: seconds by which the clock of a disk may differ from the container's, whole seconds of file times included
+_CLOCK_TOLERANCE = 2.0
+
+
 def _is_own(job: JobRecord, path: Path, when: Callable[[Path], datetime | None]) -> bool:
     """Return whether *path* may be the job's: it declares it, or the file was written during its attempt."""
     attempt = job.last_attempt
@@ -422,7 +426,7 @@ def _is_own(job: JobRecord, path: Path, when: Callable[[Path], datetime | None])
         return False
     if written is None:
         return True  # nothing speaks against it
-    tolerance = timedelta(seconds=CLOCK_TOLERANCE)
+    tolerance = timedelta(seconds=_CLOCK_TOLERANCE)
     return receipt.started_at - tolerance <= written <= receipt.finished_at + tolerance
 
 

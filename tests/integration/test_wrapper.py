@@ -289,7 +289,7 @@ def test_missing_outputs_are_named_and_directories_exist(run, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     declared = ["dir", "pipe", "dangling", "no such", "no*such", str(tmp_path / "dir")]
     ended = run(["true"], outputs=declared)
-    assert ended.end["outputs"] == {"dir": None, "pipe": None, str(tmp_path / "dir"): None}
+    assert ended.end["outputs"] == {"dir": 0, "pipe": None, str(tmp_path / "dir"): 0}
     assert ended.end["missing"] == ["dangling", "no such", "no*such"]
 
 
@@ -302,12 +302,41 @@ def test_outputs_beyond_a_thousand_are_only_counted(run, tmp_path):
     assert ended.end["missing"] == ["none"]
 
 
-def test_outputs_are_dated(run, tmp_path):
-    (tmp_path / "old.cat").write_text("x")
-    os.utime(tmp_path / "old.cat", (1_000_000_000, 1_000_000_000))
-    ended = run(sh("echo x >new.cat"), outputs=["old.cat", "new.cat"])
-    assert ended.end["written"]["old.cat"] == 1_000_000_000
-    assert ended.end["written"]["new.cat"] >= int(ended.end["started_at"])
+@pytest.mark.parametrize(
+    ("command", "unchanged"),
+    [
+        ("true", ["old.cat", "a b\nc.cat", "link", "full", "empty"]),
+        ("echo y >old.cat", ["a b\nc.cat", "link", "full", "empty"]),
+        ("echo y >full/in/x", ["old.cat", "a b\nc.cat", "link", "empty"]),
+        ("rm full/in/x; touch empty/new", ["old.cat", "a b\nc.cat", "link"]),
+        ("cp -p full/in/x source; cp -p source new; touch *.cat", ["full", "empty"]),
+    ],
+)
+def test_outputs_that_were_there_and_are_not_changed_are_named(run, tmp_path, command, unchanged):
+    for name in ("source", "old.cat", "a b\nc.cat", "full/in/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (1_000_000_000, 1_000_000_000))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("source")
+    declared = ["old.cat", "a b\nc.cat", "link", "full", "empty", "*ew"]
+    ended = run(sh(command), outputs=declared)
+    assert ended.end["unchanged"] == unchanged
+    assert set(ended.end["outputs"]) >= {"old.cat", "a b\nc.cat", "link", "full", "empty"}
+
+
+def test_the_order_of_clocks_does_not_matter_to_what_is_unchanged(run, tmp_path):
+    (tmp_path / "future").write_text("x")
+    os.utime(tmp_path / "future", (4_000_000_000, 4_000_000_000))
+    assert run(sh("echo x >new"), outputs=["future", "new"]).end["unchanged"] == ["future"]
+
+
+def test_a_directory_with_too_much_in_it_is_not_said_to_be_unchanged(run, tmp_path):
+    (tmp_path / "many").mkdir()
+    for number in range(1000):
+        (tmp_path / "many" / str(number)).touch()
+    ended = run(["true"], outputs=["many"])
+    assert (ended.end["outputs"], ended.end["unchanged"]) == ({"many": None}, [])
 
 
 # -- signals of the job's own -----------------------------------------------------------------------------------------

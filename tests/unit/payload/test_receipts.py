@@ -32,7 +32,7 @@ def listed(*items: bytes) -> str:
 
 
 def test_a_receipt_is_read_into_plain_values():
-    encoded = listed(b"f12 a b\n.cat", b"f caf\xff", b"f0@1700000000 d", b"n2 *.cat", b"n0 none")
+    encoded = listed(b"f12 a b\n.cat", b"f caf\xff", b"f0@1700000000 d", b"ud", b"uno output", b"n2 *.cat", b"n0 none")
     raw = b"".join(
         [
             line(START),
@@ -66,7 +66,7 @@ def test_a_receipt_is_read_into_plain_values():
         "limit_cores": 1.5,
         "workdir": "home",
         "outputs": {"a b\n.cat": 12, "caf\udcff": None, "d": 0},
-        "written": {"d": 1700000000.0},
+        "unchanged": ["d"],
         "found": {"*.cat": 2, "none": 0},
         "missing": ["none"],
         "trouble": None,
