@@ -29,6 +29,7 @@ class OutputClaims:
 
     Paths are compared as the driver's machine resolves them (links, ``..``), and without regard to case and to how
     accented letters are composed, because some disks do not distinguish them. Patterns are compared within a folder.
+    A job that has a folder has all that is in it.
 
     Attributes:
         reads: Returns the files that the collector reads for a job, or patterns of them.
@@ -37,6 +38,7 @@ class OutputClaims:
     reads: Callable[[JobRecord], tuple[str, ...]] = attrs.field(default=lambda _: ())
     _jobs: dict[str, JobRecord] = attrs.field(factory=dict)  #: those that are in here, by key
     _folders: dict[str, _Folder] = attrs.field(factory=dict)  #: by their path, folded
+    _inside: dict[str, tuple[str, ...]] = attrs.field(factory=dict)  #: jobs with files below a path; two are enough
     _links: _Links = attrs.field(factory=lambda: _Links())
 
     def updated(self, jobs: Mapping[str, JobRecord]) -> OutputClaims:
@@ -52,7 +54,7 @@ class OutputClaims:
             self._jobs[key] = job
             if _holds(job):
                 for claim in self._claims(job):
-                    self._folder(claim).add(claim.name, key, literal=claim.literal)
+                    self._add(claim, key)
         return self
 
     def check(self, wanted: Sequence[JobRecord]) -> None:
@@ -67,12 +69,40 @@ class OutputClaims:
             for claim in self._claims(job):
                 for claims in (fresh, self):
                     ignored = {job.key} if claims is fresh else renewed
-                    if (
-                        other := claims._folder(claim).find(claim.name, literal=claim.literal, ignored=ignored)
-                    ) is None:
-                        continue
-                    raise PlanError(_same_file(other, job.key, claim))
-                fresh._folder(claim).add(claim.name, job.key, literal=claim.literal)
+                    other = claims._folder(claim).find(claim.name, literal=claim.literal, ignored=ignored)
+                    if other is not None:
+                        raise PlanError(_same_file(other, job.key, claim))
+                    other = claims._around(claim, ignored) or claims._within(claim, ignored)
+                    if other is not None:
+                        raise PlanError(_same_folder(other, job.key, claim))
+                fresh._add(claim, job.key)
+
+    def _add(self, claim: _Claim, key: str) -> None:
+        self._folder(claim).add(claim.name, key, literal=claim.literal)
+        for path in _ancestors(claim.folder):
+            known = self._inside.get(path, ())
+            if key in known or len(known) > 1:
+                continue
+            self._inside[path] = (*known, key)
+
+    def _around(self, claim: _Claim, ignored: Collection[str]) -> str | None:
+        """Return the key of a job that has a folder in which *claim* is; None if there is none."""
+        for path in _ancestors(claim.folder):
+            parent, _, name = path.rpartition("/")
+            folder = self._folders.get(parent or "/")
+            key = folder.owner(name) if folder is not None else None
+            if key is not None and key not in ignored:
+                return key
+        return None
+
+    def _within(self, claim: _Claim, ignored: Collection[str]) -> str | None:
+        """Return the key of a job that has files in the folder *claim*; None if there is none."""
+        path = f"{claim.folder.rstrip('/')}/{claim.name}"
+        known = self._inside.get(path, ()) if claim.literal else ()
+        if len(known) < 2 and all(key in ignored for key in known):
+            return None
+        folders = (folder for at, folder in self._folders.items() if at == path or at.startswith(f"{path}/"))
+        return next((key for folder in folders for key in folder.owners if key not in ignored), None)
 
     def _folder(self, claim: _Claim) -> _Folder:
         return self._folders.setdefault(claim.folder, _Folder())
@@ -118,6 +148,20 @@ def _same_file(one: str, other: str, claim: _Claim) -> str:
     )
 
 
+def _same_folder(one: str, other: str, claim: _Claim) -> str:
+    return (
+        f"the jobs {one!r} and {other!r} would share files: {claim.text!r} of {other!r} is in a folder that {one!r} "
+        "has, or the other way round. Declare the files themselves, or give each job a folder of its own"
+    )
+
+
+def _ancestors(folder: str) -> Iterator[str]:
+    """Yield the path of a folder and of those around it, except the root."""
+    while folder.strip("/"):
+        yield folder
+        folder = folder.rpartition("/")[0]
+
+
 @attrs.define
 class _Folder:
     """The names in one folder that jobs have as outputs, and patterns of names."""
@@ -151,6 +195,15 @@ class _Folder:
             if not self._beginnings[beginning]:
                 del self._beginnings[beginning]
                 self._ordered.remove(beginning)
+
+    @property
+    def owners(self) -> Iterator[str]:
+        """The keys of the jobs that have files in here; those with several come more than once."""
+        return itertools.chain(self._files.values(), self._patterns.values())
+
+    def owner(self, name: str) -> str | None:
+        """Return the key of the job that has the file or folder *name*; None if there is none."""
+        return self._files.get(name)
 
     def find(self, name: str, *, literal: bool, ignored: Collection[str]) -> str | None:
         """Return the key of a job that has, or may have, a file that matches *name*; None if there is none."""

@@ -58,6 +58,28 @@ def test_a_pattern_claims_the_files_that_it_matches(world, first, second):
         batch.add(JobSpec("fit", image="i/i", outputs=second), key="b")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("cat", "cat/b.cat"), ("cat/b.cat", "cat"), ("cat/deep/er", "Cat"), ("cat", "cat/*/b.cat"), ("cat/x/*", "cat/x")],
+)
+def test_a_folder_and_a_file_in_it_belong_to_one_job(world, first, second):
+    batch = world.batch()
+    batch.add(JobSpec("fit", image="i/i", outputs=first), key="a")
+    with pytest.raises(errors.PlanError, match="'a' and 'b' would share files"):
+        batch.add(JobSpec("fit", image="i/i", outputs=second), key="b")
+    with pytest.raises(errors.PlanError, match="would share files"):
+        world.batch("other").map(JobSpec("fit", image="i/i", outputs="{x}"), x=[first, second])
+    batch.drop("a")
+    batch.add(JobSpec("fit", image="i/i", outputs=second), key="b")
+
+
+def test_folders_that_only_look_alike_and_a_job_s_own_are_accepted(world):
+    batch = world.batch()
+    batch.map(JobSpec("fit", image="i/i", outputs=["{n}", "{n}/a", "{n}/b/c", "{n}.log"]), n=["cat", "cat2"])
+    batch.map(JobSpec("fit", image="i/i", outputs=["{n}", "{n}/a", "{n}/b/c", "{n}.log"]), n=["cat", "cat2"])
+    assert len(batch) == 2
+
+
 def test_different_outputs_are_accepted(world):
     batch = world.batch()
     batch.map(JobSpec("fit", image="i/i", outputs=["{key}_*.cat", "{key}.log"]), n=["a", "ab"], key="{n}")
