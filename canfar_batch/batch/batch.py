@@ -155,11 +155,17 @@ class Batch(DrivenBatch):
             )
 
     def _rest(self, seconds: float) -> None:
-        """Sleep for *seconds*; wake up early if this thread drives and a worker thread delivers something."""
-        if self._its_engine is not None and self._its_engine.is_driving and not self._is_started:
-            self._its_engine.rest(seconds)
+        """Sleep for *seconds*; wake up early if this thread drives and a worker thread delivers something.
+
+        What is delivered is for the thread that drives: another one would keep it from hearing of it.
+        """
+        with self._turns.turn_if_free("waiting", nested=True) as is_free:
+            drives = is_free and not self._is_started
+        engine = self._its_engine
+        if drives and engine is not None and engine.is_driving:
+            engine.rest(seconds)
         else:
-            time.sleep(min(seconds, GLANCE) if self._is_started else seconds)
+            time.sleep(seconds if drives else min(seconds, GLANCE))
 
     # -- acting ---------------------------------------------------------------------------------------------------
 

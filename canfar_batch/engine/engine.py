@@ -262,7 +262,7 @@ class Engine:
             stages.context.pool.wait(seconds)
 
     def rest(self, seconds: float) -> None:
-        """Sleep as `wait` does; unlike `wait`, take no lease. A thread may rest while another one uses the engine."""
+        """Sleep as `wait` does; unlike `wait`, take no lease. Only for the thread that drives."""
         stages = self._stages
         if stages is not None:
             stages.context.pool.wait(seconds)

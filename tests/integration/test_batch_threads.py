@@ -2,6 +2,9 @@
 
 import asyncio
 import threading
+import time
+
+import attrs
 
 from canfar_batch import JobSpec, Session
 
@@ -39,6 +42,23 @@ def test_a_batch_is_read_while_another_thread_runs_it(away_from_home):
         while runner.is_alive():
             read_everything(batch)
         assert len(batch.succeeded) == JOBS
+
+
+def test_jobs_are_waited_for_while_another_thread_runs_the_batch(away_from_home):
+    with Session.connect("local") as session:
+        batch = session.batch("b")
+        batch.map(attrs.evolve(SPEC, cmd="sleep 0.{n}"), key="n{n}", n=range(1, 7))
+        runner = threading.Thread(target=lambda: batch.run(progress=False))
+        runner.start()
+        while batch.driven_by is None:
+            time.sleep(0.001)
+        waiting = [threading.Thread(target=job.wait, kwargs={"timeout": 30}) for job in batch]
+        for thread in waiting:
+            thread.start()
+        for thread in (*waiting, runner):
+            thread.join(30)
+        assert not runner.is_alive()
+        assert len(batch.succeeded) == 6
 
 
 def test_a_coroutine_runs_a_batch_in_a_thread(away_from_home):
