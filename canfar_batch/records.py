@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
@@ -123,6 +123,10 @@ class Receipt:
     missing: tuple[str, ...] = ()  #: declared outputs that were not there
     trouble: str | None = None  #: why the command could not be begun, if it could not
 
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Receipt], tuple[dict[str, Any]]]:
+        values = attrs.asdict(self, recurse=False)  # a mappingproxy cannot be pickled
+        return _receipt, ({**values, "outputs": dict(self.outputs)},)
+
     @property
     def ended(self) -> bool:
         """True for an end receipt, False for a start receipt."""
@@ -165,6 +169,10 @@ class Receipt:
             missing=tuple(fields.get("missing") or ()),
             trouble=fields.get("trouble") or None,
         )
+
+
+def _receipt(values: dict[str, Any]) -> Receipt:
+    return Receipt(**values)
 
 
 @attrs.frozen

@@ -79,6 +79,11 @@ class Report:
     _page: Callable[[Report, Path], None] | None = attrs.field(default=None, repr=False, eq=False)
     _exception: Callable[[], BaseException | None] | None = attrs.field(default=None, repr=False, eq=False)
 
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Report], tuple[dict[str, Any]]]:
+        """Pickle the figures alone: the page and the exception need the batch, which is a file here."""
+        values = attrs.asdict(self, recurse=False)
+        return _from_figures, ({name: value for name, value in values.items() if not name.startswith("_")},)
+
     @classmethod
     def of(
         cls,
@@ -305,6 +310,10 @@ class Report:
 
 
 # -- wording ------------------------------------------------------------------------------------------------------
+
+
+def _from_figures(values: dict[str, Any]) -> Report:
+    return Report(**values)
 
 
 def _listed(heading: str, causes: Sequence[Cause]) -> list[str]:

@@ -1,13 +1,18 @@
 """`Job`: its attributes, and waiting for it."""
 
+import copy
+import pickle
 from datetime import timezone
 
+import attrs
+import made
 import pytest
 from alone import begin
 from engine import always
 from fakes import Fate
 
 from canfar_batch import Job, JobState, errors
+from canfar_batch.records import Receipt
 
 
 def recorded_naps(platform):
@@ -152,3 +157,11 @@ def test_a_wait_that_is_interrupted_can_be_taken_up_again():
     assert job.state is JobState.RUNNING
     platform.clock.sleep = sleep
     assert job.wait().state is JobState.SUCCEEDED
+
+
+def test_the_record_of_a_job_can_be_pickled_and_copied():
+    ended = attrs.evolve(made.attempt(), receipt=Receipt(exit_code=0, outputs={"a.cat": 5}))
+    record = made.job("a", ended)
+    for again in (pickle.loads(pickle.dumps(record)), copy.deepcopy(record)):
+        assert again == record
+        assert again.last_attempt.receipt.outputs == {"a.cat": 5}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,14 @@ def test_a_written_report_is_a_link_in_a_notebook(tmp_path: Path, monkeypatch: p
     assert path.parent == tmp_path / "out"
     monkeypatch.chdir(tmp_path / "..")
     assert made.to_html()._repr_html_().startswith(f'<a href="{tmp_path.name}/report.html"')
+
+
+def test_a_report_can_be_pickled_without_its_page(tmp_path: Path):
+    made = Report.of("calib", [job("a", attempt())], home=tmp_path, now=after(0), page=lambda *_: None)
+    for again in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+        assert (again, str(again)) == (made, str(made))
+        with pytest.raises(TypeError, match="without its jobs"):
+            again.to_html()
 
 
 def test_nothing_larger_than_what_is_offered_is_suggested():
