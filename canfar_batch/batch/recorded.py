@@ -163,6 +163,7 @@ class RecordedBatch(abc.ABC):
                 result that is larger than 64 KiB or not JSON; without a connection, such a result is not available.
                 It also takes the place of paths of files that no longer exist, with a warning.
         """
+        self._catch_up()
         records = self.records
         lacking = (
             sum(not job.stored and job.spec.function is None for job in records) if self._its_engine is None else 0
@@ -215,6 +216,7 @@ class RecordedBatch(abc.ABC):
 
     def explain(self) -> str:
         """Return what went wrong, by cause: how often, why, and what to do."""
+        self._catch_up()
         return Shown(explain.explain_batch(self.records))
 
     def report(self) -> Report:
@@ -222,6 +224,7 @@ class RecordedBatch(abc.ABC):
 
         `print` and a notebook show it; `Report.to_html` writes it as a page.
         """
+        self._catch_up()
         identity, limits = self._ledger.identity, None if self._its_engine is None else self._its_engine.limits
         origin = report_page.Provenance(platform=identity.platform, user=identity.user, created=self._created)
         records = self._snapshot
@@ -265,6 +268,7 @@ class RecordedBatch(abc.ABC):
 
         `canfar_batch.views.tables` describes the columns and their units.
         """
+        self._catch_up()
         return tables.to_rows(self.records, self.live)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
@@ -273,6 +277,7 @@ class RecordedBatch(abc.ABC):
         Raises:
             HomeError: The file cannot be written. Also an `OSError`.
         """
+        self._catch_up()
         target = Path(path)
         with file_errors(target), target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             file.write(tables.to_csv(self.records))
@@ -284,6 +289,7 @@ class RecordedBatch(abc.ABC):
         Raises:
             ExtraMissing: pandas is not installed.
         """
+        self._catch_up()
         return tables.to_dataframe(self.records)
 
     def to_table(self) -> Table:
@@ -292,6 +298,7 @@ class RecordedBatch(abc.ABC):
         Raises:
             ExtraMissing: astropy is not installed.
         """
+        self._catch_up()
         return tables.to_table(self.records)
 
     @property
@@ -312,6 +319,7 @@ class RecordedBatch(abc.ABC):
             ExtraMissing: matplotlib is not installed.
             HomeError: The file cannot be written.
         """
+        self._catch_up()
         drawing = timeline_mpl.figure(Timeline.of(self.records, self._clock.now()), name=self.name)
         if path is not None:
             with file_errors(Path(path)):
@@ -328,6 +336,7 @@ class RecordedBatch(abc.ABC):
             n: The number of jobs to show.
             seconds: Seconds that each job is assumed to run, for the core-hours; by default the median so far.
         """
+        self._catch_up()
         records = self.records
         waiting = [job for job in records if job.state in (JobState.PLANNED, JobState.WAITING)]
         identity = self._ledger.identity
@@ -382,6 +391,12 @@ class RecordedBatch(abc.ABC):
                 yield
         else:
             yield
+
+    def _catch_up(self) -> None:
+        """Read what another driver has recorded meanwhile, unless this process drives."""
+        with self._turns.turn_if_free("reading", nested=True) as is_free:
+            if is_free and self._ledger.is_open and not self._ledger.driving:
+                self._ledger.reload()
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[Ledger]:

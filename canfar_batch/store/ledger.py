@@ -120,6 +120,7 @@ class Ledger:
         self.next_place = 0
         self.generation = 0
         self._clock = clock
+        self._pid = os.getpid()  # of the process that opened the file; 0 once it is closed
         self._holder: Holder | None = None
         self._lease_until = 0.0  # in the clock's ticks
         self._own_counters: tuple[int, ...] = ()  # the file's change counter, if no one else has written since
@@ -191,6 +192,12 @@ class Ledger:
         with contextlib.suppress(HomeError, LeaseLost):
             self.release()
         self._db.close()
+        self._pid = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open in this very process: a fork of it may not use the connection."""
+        return self._pid == os.getpid()
 
     def _migrate(self, writable: bool) -> None:
         version = self._tables_version()

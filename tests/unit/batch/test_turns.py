@@ -7,7 +7,7 @@ import threading
 import pytest
 from engine import SPEC, ledger_of, states
 
-from canfar_batch import errors
+from canfar_batch import Batch, errors
 from canfar_batch.records import JobState
 
 S = JobState
@@ -100,6 +100,21 @@ def test_a_batch_that_is_opened_again_takes_over_from_the_one_before(world):
     assert second.run(progress=False).ok
     assert not ledger_of(first).driving
     assert first["j0"].refresh().state is S.SUCCEEDED
+
+
+def test_a_batch_that_does_not_drive_shows_what_another_one_has_recorded(world):
+    first = world.batch(same_process=True)
+    first.map(SPEC, key="j{n}", n=[0, 1])
+    reader = Batch.open("test", world.root)
+    second = world.batch(same_process=True)
+    second.add(SPEC, key="j2", n=2)
+    second.run(progress=False)
+    for other in (first, reader):
+        assert other.report().counts == {S.SUCCEEDED: 3}
+        assert len(other.to_rows()) == len(other.results()) == 3
+        assert other["j2"].state is S.SUCCEEDED
+        other.close()
+        assert len(other.results()) == 3
 
 
 def test_a_batch_does_not_take_over_from_one_that_is_inside_a_call(world):
